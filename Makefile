@@ -1,0 +1,42 @@
+# make install   the environment in .venv, every version pinned by constraints.txt
+# make demo      all stages on the embedded corpus
+# make test      the test suite
+# make results   the README's tables, measured (hours)
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+# uv from the machine if there is one, else a private copy from the package index.
+UV = $(shell command -v uv || echo $(VENV)/bootstrap/bin/uv)
+
+.PHONY: install demo test lint results constraints clean
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@command -v $(PYTHON) > /dev/null || { echo "Python 3.11 or newer is needed; set PYTHON=/path/to/python3."; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$(PYTHON) is older than 3.11; set PYTHON=/path/to/python3.11."; exit 2; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv --without-pip $(VENV)
+	@command -v uv > /dev/null || test -x $(VENV)/bootstrap/bin/uv || { $(PYTHON) -m venv $(VENV)/bootstrap && $(VENV)/bootstrap/bin/pip install --quiet uv; }
+	$(UV) pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: install
+	$(BIN)/python pipelines/full.py --preset demo
+
+test: install lint
+	$(BIN)/python -m pytest
+
+lint: install
+	$(BIN)/ruff check platform pipelines tests benchmarks
+	$(BIN)/lint-imports
+
+results: install
+	$(BIN)/python benchmarks/results.py
+
+constraints:
+	$(UV) pip compile --quiet --universal --python-version 3.11 --no-emit-index-url --no-annotate --no-header --all-extras --output-file constraints.txt pyproject.toml
+
+clean:
+	rm -rf $(VENV) store mlartifacts mlflow.db

@@ -1,0 +1,244 @@
+"""Measure the README's tables on the given tasks: run the pipeline, keep the summaries, rewrite.
+
+Every table is a list of pipeline commands. The summaries are kept in benchmarks/results/, and the
+tables are written between the markers of README.md and docs/results.md; nothing is typed by hand.
+
+    python benchmarks/results.py                      everything (hours)
+    python benchmarks/results.py tasks                one table
+    python benchmarks/results.py --tables-only        rewrite the tables from the kept summaries
+
+`objectives` and `ablations` choose, so they are scored on validation clips; `tasks`, `seeds`,
+`corpus` and `budgets` report, so they are scored on test clips.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+DATA = Path("../shared/data")
+ARMS = ("scratch", "teacher", "clusterfit", "unfused")
+FIVE = ("finetune.labels_per_class=5", "finetune.num_repeats=5")
+VALID = ("evaluate.split=valid",)
+
+TASKS = {
+    "digits": "fsdd/digits.csv",
+    "digit speakers": "fsdd/speakers.csv",
+    "commands": "arabic_commands/commands.csv",
+    "command speakers": "arabic_commands/speakers.csv",
+    "sounds": "esc10/sounds.csv",
+}
+CHOOSING = ("digits", "digit speakers", "commands", "sounds")
+SMALL = ("encoder.embedding_dim=512",)
+OBJECTIVES = {
+    "nt_xent": ("pretrain.objective=nt_xent",),
+    "barlow_twins": ("pretrain.objective=barlow_twins",),
+    "decar_v2": (
+        "pretrain.objective=decar_v2",
+        "pretrain.num_prototypes=64",
+        "pretrain.temperature=0.1",
+    ),
+}
+ABLATIONS = {
+    "recommended": (),
+    "cross-entropy, deep head alone (clusterfit)": (
+        "distill.shallow_weight=0",
+        "distill.kl_weight=0",
+        "distill.cosine_weight=0",
+    ),
+    "cross-entropy, all heads": ("distill.kl_weight=0", "distill.cosine_weight=0"),
+    "+ KL": ("distill.cosine_weight=0",),
+    "deep head not detached": ("distill.detach_teacher=false",),
+    "T = 1": ("distill.temperature=1",),
+    "T = 6": ("distill.temperature=6",),
+    "k = number of classes": ("cluster.num_clusters=classes",),
+    "k = 16": ("cluster.num_clusters=16",),
+    "k = 128": ("cluster.num_clusters=128",),
+    "no whitening": ("cluster.whiten=false",),
+    "pseudo-labels from conv block 1": ("embed.layer=block1",),
+    "pseudo-labels from a random teacher": (
+        "pretrain.learning_rate=1e-12",
+        "pretrain.epochs=1",
+    ),
+}
+BUDGETS = {
+    "1": ("finetune.labels_per_class=1",),
+    "5": ("finetune.labels_per_class=5",),
+    "10": ("finetune.labels_per_class=10",),
+    "25": ("finetune.labels_per_class=25",),
+    "100 %": ("finetune.label_fraction=1",),
+}
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One pipeline command and the file that keeps its summary."""
+
+    table: str
+    row: str
+    task: str
+    arguments: tuple[str, ...]
+
+    @property
+    def file(self) -> Path:
+        name = f"{self.table}-{self.row}-{self.task}"
+        return RESULTS / ("".join(c if c.isalnum() else "-" for c in name).lower() + ".json")
+
+    @property
+    def command(self) -> list[str]:
+        task = str(DATA / TASKS[self.task])
+        return ["pipelines/full.py", "--task", task, *self.arguments]
+
+    def run(self, store: str) -> None:
+        RESULTS.mkdir(parents=True, exist_ok=True)
+        command = [*self.command, "--store", store, "--summary", str(self.file)]
+        print("$ python", *command, flush=True)
+        began, load = time.time(), os.getloadavg()[0]
+        subprocess.run([sys.executable, *command], cwd=ROOT, check=True)
+        summary = json.loads(self.file.read_text())
+        self.file.write_text(
+            json.dumps(
+                {
+                    "command": f"python {' '.join(self.command)}",
+                    "minutes": round((time.time() - began) / 60, 1),
+                    "load_before": round(load, 1),
+                    "machine": f"{os.cpu_count()} CPU cores, {platform.machine()}",
+                    "arms": {
+                        arm: {name: scores[name] for name in ("accuracy", "macro_f1")}
+                        for arm, scores in summary["arms"].items()
+                    },
+                    "pseudo_labels": summary["pseudo_labels"],
+                    "scored_on": summary["scored_on"],
+                    "config": summary["config"],
+                },
+                indent=1,
+            )
+            + "\n"
+        )
+
+    @property
+    def kept(self) -> dict[str, Any] | None:
+        return json.loads(self.file.read_text()) if self.file.exists() else None
+
+
+def measurements() -> list[Measurement]:
+    """Everything that is measured, in order of worth."""
+    found = [Measurement("tasks", "recommended", task, FIVE) for task in TASKS]
+    found += [
+        Measurement("corpus", "wide corpus", task, (*FIVE, "--corpus", str(DATA / "corpus.csv")))
+        for task in ("digits",)
+    ]
+    found += [Measurement("seeds", "3 seeds", "digits", (*FIVE, "--seeds", "3"))]
+    found += [
+        Measurement("objectives", name, task, (*SMALL, *FIVE, *VALID, *changes))
+        for name, changes in OBJECTIVES.items()
+        for task in CHOOSING
+    ]
+    found += [
+        Measurement(
+            "ablations",
+            name,
+            task,
+            (*SMALL, *FIVE, *VALID, "arms=[unfused]", "--seeds", "3", *changes),
+        )
+        for task in ("digits", "commands", "sounds")
+        for name, changes in ABLATIONS.items()
+    ]
+    found += [
+        Measurement("budgets", name, "digits", (*changes, "finetune.num_repeats=5"))
+        for name, changes in BUDGETS.items()
+    ]
+    return found
+
+
+def _cell(scores: dict[str, Any] | None) -> str:
+    if scores is None:
+        return "-"
+    accuracy = scores["accuracy"]
+    return f"{accuracy['mean']:.3f} ± {accuracy['sd']:.3f}"
+
+
+def _rows(header: list[str], rows: list[list[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def arms_table(tables: tuple[str, ...], first: str) -> str:
+    """One row for every measured command, one column for every arm."""
+    rows = []
+    for one in measurements():
+        kept = one.kept if one.table in tables else None
+        if kept:
+            name = one.task if one.table == "tasks" else f"{one.task}, {one.row}"
+            nmi = kept["pseudo_labels"].get("nmi")
+            rows.append(
+                [
+                    name,
+                    *(_cell(kept["arms"].get(arm)) for arm in ARMS),
+                    f"{nmi:.2f}" if nmi is not None else "-",
+                    f"{kept['minutes']:g}",
+                    f"`{kept['command']}`",
+                ]
+            )
+    return _rows([first, *ARMS, "NMI", "minutes", "command"], rows)
+
+
+def grid_table(table: str, first: str, arm: str) -> str:
+    """One row for every variant, one column for every task, the score of one arm."""
+    chosen = [one for one in measurements() if one.table == table]
+    tasks = list(dict.fromkeys(one.task for one in chosen))
+    rows = []
+    for row in dict.fromkeys(one.row for one in chosen):
+        kept = [next(o for o in chosen if (o.row, o.task) == (row, t)).kept for t in tasks]
+        if any(kept):
+            rows.append([row, *(_cell(k["arms"].get(arm)) if k else "-" for k in kept)])
+    return _rows([first, *tasks], rows)
+
+
+def write_tables() -> None:
+    """Replace what stands between the markers."""
+    _replace(ROOT / "README.md", "tasks", arms_table(("tasks", "corpus", "seeds"), "task"))
+    document = ROOT / "docs" / "results.md"
+    _replace(document, "objectives-unfused", grid_table("objectives", "objective", "unfused"))
+    _replace(document, "objectives-teacher", grid_table("objectives", "objective", "teacher"))
+    _replace(document, "ablations", grid_table("ablations", "unfused with", "unfused"))
+    _replace(document, "budgets", arms_table(("budgets",), "labels a class"))
+
+
+def _replace(document: Path, name: str, table: str) -> None:
+    text = document.read_text()
+    begin, end = f"<!-- {name}: begin -->\n", f"<!-- {name}: end -->"
+    head, _, rest = text.partition(begin)
+    _, _, tail = rest.partition(end)
+    document.write_text(f"{head}{begin}{table}\n{end}{tail}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("tables", nargs="*", help="which tables; all of them by default")
+    parser.add_argument("--store", default="store", help="shared stages are built once in it")
+    parser.add_argument("--tables-only", action="store_true", help="run nothing")
+    parser.add_argument("--task", action="append", help="only these tasks")
+    given = parser.parse_args()
+    known = {one.table for one in measurements()}
+    if unknown := set(given.tables) - known:
+        parser.error(f"no table {', '.join(sorted(unknown))}; choose from {', '.join(known)}")
+    for one in measurements():
+        wanted = not given.tables or one.table in given.tables
+        if wanted and not given.tables_only and (not given.task or one.task in given.task):
+            one.run(given.store)
+    write_tables()
+
+
+if __name__ == "__main__":
+    main()

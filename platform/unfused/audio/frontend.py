@@ -1,0 +1,142 @@
+"""Waveforms to log-mel spectrograms: fixed windows, the transform, and its normalisation.
+
+The rule of this room: nothing is learned and nothing is random here; the same samples give the same
+spectrogram on every device.
+
+Axes: B clips, S samples, F mel bands, T frames.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torchaudio.transforms import MelSpectrogram
+
+LOG_FLOOR = 1e-6
+"""Added to mel power before the logarithm: digital silence is log(1e-6) = -13.8."""
+INT16_SCALE = 1 / 32768
+
+
+def to_float(samples: Tensor) -> Tensor:
+    """int16 samples of any shape to float32 in [-1, 1)."""
+    return samples.to(torch.float32) * INT16_SCALE
+
+
+def crop_or_pad(samples: np.ndarray, num_samples: int, offset: float) -> np.ndarray:
+    """A window of exactly `num_samples`.
+
+    Args:
+        samples: (S,) int16.
+        num_samples: length of the window.
+        offset: in [0, 1): where the window begins in a longer clip, as a share of the places it can
+            begin at. A shorter clip is zero-padded evenly on both sides whatever the offset (the
+            odd sample at the end).
+
+    Returns:
+        (num_samples,) of the same dtype.
+
+    Raises:
+        ValueError: `offset` is outside [0, 1).
+    """
+    if not 0 <= offset < 1:
+        raise ValueError(f"A window's offset is a share in [0, 1); got {offset:g}.")
+    spare = len(samples) - num_samples
+    if spare >= 0:
+        begin = min(math.floor(offset * (spare + 1)), spare)
+        return samples[begin : begin + num_samples]
+    left = -spare // 2
+    return np.pad(samples, (left, -spare - left))
+
+
+class LogMel(nn.Module):
+    """log(mel power + 1e-6) as BYOL-A and librosa compute it (arXiv 2103.06695, section IV-A).
+
+    Power spectrogram of centred, zero-padded Hann windows; Slaney filters with Slaney's area
+    normalisation. It has no weights and leaves nothing in a state dict.
+
+    Args:
+        sample_rate: Hz.
+        n_fft: samples of the window and of the transform.
+        hop_length: samples between frames.
+        n_mels: F.
+        f_min: Hz, lower edge of the first band.
+        f_max: Hz, upper edge of the last band; at most half of `sample_rate`.
+
+    Raises:
+        ValueError: the band edges do not lie in order between 0 and half of `sample_rate`.
+    """
+
+    def __init__(
+        self,
+        sample_rate: int = 16000,
+        n_fft: int = 1024,
+        hop_length: int = 160,
+        n_mels: int = 64,
+        f_min: float = 60.0,
+        f_max: float = 7800.0,
+    ) -> None:
+        super().__init__()
+        if not 0 <= f_min < f_max <= sample_rate / 2:
+            raise ValueError(
+                f"Mel bands from {f_min:g} to {f_max:g} Hz do not fit a sample rate of"
+                f" {sample_rate} Hz; set f_min < f_max <= {sample_rate / 2:g}."
+            )
+        self.mel = MelSpectrogram(
+            sample_rate=sample_rate,
+            n_fft=n_fft,
+            hop_length=hop_length,
+            n_mels=n_mels,
+            f_min=f_min,
+            f_max=f_max,
+            power=2.0,
+            center=True,
+            pad_mode="constant",
+            norm="slaney",
+            mel_scale="slaney",
+        )
+        _forget_buffers(self.mel)
+
+    def forward(self, samples: Tensor) -> Tensor:
+        """float32 samples (B, S) in [-1, 1] to log-mel (B, F, T), T = 1 + S // hop_length."""
+        if len(samples) == 0:  # a worker's share of a batch may be empty; the FFT wants rows
+            frames = 1 + samples.shape[1] // self.mel.hop_length
+            return samples.new_zeros(0, self.mel.n_mels, frames)
+        return (self.mel(samples) + LOG_FLOOR).log_()
+
+
+def _forget_buffers(module: nn.Module) -> None:
+    """Keep the window and the filters out of state dicts: the settings determine them."""
+    for part in module.modules():
+        for name, buffer in list(part.named_buffers(recurse=False)):
+            part.register_buffer(name, buffer, persistent=False)
+
+
+class Normalize(nn.Module):
+    """(x - mean) / std with one mean and one standard deviation for all bands.
+
+    Args:
+        mean: of log-mel values over the training clips.
+        std: likewise, above 0.
+
+    Raises:
+        ValueError: `std` is not above 0, or either is not finite.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: float, std: float) -> None:
+        super().__init__()
+        if not (math.isfinite(mean) and math.isfinite(std) and std > 0):
+            raise ValueError(
+                f"Log-mel statistics of mean {mean:g} and standard deviation {std:g} cannot"
+                " normalise anything; give clips that are not all silent."
+            )
+        self.register_buffer("mean", torch.tensor(float(mean)))
+        self.register_buffer("std", torch.tensor(float(std)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x - self.mean) / self.std

@@ -1,0 +1,25 @@
+"""Lists clips: manifests and folders, splits and folds, the demo corpus.
+
+The rule of this room: it says which clips there are and what each is for, and opens none of them.
+"""
+
+from unfused.corpora.clip import Clip, ManifestError
+from unfused.corpora.demo import write as demo_manifests
+from unfused.corpora.manifest import read
+from unfused.corpora.overlap import OverlapError, refuse_overlap
+from unfused.corpora.splits import as_corpus, assign, check_task, folds, for_fold, label_map
+
+__all__ = [
+    "Clip",
+    "ManifestError",
+    "OverlapError",
+    "as_corpus",
+    "assign",
+    "check_task",
+    "demo_manifests",
+    "folds",
+    "for_fold",
+    "label_map",
+    "read",
+    "refuse_overlap",
+]

@@ -1,0 +1,36 @@
+"""One clip of a corpus or a task, as listed.
+
+The rule of this file: plain data about a clip, never its samples.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from unfused.config import ConfigError
+
+
+class ManifestError(ConfigError):
+    """A manifest, a folder or its splits cannot be used; one sentence that names the remedy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """A row of a manifest, or a file of a folder."""
+
+    path: str
+    """Absolute path, or URI."""
+    label: str | None = None
+    """The class, exactly as written."""
+    split: str | None = None
+    """train, valid or test."""
+    group: str | None = None
+    """What must not be torn apart by a split: a speaker, a recording, a site."""
+    fold: str | None = None
+    """The part of a cross-validation that the clip belongs to."""
+    size: int = -1
+    """Bytes; -1 where there is no such file."""
+    modified: str = ""
+    """Time of the last change in ns; empty where there is no such file."""
+    name: str = ""
+    """The path as the manifest writes it, or relative to the folder: it survives a move."""

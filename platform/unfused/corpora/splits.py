@@ -1,0 +1,229 @@
+"""Decides which clips are learned from, which choose and which are scored.
+
+The rule of this file: a split is a function of the clips' names and a seed, so it is the same
+everywhere, and a clip that is added leaves the others where they are.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from hashlib import blake2b
+
+from unfused.corpora.clip import Clip, ManifestError
+
+
+def as_corpus(clips: Iterable[Clip]) -> list[Clip]:
+    """The clips to pre-train on: of a manifest with splits those of train, without labels.
+
+    Raises:
+        ManifestError: All clips are in valid or test.
+    """
+    ours = [clip for clip in clips if clip.split in (None, "train")]
+    if not ours:
+        raise ManifestError(
+            "The corpus has clips in valid and test only; leave out its column `split` or mark"
+            " clips as train."
+        )
+    return [replace(clip, label=None, split=None, group=None, fold=None) for clip in ours]
+
+
+def assign(
+    clips: Sequence[Clip], valid_fraction: float, test_fraction: float, seed: int
+) -> list[Clip]:
+    """Give every clip a split, by class, and a whole group the same one.
+
+    A clip (or its group) goes where the hash of its name and the seed points, so fractions are
+    met on average. A class of three clips or more is in all three splits, a smaller one in train,
+    as far as the groups allow. A manifest's own splits stay; where it has no valid, a share
+    `valid_fraction` of its train clips becomes it.
+
+    Args:
+        clips: A task; all of them or none have a split.
+        valid_fraction: Share of the clips, in (0, 1).
+        test_fraction: Share of the clips; the sum of both is below 1.
+        seed: Another seed, another split.
+
+    Raises:
+        ManifestError: Some clips have no split, or a split is left without clips.
+    """
+    present = Counter(clip.split for clip in clips)
+    if set(present) == {None}:
+        return _whole(_divide(clips, {"test": test_fraction, "valid": valid_fraction}, seed))
+    if None in present:
+        raise ManifestError(
+            f"{present[None]} of {len(clips)} clips have no split; fill in the column `split`."
+        )
+    for split in ("train", "test"):
+        if not present[split]:
+            raise ManifestError(
+                f"No clip of the task is in {split}; mark some in the column `split`, or leave the"
+                " column out."
+            )
+    if present["valid"]:
+        return list(clips)
+    train = _divide([c for c in clips if c.split == "train"], {"valid": valid_fraction}, seed)
+    carved = iter(train)
+    return _whole([next(carved) if clip.split == "train" else clip for clip in clips])
+
+
+def _whole(clips: list[Clip]) -> list[Clip]:
+    """The clips, if no split is empty."""
+    for split in sorted({"train", "valid", "test"} - {clip.split for clip in clips}):
+        raise ManifestError(
+            f"{len(clips)} clips are too few, or in too few groups, to leave some for {split}; add"
+            " clips, or a column `split`."
+        )
+    return clips
+
+
+def folds(clips: Sequence[Clip]) -> list[str]:
+    """The names of the folds in natural order (2 before 10).
+
+    Raises:
+        ManifestError: A clip has no fold, or there are fewer than three folds.
+    """
+    without = sum(clip.fold is None for clip in clips)
+    if without:
+        raise ManifestError(
+            f"{without} of {len(clips)} clips have no fold; fill in the column `fold`."
+        )
+    names = {clip.fold for clip in clips if clip.fold is not None}
+    if len(names) < 3:
+        raise ManifestError(
+            f"Cross-validation needs a fold each to test, validate and train, but the column"
+            f" `fold` has {len(names)}; make at least three."
+        )
+    return sorted(names, key=_natural)
+
+
+def for_fold(clips: Sequence[Clip], fold: str) -> list[Clip]:
+    """Test on `fold`, validate on the next one (cyclically), train on the rest.
+
+    Raises:
+        ManifestError: See `folds`; or there is no such fold.
+    """
+    names = folds(clips)
+    if fold not in names:
+        raise ManifestError(f"There is no fold {fold!r}; choose one of {', '.join(names)}.")
+    special = {names[(names.index(fold) + 1) % len(names)]: "valid", fold: "test"}
+    return [replace(clip, split=special.get(str(clip.fold), "train")) for clip in clips]
+
+
+def label_map(clips: Iterable[Clip]) -> tuple[str, ...]:
+    """The classes of the train clips, sorted: a class's index is its place here."""
+    return tuple(sorted({c.label for c in clips if c.split == "train" and c.label is not None}))
+
+
+def check_task(clips: Sequence[Clip]) -> None:
+    """Hold that a classifier can be learned from these clips and scored on them.
+
+    Raises:
+        ManifestError: A clip has no label, train has fewer than two classes, or valid or test has
+            one that train lacks.
+    """
+    bare = [clip for clip in clips if clip.label is None]
+    if bare:
+        raise ManifestError(
+            f"{len(bare)} of {len(clips)} clips of the task have no label, the first"
+            f" {bare[0].path!r}; label them or move them to the corpus."
+        )
+    classes = label_map(clips)
+    if len(classes) < 2:
+        raise ManifestError(
+            f"The train clips of the task have {len(classes)} classes ({', '.join(classes)});"
+            " a task needs two or more."
+        )
+    strange = sorted((c.split or "", c.label or "") for c in clips if c.label not in classes)
+    if strange:
+        split, label = strange[0]
+        raise ManifestError(
+            f"The class {label!r} of {split} has no clip in train; add some there or remove it."
+        )
+
+
+def _divide(clips: Sequence[Clip], shares: Mapping[str, float], seed: int) -> list[Clip]:
+    """Move whole units, a group or a clip of none, from train to the other splits."""
+    members: dict[str, list[int]] = defaultdict(list)
+    for i, clip in enumerate(clips):
+        members[_unit(clip)].append(i)
+    labels = {unit: {clips[i].label for i in indices} for unit, indices in members.items()}
+    split_of = _Units(labels, shares, seed).split_of
+    return [replace(clip, split=split_of[_unit(clip)]) for clip in clips]
+
+
+def _unit(clip: Clip) -> str:
+    """What stays together; clips of equal names, as of two data sets, go the same way."""
+    return f"group {clip.group}" if clip.group else f"clip {clip.name or clip.path}"
+
+
+class _Units:
+    """Where each unit goes: where its hash points, then moved so that no class is missing."""
+
+    def __init__(
+        self, labels: Mapping[str, set[str | None]], shares: Mapping[str, float], seed: int
+    ) -> None:
+        self._labels, self._shares = labels, shares
+        self._hash = {unit: _uniform(seed, unit) for unit in labels}
+        self.split_of = {unit: self._pointed(position) for unit, position in self._hash.items()}
+        self._of_class: dict[str | None, list[str]] = defaultdict(list)
+        self._count: Counter[tuple[str | None, str]] = Counter()
+        for unit, classes in labels.items():
+            for label in classes:
+                self._of_class[label].append(unit)
+                self._count[label, self.split_of[unit]] += 1
+        for label in sorted(self._of_class, key=str):
+            for split in self._needed(label):
+                self._provide(label, split)
+
+    def _pointed(self, position: float) -> str:
+        edge = 0.0
+        for split, share in self._shares.items():
+            edge += share
+            if position < edge:
+                return split
+        return "train"
+
+    def _needed(self, label: str | None) -> tuple[str, ...]:
+        """Train first, which has to know every class."""
+        splits = ("train", *self._shares)
+        return splits if len(self._of_class[label]) >= len(splits) else splits[:1]
+
+    def _provide(self, label: str | None, split: str) -> None:
+        """Give a split that lacks the class a unit from where the class has the most to spare."""
+        if self._count[label, split]:
+            return
+        spare = [unit for unit in self._of_class[label] if self._can_leave(unit)]
+        if spare:
+            self._move(min(spare, key=lambda unit: self._reluctance(label, unit)), split)
+
+    def _can_leave(self, unit: str) -> bool:
+        """Whether no class of the unit needs it where it is."""
+        here = self.split_of[unit]
+        return all(
+            self._count[label, here] > 1 or here not in self._needed(label)
+            for label in self._labels[unit]
+        )
+
+    def _reluctance(self, label: str | None, unit: str) -> tuple[int, float]:
+        return -self._count[label, self.split_of[unit]], self._hash[unit]
+
+    def _move(self, unit: str, split: str) -> None:
+        for label in self._labels[unit]:
+            self._count[label, self.split_of[unit]] -= 1
+            self._count[label, split] += 1
+        self.split_of[unit] = split
+
+
+def _uniform(seed: int, unit: str) -> float:
+    """A number in [0, 1) from the seed and a name, the same on every machine."""
+    value = blake2b(f"{seed} {unit}".encode(), digest_size=8).digest()
+    return int.from_bytes(value, "big") / 2**64
+
+
+def _natural(name: str) -> list[tuple[bool, int, str]]:
+    """Sort key that reads runs of digits as numbers."""
+    parts = re.findall(r"\d+|\D+", name)
+    return [(not p.isdecimal(), int(p) if p.isdecimal() else 0, p) for p in parts]

@@ -1,0 +1,209 @@
+"""What a run shows at the terminal: one live line a stage, or plain lines where nobody watches.
+
+The rule of this room: it only listens to events. Plain output has one line per event that a script
+may wait for.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
+from rich.table import Table
+
+from unfused import events
+from unfused.events import Event
+
+
+def for_terminal(console: Console) -> Plain | Live:
+    """The display that suits where the output goes."""
+    return Live(console) if console.is_terminal else Plain()
+
+
+def clock(seconds: float) -> str:
+    """Seconds as m:ss or h:mm:ss."""
+    minutes, second = divmod(round(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours}:{minute:02d}:{second:02d}" if hours else f"{minute}:{second:02d}"
+
+
+def _metrics(metrics: dict[str, float]) -> str:
+    shown = {k: v for k, v in metrics.items() if k != "learning_rate"}
+    return " ".join(f"{name} {value:.4g}" for name, value in shown.items())
+
+
+class Clock:
+    """How long a node's remaining epochs take, judged by those that this run has trained."""
+
+    def __init__(self) -> None:
+        self._began: dict[str, tuple[float, int]] = {}
+
+    def start(self, node: str, epoch: int = 0) -> None:
+        self._began[node] = (time.monotonic(), epoch)
+
+    def left(self, event: events.EpochDone) -> str:
+        now = time.monotonic()
+        began, first = self._began.get(event.node, (now, 0))
+        each = (now - began) / max(1, event.epoch - first)
+        return clock(each * (event.num_epochs - event.epoch))
+
+
+class Plain:
+    """One line per event, flushed."""
+
+    def __init__(self) -> None:
+        self._clock = Clock()
+
+    def __call__(self, event: Event) -> None:
+        line = self._line(event)
+        if line:
+            print(line, flush=True)
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+    def _line(self, event: Event) -> str:
+        match event:
+            case events.NodeHit():
+                return f"{event.node} hit {event.key}"
+            case events.NodeStarted():
+                self._clock.start(event.node)
+                return f"{event.node} started {event.key}"
+            case events.Resumed():
+                self._clock.start(event.node, event.epoch)
+                return f"{event.node} resumes after epoch {event.epoch}"
+            case events.EpochDone():
+                return self._epoch(event)
+            case events.NodeFinished():
+                return f"{event.node} built {event.key} in {event.seconds:.1f} s"
+            case events.NodeFailed():
+                return f"{event.node} failed: {event.reason}"
+            case events.Note():
+                where = f"{event.node}: " if event.node else ""
+                mark = "warning: " if event.level == "warning" else ""
+                return f"{mark}{where}{event.text}"
+        return ""
+
+    def _epoch(self, event: events.EpochDone) -> str:
+        left = self._clock.left(event)
+        return (
+            f"{event.node} epoch {event.epoch}/{event.num_epochs} {_metrics(event.metrics)}"
+            f" {event.clips_per_second:.0f} clips/s, {left} left"
+        )
+
+
+class Live:
+    """A live line for every stage that is running; finished ones stay as plain lines."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._bars = Progress(
+            SpinnerColumn(),
+            TextColumn("[bold]{task.description}"),
+            BarColumn(bar_width=28),
+            TextColumn("{task.fields[doing]}"),
+            TextColumn("[dim]{task.fields[detail]}"),
+            console=console,
+            transient=True,
+        )
+        self._tasks: dict[str, TaskID] = {}
+        self._clock = Clock()
+        self._epochs: dict[str, tuple[int, int]] = {}
+        self._bars.start()
+
+    def close(self) -> None:
+        """Take the live lines away."""
+        self._bars.stop()
+
+    def __call__(self, event: Event) -> None:
+        match event:
+            case events.NodeHit():
+                self._say(f"[green]=[/] {event.node} [dim]{event.key} already built[/]")
+            case events.NodeStarted():
+                self._start(event.node)
+            case events.Resumed():
+                self._clock.start(event.node, event.epoch)
+                self._say(f"[yellow]>[/] {event.node} resumes after epoch {event.epoch}")
+            case events.Progress():
+                self._progress(event)
+            case events.EpochDone():
+                self._epoch(event)
+            case events.NodeFinished():
+                self._end(event.node)
+                self._say(
+                    f"[green]+[/] {event.node} [dim]{event.key} built in {clock(event.seconds)}[/]"
+                )
+            case events.NodeFailed():
+                self._end(event.node)
+                self._say(f"[red]x[/] {event.node}: {event.reason}")
+            case events.Note():
+                self._say(f"[yellow]![/] {event.text}" if event.level == "warning" else event.text)
+
+    def _say(self, text: str) -> None:
+        self._console.print(text, highlight=False)
+
+    def _start(self, node: str) -> None:
+        self._clock.start(node)
+        self._tasks[node] = self._bars.add_task(node, total=None, doing="starting", detail="")
+
+    def _end(self, node: str) -> None:
+        if node in self._tasks:
+            self._bars.remove_task(self._tasks.pop(node))
+
+    def _progress(self, event: events.Progress) -> None:
+        if event.node not in self._tasks:
+            return
+        epoch, epochs = self._epochs.get(event.node, (0, 1))
+        share = (epoch + event.done / max(1, event.total)) / epochs
+        doing = event.doing or f"{event.done}/{event.total} {event.unit}"
+        self._bars.update(
+            self._tasks[event.node], total=1.0, completed=share, doing=doing
+        )
+
+    def _epoch(self, event: events.EpochDone) -> None:
+        if event.node not in self._tasks:
+            return
+        self._epochs[event.node] = (event.epoch, event.num_epochs)
+        left = self._clock.left(event)
+        detail = f"{_metrics(event.metrics)}  {event.clips_per_second:.0f} clips/s  {left} left"
+        self._bars.update(
+            self._tasks[event.node],
+            total=1.0,
+            completed=event.epoch / event.num_epochs,
+            doing=f"epoch {event.epoch}/{event.num_epochs}",
+            detail=detail,
+        )
+
+
+def plan_table(rows: list[tuple[str, str, str]]) -> Table:
+    """Node, key and status of a dry run."""
+    table = Table("node", "key", "status", box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def arms_table(summary: dict[str, Any]) -> Table:
+    """The arms of a finished run, best last."""
+    split = summary["scored_on"]
+    table = Table("arm", f"{split} accuracy", "sd", "macro F1", "draws", box=None, pad_edge=False)
+    arms = sorted(summary["arms"].items(), key=lambda item: item[1]["accuracy"]["mean"])
+    for arm, scores in arms:
+        accuracy = scores["accuracy"]
+        style = "bold" if arm == arms[-1][0] else ""
+        table.add_row(
+            arm,
+            f"{accuracy['mean']:.3f}",
+            f"{accuracy['sd']:.3f}",
+            f"{scores['macro_f1']['mean']:.3f}",
+            str(len(accuracy["values"])),
+            style=style,
+        )
+    return table
+
+
+def make_console(*, error: bool = False) -> Console:
+    return Console(file=sys.stderr if error else sys.stdout, soft_wrap=True)

@@ -1,0 +1,139 @@
+"""The typed events of a run, and the one stream that carries them.
+
+The rule of this room: whatever a run wants known is an event. Progress display, tracking and
+pruning subscribe; a subscriber that fails is reported once and never stops the run.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened in a run."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunStarted(Event):
+    config: dict[str, Any]
+    """Every knob under its dotted name."""
+    nodes: tuple[str, ...]
+    provenance: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class NodeHit(Event):
+    """The store already has the artifact."""
+
+    node: str
+    stage: str
+    key: str
+    manifest: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class NodeStarted(Event):
+    node: str
+    stage: str
+    key: str
+    config: dict[str, Any]
+    inputs: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class NodeFinished(Event):
+    """The artifact is committed."""
+
+    node: str
+    stage: str
+    key: str
+    seconds: float
+    manifest: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class NodeFailed(Event):
+    node: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class EpochDone(Event):
+    """An epoch has ended and its checkpoint, where there is one, is safe."""
+
+    node: str
+    epoch: int
+    num_epochs: int
+    metrics: dict[str, float]
+    clips_per_second: float
+
+
+@dataclass(frozen=True, slots=True)
+class Progress(Event):
+    """Work inside a stage or an epoch: `done` of `total` units."""
+
+    node: str
+    done: int
+    total: int
+    unit: str = "clips"
+    doing: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed(Event):
+    """Training goes on after this many finished epochs."""
+
+    node: str
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Note(Event):
+    """Something a person should know (level "info" or "warning")."""
+
+    text: str
+    node: str = ""
+    level: str = "info"
+
+
+@dataclass(frozen=True, slots=True)
+class RunFinished(Event):
+    status: str
+    """"FINISHED", "FAILED" or "KILLED"."""
+    summary: dict[str, Any] | None = None
+    reason: str = ""
+
+
+Subscriber = Callable[[Event], None]
+
+
+@dataclass
+class Stream:
+    """Hands every event to every subscriber, in order, one at a time."""
+
+    subscribers: list[Subscriber] = field(default_factory=list)
+    _lock: threading.RLock = field(default_factory=threading.RLock)
+    _broken: set[int] = field(default_factory=set)
+
+    def subscribe(self, subscriber: Subscriber) -> None:
+        self.subscribers.append(subscriber)
+
+    def emit(self, event: Event) -> None:
+        with self._lock:
+            for subscriber in self.subscribers:
+                self._hand(subscriber, event)
+
+    def _hand(self, subscriber: Subscriber, event: Event) -> None:
+        try:
+            subscriber(event)
+        except Exception as error:
+            if id(subscriber) not in self._broken:
+                self._broken.add(id(subscriber))
+                log.warning("%r failed on %s: %s", subscriber, type(event).__name__, error)

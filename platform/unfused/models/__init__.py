@@ -1,0 +1,1 @@
+"""The encoder, the heads on it, and how their weights are kept."""

@@ -1,0 +1,467 @@
+"""Graph, plan and run: decide what is missing, build it.
+
+The rule of this room: the graph is plain data. Another arm, seed or fold is a few more nodes, not a
+mode inside a stage; and no node but `evaluate` has an edge to the test clips.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+from unfused import corpora, provenance, runtime, stages, training
+from unfused.config import Config, ConfigError, RunOptions, Section, flatten, override
+from unfused.corpora.clip import Clip
+from unfused.events import (
+    NodeFailed,
+    NodeFinished,
+    NodeHit,
+    NodeStarted,
+    Resumed,
+    RunStarted,
+    Stream,
+)
+from unfused.store import Artifact, Store, artifact_key, digest
+
+SEEDED = ("pretrain", "cluster", "distill", "finetune")
+
+
+@dataclass(frozen=True)
+class Node:
+    """One thing to be built: a stage, the config sections it reads, and whence its inputs come."""
+
+    name: str
+    stage: str
+    config: Mapping[str, Section]
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    """Input name -> node, or node:part for one part of an ingest artifact."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """The labelled clips of one repetition, and the prefix that tells its nodes apart."""
+
+    clips: tuple[Clip, ...] = field(repr=False)
+    prefix: str = ""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a person asked for."""
+
+    config: Config
+    options: RunOptions
+    corpus: str | None = None
+    task: str | None = None
+    seeds: int = 1
+    folds: bool = False
+
+
+def graph(
+    config: Config, *, has_corpus: bool, task_prefix: str = "", prefix: str = ""
+) -> tuple[Node, ...]:
+    """The nodes of one pipeline in topological order.
+
+    Args:
+        has_corpus: whether there is a corpus beside the task's own training clips.
+        task_prefix: tells the tasks of a cross-validation apart.
+        prefix: tells repetitions of the learned stages apart.
+    """
+    task = f"{task_prefix}ingest/task"
+    sections = {name: getattr(config, name) for name in Config.model_fields if name != "arms"}
+
+    def node(name: str, reads: Sequence[str], **inputs: str) -> Node:
+        stage = name.partition("/")[0]
+        where = task_prefix if stage == "ingest" else f"{task_prefix}{prefix}"
+        return Node(f"{where}{name}", stage, {key: sections[key] for key in reads}, inputs)
+
+    def at(name: str) -> str:
+        return f"{task_prefix}{prefix}{name}"
+
+    ingest = ("data", "audio", "ingest")
+    nodes = [node("ingest/task", ingest)]
+    if has_corpus:
+        nodes.insert(0, Node("ingest/corpus", "ingest", {k: sections[k] for k in ingest}))
+    corpus = "ingest/corpus:corpus" if has_corpus else f"{task}:train"
+    train = f"{task}:train"
+    if set(config.arms) - {"scratch"}:
+        nodes.append(node("pretrain", ("pretrain", "encoder"), clips=corpus))
+    students = [arm for arm in ("unfused", "clusterfit") if arm in config.arms]
+    if students:
+        nodes.append(node("embed", ("embed",), clips=train, teacher=at("pretrain")))
+        labels = {"labels": f"{train}.labels"} if config.cluster.num_clusters == "classes" else {}
+        nodes.append(node("cluster", ("cluster",), embeddings=at("embed"), **labels))
+    for arm in students:
+        recipe = _cross_entropy_alone(config) if arm == "clusterfit" else config.distill
+        nodes.append(
+            Node(
+                at(f"distill/{arm}"),
+                "distill",
+                {"distill": recipe, "encoder": config.encoder},
+                {"clips": train, "clusters": at("cluster")},
+            )
+        )
+    encoders = {"teacher": "pretrain", "clusterfit": "distill/clusterfit"}
+    encoders["unfused"] = "distill/unfused"
+    for arm in config.arms:
+        inputs = {"clips": train, "labels": f"{train}.labels"}
+        if config.finetune.use_validation:
+            inputs |= {"valid": f"{task}:valid", "valid_labels": f"{task}:valid.labels"}
+        reads: dict[str, Section] = {"finetune": config.finetune}
+        if arm == "scratch":
+            # Supervised from random weights: there is nothing to freeze.
+            full = config.finetune.model_copy(update={"mode": "full"})
+            reads = {"finetune": full, "encoder": config.encoder}
+        else:
+            inputs["encoder"] = at(encoders[arm])
+        nodes.append(Node(at(f"finetune/{arm}"), "finetune", reads, inputs))
+    held_out = f"{task}:{config.evaluate.split}"
+    for arm in config.arms:
+        nodes.append(
+            node(
+                f"evaluate/{arm}",
+                ("evaluate",),
+                clips=held_out,
+                labels=f"{held_out}.labels",
+                classifier=at(f"finetune/{arm}"),
+            )
+        )
+    return tuple(nodes)
+
+
+def _cross_entropy_alone(config: Config) -> Section:
+    """ClusterFit (Yan et al., CVPR 2020): the student with the deep head's cross-entropy alone."""
+    off = {"shallow_weight": 0.0, "kl_weight": 0.0, "cosine_weight": 0.0}
+    return config.distill.model_copy(update=off)
+
+
+@dataclass
+class Step:
+    """A node with what is known of its artifact so far."""
+
+    node: Node
+    clips: tuple[Clip, ...] = field(default=(), repr=False)
+    key: str | None = None
+    status: str = "after ingest"
+    """hit, miss, built, or `after ingest` where the key is not known yet."""
+    manifest: dict[str, Any] | None = field(default=None, repr=False)
+    seconds: float = 0.0
+    resumed_from_epoch: int | None = None
+
+
+class Plan:
+    """Every node of a request, its key and whether the store has it."""
+
+    def __init__(self, request: Request) -> None:
+        self.request = request
+        self.store = Store.at(request.options.store)
+        self.steps: dict[str, Step] = {}
+        self.repetitions: list[str] = []
+        corpus, tasks = read_inputs(request, self.store)
+        for task in tasks:
+            for seed in range(request.seeds):
+                self._add(task, corpus, seed)
+        self.refresh()
+
+    def _add(self, task: Task, corpus: tuple[Clip, ...] | None, seed: int) -> None:
+        prefix = f"seed{seed}/" if self.request.seeds > 1 else ""
+        self.repetitions.append(f"{task.prefix}{prefix}")
+        nodes = graph(
+            reseed(self.request.config, seed),
+            has_corpus=corpus is not None,
+            task_prefix=task.prefix,
+            prefix=prefix,
+        )
+        for node in nodes:
+            clips = {"ingest/corpus": corpus or ()}.get(node.name, task.clips)
+            if node.name not in self.steps:
+                self.steps[node.name] = Step(node, clips if node.stage == "ingest" else ())
+
+    def refresh(self) -> None:
+        """Work out every key that can be known now, and look it up in the store."""
+        for step in self.steps.values():
+            if step.manifest is None:
+                step.key = self._key(step)
+                step.manifest = step.key and self.store.manifest(step.node.stage, step.key)
+                if step.key:
+                    step.status = "hit" if step.manifest else "miss"
+
+    def _key(self, step: Step) -> str | None:
+        node = step.node
+        inputs = {name: self._identity(ref) for name, ref in node.inputs.items()}
+        if node.stage == "ingest":
+            inputs = {"listing": digest([_listed(clip) for clip in step.clips])}
+        if any(identity is None for identity in inputs.values()):
+            return None
+        config = {name: section.model_dump(mode="json") for name, section in node.config.items()}
+        known = {name: str(identity) for name, identity in inputs.items()}
+        return artifact_key(node.stage, stages.version(node.stage), config, known)
+
+    def _identity(self, ref: str) -> str | None:
+        name, _, part = ref.partition(":")
+        step = self.steps[name]
+        if not part:
+            return step.key
+        return self._part(step, part)["digest"] if step.manifest else None
+
+    @staticmethod
+    def _part(step: Step, part: str) -> dict[str, Any]:
+        parts = step.manifest["facts"]["parts"]  # type: ignore[index]
+        if part not in parts:
+            raise ConfigError(
+                f"The task has no {part.partition('.')[0]} clips; give its manifest a `split`"
+                " column that has them, or none so that it is split."
+            )
+        return parts[part]
+
+    def artifact(self, ref: str) -> Artifact:
+        """The artifact, or the part of one, that an edge of the graph leads to."""
+        name, _, part = ref.partition(":")
+        step = self.steps[name]
+        folder = self.store.folder(step.node.stage, str(step.key))
+        if not part:
+            assert step.manifest is not None
+            return Artifact(folder, str(step.key), step.manifest["facts"])
+        facts = self._part(step, part)
+        return Artifact(folder / part, facts["digest"], facts)
+
+    def parts(self, step: Step) -> dict[str, Any]:
+        """Facts of the ingested parts that a node reads, itself or through what it builds on."""
+        found: dict[str, Any] = {}
+        for name, ref in step.node.inputs.items():
+            source, _, part = ref.partition(":")
+            if part:
+                found[name] = self._part(self.steps[source], part)
+            else:
+                found = self.parts(self.steps[source]) | found
+        return found
+
+    @property
+    def missing(self) -> list[Step]:
+        return [step for step in self.steps.values() if step.manifest is None]
+
+    def next_group(self) -> list[Step]:
+        """The missing nodes of the earliest stage that are ready; one for each key."""
+        ready = [step for step in self.missing if self._is_ready(step)]
+        stage = min((step.node.stage for step in ready), key=stages.NAMES.index)
+        group = {step.key: step for step in ready if step.node.stage == stage}
+        return list(group.values())
+
+    def _is_ready(self, step: Step) -> bool:
+        names = {ref.partition(":")[0] for ref in step.node.inputs.values()}
+        return step.key is not None and all(self.steps[name].manifest for name in names)
+
+
+def _listed(clip: Clip) -> list[Any]:
+    """What is cheap to know of a clip and tells that it has changed."""
+    return [clip.path, clip.label, clip.split, clip.size, clip.modified]
+
+
+def reseed(config: Config, offset: int) -> Config:
+    """The same configuration with other random numbers in every learned stage."""
+    seeds = {f"{name}.seed": getattr(config, name).seed + offset for name in SEEDED}
+    return override(config, seeds)
+
+
+def read_inputs(request: Request, store: Store) -> tuple[tuple[Clip, ...] | None, list[Task]]:
+    """The clips of the corpus, if there is one, and of the task, once for every fold.
+
+    Raises:
+        ConfigError: what was named cannot be read, or cannot be a corpus or a task.
+    """
+    corpus_path, task_path = request.corpus, request.task
+    if task_path is None and corpus_path is not None:
+        raise ConfigError(
+            "--corpus is the unlabelled half; name the labelled clips with --task as well."
+        )
+    if task_path is None:
+        corpus_path, task_path = _demo(store)
+    data = request.config.data
+    clips = corpora.read(task_path)
+    if request.folds:
+        tasks = [
+            Task(tuple(corpora.for_fold(clips, fold)), f"fold{fold}/")
+            for fold in corpora.folds(clips)
+        ]
+    else:
+        split = corpora.assign(clips, data.valid_fraction, data.test_fraction, data.split_seed)
+        tasks = [Task(tuple(split))]
+    for task in tasks:
+        corpora.check_task(list(task.clips))
+    if corpus_path is None:
+        return None, tasks
+    return tuple(corpora.as_corpus(corpora.read(corpus_path))), tasks
+
+
+def _demo(store: Store) -> tuple[str, str]:
+    """The embedded corpus and task, beside a local store."""
+    if store.root.local is None:
+        raise ConfigError("The embedded corpus needs a local --store; name your clips with --task.")
+    corpus, task = corpora.demo_manifests(store.root.local / "demo")
+    return str(corpus), str(task)
+
+
+class Run:
+    """One execution of a plan."""
+
+    def __init__(self, plan: Plan, hardware: runtime.Hardware, stream: Stream) -> None:
+        self.plan, self.hardware, self.stream = plan, hardware, stream
+        self.request = plan.request
+        self.id = uuid.uuid4().hex[:8]
+        self.record = provenance.collect()
+        self._resumed: dict[str, int] = {}
+        stream.subscribe(self._watch)
+
+    def _watch(self, event: Any) -> None:
+        if isinstance(event, Resumed):
+            self._resumed[event.node] = event.epoch
+
+    def execute(self) -> None:
+        """Build all that is missing."""
+        self.stream.emit(
+            RunStarted(flatten(self.request.config), tuple(self.plan.steps), self.record)
+        )
+        self._announce_hits()
+        if not self.plan.missing:
+            return
+        with runtime.connect(self.request.options, self.hardware, self.stream) as cluster:
+            cluster.session = training.Session(cluster, self.plan.store.root / "work" / self.id)
+            try:
+                self._build_all(cluster)
+            finally:
+                cluster.session.close()
+
+    def _build_all(self, cluster: runtime.Cluster) -> None:
+        if not self.hardware.joined:
+            # The workers start while the first clips are read.
+            cluster.session.start()
+        while self.plan.missing:
+            group = self.plan.next_group()
+            if group[0].node.stage != "ingest":
+                self._check_parts()
+            self._build(group, cluster)
+            self.plan.refresh()
+            self._announce_hits()
+
+    def _announce_hits(self) -> None:
+        for step in self.plan.steps.values():
+            if step.status == "hit" and step.manifest and not step.seconds:
+                step.seconds = 1e-9
+                self.stream.emit(
+                    NodeHit(step.node.name, step.node.stage, str(step.key), step.manifest)
+                )
+
+    def check_fit(self) -> None:
+        """Refuse what the cluster can never satisfy.
+
+        Raises:
+            DoesNotFit: names the stage, what is missing and the remedy.
+        """
+        options = self.request.options
+        for stage in dict.fromkeys(step.node.stage for step in self.plan.missing):
+            needs = stages.module(stage).needs(options, self.hardware)
+            runtime.check_fit(stage, needs, self.hardware)
+
+    def _check_parts(self) -> None:
+        """What only the ingested data can tell, before anything is trained."""
+        for step in self.plan.missing:
+            check = getattr(stages.module(step.node.stage), "check", None)
+            if check:
+                check(step.node.config, self.plan.parts(step))
+
+    def _build(self, group: list[Step], cluster: runtime.Cluster) -> None:
+        keys = [f"{step.node.stage}/{step.key}" for step in group]
+        with ExitStack() as leases:
+            leases.enter_context(cluster.lease(keys, self.id))
+            group = [step for step in group if not self._found(step)]
+            if group:
+                self._build_now(group, cluster)
+
+    def _found(self, step: Step) -> bool:
+        """Whether another run has built it while this one waited."""
+        step.manifest = self.plan.store.manifest(step.node.stage, str(step.key))
+        step.status = "hit" if step.manifest else step.status
+        return step.manifest is not None
+
+    def _build_now(self, group: list[Step], cluster: runtime.Cluster) -> None:
+        builds = [self._as_build(step) for step in group]
+        for step in group:
+            self.stream.emit(
+                NodeStarted(
+                    step.node.name,
+                    step.node.stage,
+                    str(step.key),
+                    self._config(step),
+                    self._upstream(step),
+                )
+            )
+        began = time.time()
+        try:
+            results = stages.module(group[0].node.stage).run(builds, cluster)
+        except BaseException as error:
+            for step, build in zip(group, builds, strict=True):
+                build.out.delete()
+                self.stream.emit(NodeFailed(step.node.name, str(error) or type(error).__name__))
+            raise
+        shares = _shares(results, time.time() - began)
+        for step, build, facts, seconds in zip(group, builds, results, shares, strict=True):
+            self._commit(step, build, facts, began, seconds)
+
+    def _as_build(self, step: Step) -> stages.Build:
+        stage, key = step.node.stage, str(step.key)
+        inputs = {name: self.plan.artifact(ref) for name, ref in step.node.inputs.items()}
+        return stages.Build(
+            step.node.name,
+            step.node.config,
+            inputs,
+            self.plan.store.begin(stage, key),
+            self.plan.store.checkpoints(stage, key),
+            step.clips,
+        )
+
+    def _commit(
+        self, step: Step, build: stages.Build, facts: stages.Facts, began: float, seconds: float
+    ) -> None:
+        stage, key = step.node.stage, str(step.key)
+        manifest = {
+            "node": step.node.name,
+            "stage": stage,
+            "key": key,
+            "version": stages.version(stage),
+            "config": self._config(step),
+            "inputs": self._upstream(step),
+            "facts": facts,
+            "seconds": round(seconds, 3),
+            "provenance": {**self.record, "began": began, "ended": time.time()},
+        }
+        self.plan.store.commit(stage, key, build.out, manifest)
+        build.checkpoints.delete()
+        step.manifest = self.plan.store.manifest(stage, key)
+        step.status, step.seconds = "built", seconds
+        step.resumed_from_epoch = self._resumed.get(step.node.name)
+        self.stream.emit(
+            NodeFinished(step.node.name, stage, key, seconds, step.manifest or manifest)
+        )
+
+    def _config(self, step: Step) -> dict[str, Any]:
+        return {name: s.model_dump(mode="json") for name, s in step.node.config.items()}
+
+    def _upstream(self, step: Step) -> dict[str, str]:
+        """Input name -> where it lies in the store (stage/key, with the part after a colon)."""
+        found = {}
+        for name, ref in step.node.inputs.items():
+            source, _, part = ref.partition(":")
+            up = self.plan.steps[source]
+            found[name] = f"{up.node.stage}/{up.key}" + (f":{part}" if part else "")
+        return found
+
+
+def _shares(results: list[stages.Facts], seconds: float) -> Iterator[float]:
+    """A group's wall time, shared out in proportion to what each node says it took."""
+    own = [float(facts.pop("own_seconds", 1.0)) for facts in results]
+    for part in own:
+        yield seconds * part / max(sum(own), 1e-9)

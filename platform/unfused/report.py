@@ -1,0 +1,112 @@
+"""Tables and numbers of a finished run, read back from the store.
+
+The rule of this room: every number comes from an artifact's manifest; nothing is computed twice.
+"""
+
+from __future__ import annotations
+
+import statistics
+from typing import Any
+
+import numpy as np
+
+from unfused.config import flatten
+from unfused.pipeline import Plan, Step
+from unfused.store import read_npy
+
+INGESTED = ("corpus", "task")
+
+
+def summarize(plan: Plan) -> dict[str, Any]:
+    """The summary of a finished plan: arms, pseudo-labels, stages and clips."""
+    return {
+        "config": {k: _plain(v) for k, v in flatten(plan.request.config).items()},
+        "scored_on": plan.request.config.evaluate.split,
+        "labels_per_draw": _labels_per_draw(plan),
+        "arms": {arm: _arm(plan, arm) for arm in plan.request.config.arms},
+        "pseudo_labels": _pseudo_labels(plan),
+        "stages": [_stage(step) for step in plan.steps.values()],
+        "clips": _clips(plan),
+    }
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _facts(plan: Plan, name: str) -> list[dict[str, Any]]:
+    """The facts of a node in every repetition."""
+    steps = [plan.steps.get(f"{prefix}{name}") for prefix in plan.repetitions]
+    return [step.manifest["facts"] for step in steps if step and step.manifest]
+
+
+def _arm(plan: Plan, arm: str) -> dict[str, Any]:
+    runs = _facts(plan, f"evaluate/{arm}")
+    scores = {
+        name: _spread([value for facts in runs for value in facts[name]])
+        for name in ("accuracy", "macro_f1")
+    }
+    return {**scores, "classes": runs[0]["classes"], "confusion": _total(runs)}
+
+
+def _spread(values: list[float]) -> dict[str, Any]:
+    sd = statistics.stdev(values) if len(values) > 1 else 0.0
+    return {"mean": statistics.fmean(values), "sd": sd, "values": values}
+
+
+def _total(runs: list[dict[str, Any]]) -> list[list[int]]:
+    """The confusion matrix summed over draws and repetitions (rows are true classes)."""
+    matrices = [matrix for facts in runs for matrix in facts["confusion"]]
+    return sum(np.array(matrix) for matrix in matrices).tolist()
+
+
+def _labels_per_draw(plan: Plan) -> dict[str, int]:
+    """How many labels a draw looks at, those of validation clips counted."""
+    first = _facts(plan, f"finetune/{plan.request.config.arms[0]}")[0]
+    return {"train": first["num_labels"], "valid": first["num_validation_labels"]}
+
+
+def _pseudo_labels(plan: Plan) -> dict[str, Any]:
+    """What the clusters are, and their mutual information with the labels they never saw."""
+    from sklearn.metrics import normalized_mutual_info_score
+
+    found = []
+    for prefix in plan.repetitions:
+        step = plan.steps.get(f"{prefix}cluster")
+        if step is None:
+            return {}
+        facts = step.manifest["facts"]  # type: ignore[index]
+        clusters = read_npy(plan.artifact(step.node.name).folder, "labels.npy")
+        truth = plan.artifact(_train_labels(plan, prefix))
+        nmi = normalized_mutual_info_score(read_npy(truth.folder, "labels.npy"), clusters)
+        found.append((facts["num_clusters"], facts["num_nonempty"], float(nmi)))
+    return {
+        "num_clusters": found[0][0],
+        "num_nonempty": found[0][1],
+        "nmi": statistics.fmean(nmi for _, _, nmi in found),
+    }
+
+
+def _train_labels(plan: Plan, prefix: str) -> str:
+    arm = plan.request.config.arms[0]
+    return plan.steps[f"{prefix}finetune/{arm}"].node.inputs["labels"]
+
+
+def _stage(step: Step) -> dict[str, Any]:
+    return {
+        "name": step.node.name,
+        "key": step.key,
+        "status": step.status,
+        "seconds": round(step.seconds, 2),
+        "resumed_from_epoch": step.resumed_from_epoch,
+    }
+
+
+def _clips(plan: Plan) -> dict[str, Any]:
+    """Clips read and quarantined; without a corpus of its own the task's train clips are it."""
+    counts = {}
+    for step in plan.steps.values():
+        if step.node.stage == "ingest" and step.manifest:
+            counts.setdefault(step.node.name.rpartition("/")[2], step.manifest["facts"]["clips"])
+    none = {"read": 0, "quarantined": 0}
+    return {name: counts.get(name, none) for name in INGESTED}

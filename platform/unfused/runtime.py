@@ -1,0 +1,336 @@
+"""Which Ray this run joins or starts, what fits there, threads and devices.
+
+The rule of this room: nothing waits for what can never come. What a stage needs is held against
+what the cluster has or may grow to before it starts, and refused in one sentence.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import importlib.util
+import logging
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from unfused.config import Config, ConfigError, RunOptions, override
+from unfused.events import Event, Note, Stream
+
+NAMESPACE = "unfused"
+LEASE_SECONDS = 30.0
+
+
+class DoesNotFit(ConfigError):
+    """A stage needs what the cluster can never offer."""
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """What the cluster has or may grow to."""
+
+    cpus: float
+    gpus: float
+    bfloat16: bool
+    """Whether the devices that train have native bfloat16 arithmetic."""
+    cuml: bool
+    joined: bool
+    """Whether this is somebody's cluster (named by RAY_ADDRESS) and not this run's own."""
+
+
+def probe(options: RunOptions) -> Hardware:
+    """Look at the hardware; joins the cluster that RAY_ADDRESS names, but starts none."""
+    cuml = importlib.util.find_spec("cuml") is not None
+    if not os.environ.get("RAY_ADDRESS"):
+        gpus = _local_gpus()
+        cpus = logical_cpus(options)
+        return Hardware(cpus, gpus, native_bfloat16(gpus > 0), cuml, joined=False)
+    _start(options)
+    import ray
+    from ray._private.state import state
+
+    limits = state.get_max_resources_from_cluster_config() or {}
+    now = ray.cluster_resources()
+    gpus = max(now.get("GPU", 0.0), limits.get("GPU", 0.0))
+    cpus = max(now.get("CPU", 0.0), limits.get("CPU", 0.0))
+    return Hardware(cpus, gpus, native_bfloat16(gpus > 0), cuml, joined=True)
+
+
+def resolve(config: Config, hardware: Hardware) -> Config:
+    """Turn every `auto` that changes numbers into what this hardware makes of it."""
+    from unfused import clustering
+
+    precision = "bfloat16" if hardware.bfloat16 else "float32"
+    sections = ("pretrain", "embed", "distill", "finetune")
+    auto = [name for name in sections if getattr(config, name).precision == "auto"]
+    backend = clustering.resolve(config.cluster.backend, int(hardware.gpus), hardware.cuml)
+    changes = {f"{name}.precision": precision for name in auto}
+    return override(config, changes | {"cluster.backend": backend})
+
+
+def gpus_per_worker(options: RunOptions, hardware: Hardware) -> int:
+    """One GPU for each worker where there are any, unless the options say otherwise."""
+    if options.gpus_per_worker is not None:
+        return options.gpus_per_worker
+    return 1 if hardware.gpus else 0
+
+
+def check_fit(stage: str, needs: dict[str, float], hardware: Hardware) -> None:
+    """Refuse what can never run.
+
+    Raises:
+        DoesNotFit: names the stage, what is missing and the remedy.
+    """
+    for resource, has in (("CPU", hardware.cpus), ("GPU", hardware.gpus)):
+        wanted = needs.get(resource, 0)
+        if wanted > has:
+            raise DoesNotFit(
+                f"{stage} needs {wanted:g} {resource}s and this "
+                f"{'cluster' if hardware.joined else 'machine'} has or may grow to {has:g}; "
+                "lower --num-workers or --gpus-per-worker, or run on a larger cluster."
+            )
+
+
+def available_cpus() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def logical_cpus(options: RunOptions) -> int:
+    """CPUs that a cluster of this run's own declares.
+
+    Workers and as many Ray Data tasks, an actor that embeds and one more task: on a small machine
+    they share cores, but none may wait for a CPU that never comes free.
+    """
+    return max(available_cpus(), 2 * options.num_workers + 2)
+
+
+def native_bfloat16(gpu: bool) -> bool:
+    """Whether bfloat16 arithmetic is native; emulated it is slower than float32."""
+    import torch
+
+    if gpu:
+        return not torch.cuda.is_available() or torch.cuda.get_device_capability() >= (8, 0)
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def _local_gpus() -> int:
+    import torch
+
+    return torch.cuda.device_count()
+
+
+def prepare_process(num_processes: int = 1) -> None:
+    """Give a process that computes with torch its share of the cores and a calm allocator.
+
+    glibc returns every large tensor to the kernel and pays page faults to get it back, up to half
+    of a training step on CPU: large blocks stay in the heap instead.
+    """
+    import torch
+
+    torch.set_num_threads(max(1, available_cpus() // num_processes))
+    with suppress(OSError, AttributeError):
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+        m_trim_threshold, m_top_pad, m_mmap_max, m_arena_max = -1, -2, -4, -8
+        mallopt(m_mmap_max, 0)
+        mallopt(m_trim_threshold, 2**31 - 1)
+        mallopt(m_top_pad, 64 * 2**20)
+        mallopt(m_arena_max, 1)
+
+
+def autocast(device: Any, precision: str) -> Any:
+    """Autocast to a resolved precision on a torch device."""
+    import torch
+
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
+
+
+class _Relay:
+    """Carries events from worker processes to the driver (an asynchronous actor)."""
+
+    def __init__(self) -> None:
+        self._queue: asyncio.Queue[Event] = asyncio.Queue()
+
+    async def put(self, event: Event) -> None:
+        await self._queue.put(event)
+
+    async def take(self, seconds: float) -> list[Event]:
+        events: list[Event] = []
+        with suppress(TimeoutError):
+            events.append(await asyncio.wait_for(self._queue.get(), seconds))
+        while not self._queue.empty():
+            events.append(self._queue.get_nowait())
+        return events
+
+
+class _Leases:
+    """Who builds which key: one builder at a time, and a dead one's lease passes on."""
+
+    def __init__(self) -> None:
+        self._held: dict[str, tuple[str, float]] = {}
+
+    def acquire(self, key: str, holder: str) -> bool:
+        """Take or renew the lease of `key`; False while somebody else holds it."""
+        owner, expires = self._held.get(key, (holder, 0.0))
+        if owner != holder and expires > time.monotonic():
+            return False
+        self._held[key] = (holder, time.monotonic() + LEASE_SECONDS)
+        return True
+
+    def release(self, key: str, holder: str) -> None:
+        if self._held.get(key, ("", 0.0))[0] == holder:
+            del self._held[key]
+
+
+@dataclass
+class Cluster:
+    """The Ray that this run uses, and its two small actors."""
+
+    relay: Any
+    leases: Any
+    """None on a cluster of this run's own, which nobody shares."""
+    stream: Stream
+    hardware: Hardware
+    options: RunOptions
+    session: Any = None
+    """The `training.Session` of this run."""
+
+    def drain(self) -> None:
+        """Hand over every event that workers have sent so far."""
+        import ray
+
+        for event in ray.get(self.relay.take.remote(0.01)):
+            self.stream.emit(event)
+
+    @contextmanager
+    def lease(self, keys: list[str], holder: str) -> Iterator[None]:
+        """Hold the leases of `keys`, waiting for other builders of the same keys."""
+        if self.leases is None:
+            yield
+            return
+        stop = threading.Event()
+        for key in sorted(keys):
+            self._wait(key, holder)
+        beat = threading.Thread(target=self._renew, args=(keys, holder, stop), daemon=True)
+        beat.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            for key in keys:
+                self.leases.release.remote(key, holder)
+
+    def _wait(self, key: str, holder: str) -> None:
+        import ray
+
+        told = False
+        while not ray.get(self.leases.acquire.remote(key, holder)):
+            if not told:
+                self.stream.emit(Note(f"waiting for another run that builds {key}"))
+                told = True
+            time.sleep(0.5)
+
+    def _renew(self, keys: list[str], holder: str, stop: threading.Event) -> None:
+        while not stop.wait(LEASE_SECONDS / 3):
+            for key in keys:
+                self.leases.acquire.remote(key, holder)
+
+
+@contextmanager
+def connect(options: RunOptions, hardware: Hardware, stream: Stream) -> Iterator[Cluster]:
+    """Join the cluster that RAY_ADDRESS names, else start one of this run's own."""
+    import ray
+
+    _start(options)
+    relay = ray.remote(num_cpus=0)(_Relay).remote()
+    leases = _shared_leases() if hardware.joined else None
+    cluster = Cluster(relay, leases, stream, hardware, options)
+    stop = threading.Event()
+    pump = threading.Thread(target=_pump, args=(cluster, stop), daemon=True)
+    pump.start()
+    try:
+        yield cluster
+    finally:
+        stop.set()
+        pump.join(timeout=5)
+        if not hardware.joined:
+            ray.shutdown()
+
+
+def _shared_leases() -> Any:
+    """The one actor that all runs on this cluster ask."""
+    import ray
+
+    shared = ray.remote(num_cpus=0)(_Leases)
+    return shared.options(
+        name="leases", get_if_exists=True, lifetime="detached", namespace=NAMESPACE
+    ).remote()
+
+
+def _pump(cluster: Cluster, stop: threading.Event) -> None:
+    import ray
+
+    while not stop.is_set():
+        try:
+            events = ray.get(cluster.relay.take.remote(0.5))
+        except Exception:
+            return
+        for event in events:
+            cluster.stream.emit(event)
+
+
+def _start(options: RunOptions) -> None:
+    # Read when Ray's core library is loaded: its C++ side writes to stderr past Python's logging.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    import ray
+
+    if ray.is_initialized():
+        return
+    quiet_ray()
+    package_root = str(Path(__file__).resolve().parents[1])
+    paths = [package_root, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(paths))
+    common: dict[str, Any] = {
+        "namespace": NAMESPACE,
+        "log_to_driver": False,
+        "logging_level": logging.ERROR,
+        "configure_logging": True,
+    }
+    if os.environ.get("RAY_ADDRESS"):
+        ray.init(runtime_env={"env_vars": {"PYTHONPATH": os.environ["PYTHONPATH"]}}, **common)
+        return
+    with _native_stderr_closed():
+        ray.init(
+            address="local", num_cpus=logical_cpus(options), include_dashboard=False, **common
+        )
+
+
+@contextmanager
+def _native_stderr_closed() -> Iterator[None]:
+    """Ray's core library writes to the descriptor itself; exceptions still come."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+def quiet_ray() -> None:
+    """Keep Ray's own progress bars and chatter out of the run's output."""
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    # Importing Ray Data sets its loggers up; only then can they be turned down.
+    import ray.data
+
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    for name in ("ray", "ray.data", "ray.train", "ray.tune"):
+        logging.getLogger(name).setLevel(logging.ERROR)

@@ -1,0 +1,349 @@
+"""Writes and streams Parquet shards of clips with Ray Data.
+
+The rule of this room: memory stays bounded. A shard is written a row group at a time, and what
+streams is blocks of fixed windows, never a data set.
+
+Axes: B clips, C windows of one clip, S samples of one window.
+
+A part (a corpus, or one split of a task) is a folder of `part-00000.parquet`, ... with the columns
+`digest` (of the clip's bytes) and `samples` (int16, mono). A clip's index is its row in that order.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from unfused.audio.frontend import crop_or_pad
+from unfused.store import Artifact, Folder
+
+SCHEMA = pa.schema([("digest", pa.string()), ("samples", pa.large_list(pa.int16()))])
+ROW_GROUP_CLIPS = 64
+ROW_GROUP_BYTES = 32 * 2**20
+BLOCK_BYTES = 16 * 2**20
+WINDOW_BYTES = 128 * 2**20
+MIX_ROWS = 256
+MAX_BLOCKS = 1024
+
+
+class ShardWriter:
+    """Writes clips to one shard with bounded memory."""
+
+    def __init__(self, folder: Folder, name: str) -> None:
+        folder.filesystem.create_dir(folder.path, recursive=True)
+        self._sink = folder.filesystem.open_output_stream(f"{folder.path}/{name}")
+        self._writer = pq.ParquetWriter(
+            self._sink, SCHEMA, compression="NONE", use_dictionary=False
+        )
+        self._rows: list[tuple[str, np.ndarray]] = []
+        self._bytes = 0
+
+    def add(self, digest: str, samples: np.ndarray) -> None:
+        self._rows.append((digest, samples))
+        self._bytes += samples.nbytes
+        if len(self._rows) == ROW_GROUP_CLIPS or self._bytes >= ROW_GROUP_BYTES:
+            self._flush()
+
+    def _flush(self) -> None:
+        if not self._rows:
+            return
+        digests, clips = zip(*self._rows, strict=True)
+        offsets = np.concatenate([[0], np.cumsum([len(clip) for clip in clips])])
+        samples = pa.LargeListArray.from_arrays(offsets, np.concatenate(clips))
+        self._writer.write_table(pa.table([pa.array(digests), samples], schema=SCHEMA))
+        self._rows, self._bytes = [], 0
+
+    def close(self) -> None:
+        self._flush()
+        self._writer.close()
+        self._sink.close()
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Rows [start, stop) of one shard; `first` is the index of its first clip in the part."""
+
+    folder: Folder
+    file: str
+    start: int
+    stop: int
+    first: int
+    epoch: int = 0
+
+    @property
+    def rows(self) -> int:
+        return self.stop - self.start
+
+
+def num_clips(part: Artifact) -> int:
+    return sum(part.facts["shards"])
+
+
+def rank_rows(total: int, rank: int, world: int) -> range:
+    """The contiguous clips that one worker trains on; shares differ by one at most."""
+    return range(total * rank // world, total * (rank + 1) // world)
+
+
+def slices(part: Artifact, rows: range, clips_per_slice: int) -> list[Slice]:
+    """Cover the clips `rows` of a part with slices of at most `clips_per_slice`."""
+    found: list[Slice] = []
+    first = 0
+    for number, count in enumerate(part.facts["shards"]):
+        low, high = max(rows.start, first), min(rows.stop, first + count)
+        for begin in range(low, high, clips_per_slice):
+            end = min(begin + clips_per_slice, high)
+            name = f"part-{number:05d}.parquet"
+            found.append(Slice(part.folder, name, begin - first, end - first, begin))
+        first += count
+    return found
+
+
+def read_clips(piece: Slice) -> Iterator[tuple[int, np.ndarray]]:
+    """Index and samples of every clip of a slice, a row group in memory at a time."""
+    source = piece.folder.filesystem.open_input_file(f"{piece.folder.path}/{piece.file}")
+    with source, pq.ParquetFile(source) as file:
+        row = 0
+        for group in range(file.num_row_groups):
+            count = file.metadata.row_group(group).num_rows
+            low, high = max(piece.start, row), min(piece.stop, row + count)
+            if low < high:
+                column = file.read_row_group(group, columns=["samples"])["samples"].chunk(0)
+                values, offsets = column.values.to_numpy(), column.offsets.to_numpy()
+                for i in range(low - row, high - row):
+                    index = piece.first + row + i - piece.start
+                    yield index, values[offsets[i] : offsets[i + 1]]
+            row += count
+
+
+def random_windows(piece: Slice, num_samples: int, seed: int) -> dict[str, np.ndarray]:
+    """One random window of every clip, in random order: the same for the same (seed, epoch).
+
+    Returns:
+        `samples` (B, S) int16 and `clip` (B,) int64.
+    """
+    rng = _epoch_rng(seed, piece.epoch, piece.first)
+    offsets = rng.random(piece.rows)
+    samples = np.zeros((piece.rows, num_samples), np.int16)
+    clip = np.zeros(piece.rows, np.int64)
+    for row, (index, wave) in enumerate(read_clips(piece)):
+        samples[row] = crop_or_pad(wave, num_samples, offsets[row])
+        clip[row] = index
+    order = rng.permutation(piece.rows)
+    return {"samples": samples[order], "clip": clip[order]}
+
+
+def _epoch_rng(seed: int, epoch: int, stream: int) -> np.random.Generator:
+    """Random numbers of one epoch; the pass before the first one is epoch -1."""
+    return np.random.default_rng((seed, epoch + 1, stream))
+
+
+def even_windows(piece: Slice, num_samples: int, num_crops: int) -> dict[str, np.ndarray]:
+    """`num_crops` evenly spaced windows of every clip: what is embedded and scored.
+
+    Returns:
+        `samples` (B, C, S) int16 and `clip` (B,) int64. A single window is the middle one.
+    """
+    at = window_offsets(num_crops)
+    samples = np.zeros((piece.rows, num_crops, num_samples), np.int16)
+    clip = np.zeros(piece.rows, np.int64)
+    for row, (index, wave) in enumerate(read_clips(piece)):
+        clip[row] = index
+        for column in range(num_crops):
+            samples[row, column] = crop_or_pad(wave, num_samples, at[column])
+    return {"samples": samples, "clip": clip}
+
+
+def selected_clips(piece: Slice, wanted: np.ndarray) -> dict[str, list]:
+    """Index and waveform (little-endian int16 bytes) of the clips that `wanted` (N,) marks."""
+    found = [(i, wave.astype("<i2").tobytes()) for i, wave in read_clips(piece) if wanted[i]]
+    return {"clip": [i for i, _ in found], "samples": [data for _, data in found]}
+
+
+def window_offsets(num_crops: int) -> np.ndarray:
+    """Where evenly spaced windows begin, as shares of the room there is; one is in the middle."""
+    if num_crops == 1:
+        return np.array([0.5])
+    return np.minimum(np.arange(num_crops) / (num_crops - 1), np.nextafter(1.0, 0.0))
+
+
+def read_with_ray(pieces: Sequence[Slice], read: Callable[[Slice], Mapping[str, np.ndarray]]):
+    """A lazy Ray Data set with one block for every slice, in order."""
+    import ray
+
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.execution_options.preserve_order = True
+    # Clustering or validation between two batches must not count as a stalled pipeline.
+    context.execution_no_progress_timeout_s = -1
+    rows = [{"slice": json.dumps(asdict(piece))} for piece in pieces]
+    dataset = ray.data.from_items(rows, override_num_blocks=len(rows))
+    return dataset.map_batches(_Reader(read), batch_size=None)
+
+
+@dataclass(frozen=True)
+class _Reader:
+    read: Callable[[Slice], Mapping[str, np.ndarray]]
+
+    def __call__(self, batch: Mapping[str, Any]) -> Mapping[str, np.ndarray]:
+        (text,) = batch["slice"]
+        fields = json.loads(text)
+        return self.read(Slice(**{**fields, "folder": Folder(**fields["folder"])}))
+
+
+def map_with_actors(
+    pieces: Sequence[Slice],
+    read: Callable[[Slice], Mapping[str, np.ndarray]],
+    actor: type,
+    settings: Mapping[str, Any],
+    *,
+    num_gpus: int,
+) -> Iterator[dict[str, Any]]:
+    """Read slices as Ray Data tasks, hand each to a pool of actors, yield the rows they return."""
+    import ray
+
+    dataset = read_with_ray(pieces, read).map_batches(
+        actor,
+        compute=ray.data.ActorPoolStrategy(size=max(1, num_gpus)),
+        batch_size=max(piece.rows for piece in pieces),
+        num_gpus=num_gpus or None,
+        fn_constructor_kwargs=dict(settings),
+    )
+    return dataset.iter_rows()
+
+
+class ClipCache:
+    """Whole waveforms of a few clips, streamed once to a temporary file and mapped from there.
+
+    Args:
+        part: where the clips are.
+        indices: which ones, sorted.
+    """
+
+    def __init__(self, part: Artifact, indices: np.ndarray) -> None:
+        wanted = np.zeros(num_clips(part), bool)
+        wanted[indices] = True
+        pieces = slices(part, range(len(wanted)), ROW_GROUP_CLIPS * 4)
+        pieces = [p for p in pieces if wanted[p.first : p.first + p.rows].any()]
+        self._places: dict[int, tuple[int, int]] = {}
+        self._file = tempfile.TemporaryFile(prefix="unfused-")  # noqa: SIM115
+        for row in read_with_ray(pieces, partial(selected_clips, wanted=wanted)).iter_rows():
+            begin = self._file.tell() // 2
+            self._file.write(row["samples"])
+            self._places[int(row["clip"])] = (begin, self._file.tell() // 2)
+        self._file.flush()
+        self._samples = np.memmap(self._file, np.int16, "r")
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        begin, end = self._places[int(index)]
+        return self._samples[begin:end]
+
+    def even_windows(
+        self, indices: np.ndarray, num_samples: int, num_crops: int
+    ) -> np.ndarray:
+        """As `even_windows`: (n, C, S) int16."""
+        at = window_offsets(num_crops)
+        return np.stack(
+            [np.stack([crop_or_pad(self[i], num_samples, x) for x in at]) for i in indices]
+        )
+
+    def random_windows(
+        self, indices: np.ndarray, num_samples: int, rng: np.random.Generator
+    ) -> np.ndarray:
+        """One random window of every clip: (n, S) int16."""
+        at = rng.random(len(indices))
+        return np.stack(
+            [crop_or_pad(self[i], num_samples, x) for i, x in zip(indices, at, strict=True)]
+        )
+
+
+Batch = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class ClipStream:
+    """The training batches of one worker: random windows of its clips, epoch after epoch.
+
+    Every clip comes once an epoch. The order derives from (seed, epoch) alone, so that a resumed
+    run sees what an undisturbed one would. Several epochs run as one Ray Data execution, so that an
+    epoch's first batch is ready when the last one ends.
+    """
+
+    part: Artifact
+    rows: range
+    num_samples: int
+    num_steps: int
+    """Steps in an epoch, the same on all workers; batches differ by one clip at most."""
+    seed: int
+
+    def epochs(self, start: int, stop: int) -> Iterator[tuple[int, Iterator[Batch]]]:
+        """Every epoch of [start, stop) with its batches (`samples` (B, S) int16, `clip` (B,))."""
+        blocks = self._blocks(start, stop)
+        for epoch in range(start, stop):
+            yield epoch, self._batches(blocks, epoch)
+
+    def _blocks(self, start: int, stop: int) -> Iterator[Batch]:
+        """The blocks of all epochs in order, read ahead by Ray Data."""
+        cover = slices(self.part, self.rows, self._clips_per_slice)
+        together = max(1, MAX_BLOCKS // len(cover))
+        for first in range(start, stop, together):
+            pieces = [
+                piece
+                for epoch in range(first, min(first + together, stop))
+                for piece in self._shuffled(cover, epoch)
+            ]
+            read = partial(random_windows, num_samples=self.num_samples, seed=self.seed)
+            dataset = read_with_ray(pieces, read)
+            yield from dataset.iter_batches(
+                batch_size=None, batch_format="numpy", prefetch_batches=2
+            )
+
+    @property
+    def _clips_per_slice(self) -> int:
+        return max(1, BLOCK_BYTES // (2 * self.num_samples))
+
+    def _shuffled(self, cover: list[Slice], epoch: int) -> list[Slice]:
+        order = _epoch_rng(self.seed, epoch, 0).permutation(len(cover))
+        return [replace(cover[i], epoch=epoch) for i in order]
+
+    def _batches(self, blocks: Iterator[Batch], epoch: int) -> Iterator[Batch]:
+        rows = self._shuffled_rows(blocks, _epoch_rng(self.seed, epoch, 1))
+        held: list[Batch] = []
+        for step in range(self.num_steps):
+            size = self._bound(step + 1) - self._bound(step)
+            while sum(len(h["clip"]) for h in held) < size:
+                held.append(next(rows))
+            whole = _concatenate(held)
+            yield {name: column[:size] for name, column in whole.items()}
+            held = [{name: column[size:] for name, column in whole.items()}]
+
+    def _bound(self, step: int) -> int:
+        return len(self.rows) * step // self.num_steps
+
+    def _shuffled_rows(self, blocks: Iterator[Batch], rng: np.random.Generator) -> Iterator[Batch]:
+        """Mix the rows of neighbouring blocks in windows of bounded size."""
+        limit = max(1, WINDOW_BYTES // (2 * self.num_samples))
+        left = len(self.rows)
+        while left:
+            window: list[Batch] = []
+            while left and (not window or sum(len(w["clip"]) for w in window) < limit):
+                window.append(next(blocks))
+                left -= len(window[-1]["clip"])
+            whole = _concatenate(window)
+            order = rng.permutation(len(whole["clip"]))
+            for at in range(0, len(order), MIX_ROWS):
+                pick = order[at : at + MIX_ROWS]
+                yield {name: column[pick] for name, column in whole.items()}
+
+
+def _concatenate(batches: list[Batch]) -> Batch:
+    if len(batches) == 1:
+        return batches[0]
+    return {name: np.concatenate([b[name] for b in batches]) for name in batches[0]}

@@ -1,0 +1,167 @@
+"""Cluster: whiten the embeddings, run k-means, label every clip.
+
+Three passes over the embeddings, a file of them in memory at a time: moments for the whitening, a
+bounded sample for k-means, labels for all.
+
+Axes: N clips, B clips of one file, D embedding, P whitened components, K clusters.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from functools import reduce
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from unfused import clustering, runtime
+from unfused.config import ClusterConfig, ConfigError, RunOptions
+from unfused.events import Note
+from unfused.stages import Build, Facts
+from unfused.store import Artifact, Folder, npy
+
+
+def needs(options: RunOptions, hardware: runtime.Hardware) -> dict[str, float]:
+    return {"CPU": 1.0, "GPU": float(bool(runtime.gpus_per_worker(options, hardware)))}
+
+
+def check(config: Mapping[str, Any], parts: Mapping[str, Mapping[str, Any]]) -> None:
+    """Refuse more clusters than clips before anything is trained.
+
+    Raises:
+        ConfigError: with the remedy.
+    """
+    clips = sum(parts["clips"]["shards"])
+    k = config["cluster"].num_clusters
+    if isinstance(k, int) and k > clips:
+        raise ConfigError(
+            f"cluster.num_clusters={k} is more than the {clips} training clips of the task;"
+            f" set it to {clips} or less."
+        )
+
+
+def run(builds: Sequence[Build], cluster: runtime.Cluster) -> list[Facts]:
+    import ray
+
+    gpus = min(1, runtime.gpus_per_worker(cluster.options, cluster.hardware))
+    remote = ray.remote(num_cpus=1, num_gpus=gpus)(cluster_embeddings)
+    pending = [
+        remote.remote(
+            build.inputs["embeddings"],
+            build.config["cluster"],
+            num_clusters(build),
+            build.out,
+            build.node,
+            cluster.relay,
+        )
+        for build in builds
+    ]
+    return ray.get(pending)
+
+
+def num_clusters(build: Build) -> int:
+    """k as a number: `classes` is resolved by the labels that the node then has as an input."""
+    config: ClusterConfig = build.config["cluster"]  # type: ignore[assignment]
+    if config.num_clusters == "classes":
+        return len(build.inputs["labels"].facts["classes"])
+    return config.num_clusters
+
+
+def cluster_embeddings(
+    embeddings: Artifact, config: ClusterConfig, k: int, out: Folder, node: str, relay: Any
+) -> Facts:
+    """The whole stage in one process, on a GPU where the backend wants one."""
+    import ray
+
+    runtime.prepare_process()
+    began = time.perf_counter()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        facts = _cluster(embeddings, config, k, out)
+    told = [str(w.message) for w in caught if w.category is UserWarning] + facts["warnings"]
+    for text in told:
+        ray.get(relay.put.remote(Note(text, node, "warning")))
+    return {**facts, "warnings": told, "own_seconds": time.perf_counter() - began}
+
+
+def _cluster(embeddings: Artifact, config: ClusterConfig, k: int, out: Folder) -> Facts:
+    whitening = clustering.Whitening.fit(
+        _moments(embeddings),
+        num_components=config.num_components or None,
+        whiten=config.whiten,
+        normalize=config.normalize,
+    )
+    sample = _sample(embeddings, config, k, whitening)
+    fitted = clustering.get(config.backend)(
+        sample,
+        num_clusters=k,
+        num_iterations=config.num_iterations,
+        seed=config.seed,
+        num_init=config.num_init,
+    )
+    model = clustering.ClusterModel(whitening, fitted.centroids)
+    labels, confidence = _label_all(embeddings, model)
+    described = clustering.describe(
+        fitted, np.bincount(labels, minlength=k), num_fitted=len(sample)
+    )
+    labels, kept = clustering.drop_empty(labels, k)
+    out.write("clusters.safetensors", model.keep(kept).to_bytes())
+    out.write("labels.npy", npy(labels))
+    out.write("confidence.npy", npy(confidence))
+    return {
+        **asdict(described),
+        "warnings": list(described.warnings),
+        "num_components": int(whitening.projection.shape[1]),
+        "explained_variance": float(whitening.explained),
+        "mean_confidence": float(confidence.mean()),
+    }
+
+
+def _moments(embeddings: Artifact) -> clustering.Moments:
+    parts = (clustering.Moments.of(values) for _, values in read_embeddings(embeddings.folder))
+    return reduce(clustering.Moments.merge, parts)
+
+
+def _sample(
+    embeddings: Artifact, config: ClusterConfig, k: int, whitening: clustering.Whitening
+) -> np.ndarray:
+    """Whitened embeddings (n, P) of at most `max_points_per_centroid` clips for each centroid."""
+    total = embeddings.facts["num_clips"]
+    wanted = min(total, k * config.max_points_per_centroid)
+    chosen = np.random.default_rng(config.seed).choice(total, wanted, replace=False)
+    keep = np.zeros(total, bool)
+    keep[chosen] = True
+    return np.concatenate(
+        [
+            whitening.transform(values[keep[clip]])
+            for clip, values in read_embeddings(embeddings.folder)
+        ]
+    )
+
+
+def _label_all(
+    embeddings: Artifact, model: clustering.ClusterModel
+) -> tuple[np.ndarray, np.ndarray]:
+    total = embeddings.facts["num_clips"]
+    labels, confidence = np.zeros(total, np.int32), np.zeros(total, np.float32)
+    for clip, values in read_embeddings(embeddings.folder):
+        labels[clip], confidence[clip] = model.label(values)
+    return labels, confidence
+
+
+def read_embeddings(folder: Folder) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Clip indices (B,) and embeddings (B, D), in the order of the clips."""
+    for info in folder.files():
+        if not info.path.endswith(".parquet"):
+            continue
+        with folder.filesystem.open_input_file(info.path) as source:
+            table = pq.read_table(source)
+        clip = table["clip"].to_numpy()
+        values = table["embedding"].combine_chunks().flatten().to_numpy()
+        values = values.reshape(len(clip), -1)
+        order = np.argsort(clip)
+        yield clip[order], values[order]

@@ -1,0 +1,536 @@
+"""The one Ray Train loop that every learned stage uses.
+
+The rule of this room: pretrain, distill and finetune differ by a model and its batches, never by a
+copy of the loop. A stage hands picklable jobs to the `Session`, the one Ray Train run of a
+pipeline; its workers run them one after the other, and each job calls `Worker.fit`.
+
+Batch norm: synchronised between workers on GPU, per worker on CPU (gloo has no synchronised batch
+norm), where every step starts from worker 0's running statistics.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import math
+import re
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from unfused import runtime, shards
+from unfused.config import Training
+from unfused.events import EpochDone, Event, Progress, Resumed
+from unfused.optimizers import build_optimizer, learning_rate_factor
+from unfused.store import Artifact, Folder
+
+CLOSE_SECONDS = 3.0
+"""Patience with workers that end; a cluster of this run's own ends with them."""
+Batch = Mapping[str, Tensor]
+Epochs = Callable[[int, int], Iterable[tuple[int, Iterator[Batch]]]]
+"""(start, stop) -> every epoch of that range with its batches."""
+
+
+class Job(Protocol):
+    """One model to train: plain data that travels to the workers."""
+
+    node: str
+
+    out: Folder
+
+    def run(self, worker: Worker) -> dict[str, Any]:
+        """Train, write the result and return its facts; called on every worker."""
+
+
+class Learner(nn.Module):
+    """What `Worker.fit` trains: `forward(batch)` is this worker's loss.
+
+    The value is the loss of the global batch; the gradient flows through this worker's clips alone,
+    so that the sum over workers is the gradient of the global batch.
+    """
+
+    needs_initial_pass = False
+
+    def observe(self, batch: Batch) -> None:
+        """See a batch of the pass before the first epoch."""
+
+    def start_epoch(self, epoch: int) -> dict[str, float]:
+        """Called on all workers before an epoch; may return metrics."""
+        return {}
+
+    def rank_state(self) -> dict[str, Tensor]:
+        """State that lives on this worker alone."""
+        return {}
+
+    def load_rank_state(self, states: list[dict[str, Tensor]]) -> None:
+        """Restore `rank_state` from all workers' states, in rank order."""
+
+    def parameter_groups(self, learning_rate: float) -> list[dict[str, Any]]:
+        return [{"params": [p for p in self.parameters() if p.requires_grad], "lr": learning_rate}]
+
+
+@dataclass
+class Worker:
+    """One process of a Ray Train run, as a job sees it."""
+
+    rank: int
+    world: int
+    device: torch.device
+    emit: Callable[[Event], None]
+
+    memory: dict[Any, Any] = field(default_factory=dict)
+    """What one job leaves for the next (see `once`)."""
+
+    @property
+    def is_first(self) -> bool:
+        return self.rank == 0
+
+    def once(self, key: Any, make: Callable[[], Any]) -> Any:
+        """`make()`, or what an earlier job of this process made under the same key."""
+        if key not in self.memory:
+            self.memory[key] = make()
+        return self.memory[key]
+
+    def alone(self) -> Worker:
+        """This process as if there were no others: no gradient leaves it."""
+        return replace(self, rank=0, world=1)
+
+    def wait(self) -> None:
+        """Wait for all workers."""
+        if self.world > 1:
+            dist.barrier()
+
+    def stream(self, part: Artifact, *, num_samples: int, training: Training) -> Stream:
+        """The shuffled, endless supply of training windows of one part."""
+        total = shards.num_clips(part)
+        rows = shards.rank_rows(total, self.rank, self.world)
+        steps = max(1, round(total / training.batch_size))
+        clips = shards.ClipStream(part, rows, num_samples, steps, training.seed)
+        return Stream(clips, self.device)
+
+    def fit(
+        self,
+        learner: Learner,
+        stream: Stream | CachedStream,
+        training: Training,
+        *,
+        node: str,
+        checkpoints: Folder | None = None,
+        after_epoch: Callable[[int], dict[str, float]] | None = None,
+        quiet: bool = False,
+    ) -> dict[str, float]:
+        """Train `learner` in place for `training.epochs` epochs; returns the last one's metrics.
+
+        Args:
+            checkpoints: where every finished epoch is kept and an interrupted fit resumes from.
+            after_epoch: metrics of a finished epoch, called on every worker with its number.
+            quiet: emit no events (the many small fits of fine-tuning report as a whole).
+        """
+        loop = _Loop(self, learner.to(self.device), stream, training, node, quiet)
+        start, metrics = loop.restore(checkpoints) if checkpoints else (0, {})
+        if start == 0 and learner.needs_initial_pass:
+            loop.initial_pass()
+        for epoch, batches in stream.epochs(start, training.epochs):
+            metrics = loop.epoch(epoch, batches)
+            if after_epoch:
+                metrics |= after_epoch(epoch)
+            if checkpoints:
+                loop.save(checkpoints, epoch + 1, metrics)
+            loop.report(epoch, metrics)
+        return metrics
+
+
+@dataclass(frozen=True)
+class Stream:
+    """A worker's shards as tensors on its device."""
+
+    clips: shards.ClipStream
+    device: torch.device
+
+    @property
+    def num_steps(self) -> int:
+        return self.clips.num_steps
+
+    @property
+    def num_clips(self) -> int:
+        return len(self.clips.rows)
+
+    def epochs(self, start: int, stop: int) -> Iterator[tuple[int, Iterator[Batch]]]:
+        for epoch, batches in self.clips.epochs(start, stop):
+            yield epoch, (self._tensors(batch) for batch in batches)
+
+    def _tensors(self, batch: shards.Batch) -> Batch:
+        return {
+            name: torch.from_numpy(column).to(self.device, non_blocking=True)
+            for name, column in batch.items()
+        }
+
+
+@dataclass(frozen=True)
+class CachedStream:
+    """The few labelled clips of a fine-tuning, already on the worker, shuffled every epoch."""
+
+    columns: Batch
+    batch_size: int
+    seed: int
+
+    @property
+    def num_clips(self) -> int:
+        return len(next(iter(self.columns.values())))
+
+    @property
+    def num_steps(self) -> int:
+        return max(1, round(self.num_clips / self.batch_size))
+
+    def epochs(self, start: int, stop: int) -> Iterator[tuple[int, Iterator[Batch]]]:
+        for epoch in range(start, stop):
+            yield epoch, self._batches(epoch)
+
+    def _batches(self, epoch: int) -> Iterator[Batch]:
+        generator = torch.Generator().manual_seed(_mix(self.seed, epoch))
+        order = torch.randperm(self.num_clips, generator=generator)
+        for rows in order.tensor_split(self.num_steps):
+            yield {name: column[rows] for name, column in self.columns.items()}
+
+
+class _Loop:
+    """The state of one `Worker.fit`."""
+
+    def __init__(
+        self,
+        worker: Worker,
+        learner: Learner,
+        stream: Stream | CachedStream,
+        training: Training,
+        node: str,
+        quiet: bool,
+    ) -> None:
+        self.worker, self.stream, self.training = worker, stream, training
+        self.node, self.quiet = node, quiet
+        self.learner = learner
+        self.model = self._distributed(learner)
+        groups = learner.parameter_groups(training.learning_rate)
+        self.optimizer = build_optimizer(training.optimizer, groups, training.weight_decay)
+        self.peaks = [group["lr"] for group in self.optimizer.param_groups]
+        self.clips_per_second = 0.0
+
+    def _distributed(self, learner: Learner) -> nn.Module:
+        if self.worker.world == 1:
+            return learner
+        ids = [self.worker.device] if self.worker.device.type == "cuda" else None
+        return nn.parallel.DistributedDataParallel(learner, device_ids=ids)
+
+    def initial_pass(self) -> None:
+        """Show the learner every clip once, in training mode as the epochs will."""
+        torch.manual_seed(_mix(self.training.seed, -1, self.worker.rank))
+        self.learner.train()
+        for _, batches in self.stream.epochs(-1, 0):
+            for batch in self._watched(batches, -1):
+                with torch.no_grad(), self._autocast():
+                    self.learner.observe(batch)
+
+    def epoch(self, epoch: int, batches: Iterator[Batch]) -> dict[str, float]:
+        torch.manual_seed(_mix(self.training.seed, epoch, self.worker.rank))
+        self.learner.train()
+        metrics = self.learner.start_epoch(epoch)
+        began, total = time.perf_counter(), 0.0
+        for step, batch in enumerate(self._watched(batches, epoch)):
+            total += self._step(batch, epoch * self.stream.num_steps + step)
+        loss = total / self.stream.num_steps
+        if not math.isfinite(loss):
+            raise FloatingPointError(
+                f"The loss of {self.node} is {loss} in epoch {epoch + 1}; "
+                f"lower the learning rate (now {self.training.learning_rate:g})."
+            )
+        seen = self.stream.num_clips * self.worker.world
+        self.clips_per_second = seen / (time.perf_counter() - began)
+        return {"loss": loss, "learning_rate": self.optimizer.param_groups[0]["lr"], **metrics}
+
+    def _step(self, batch: Batch, step: int) -> float:
+        factor = learning_rate_factor(
+            step,
+            num_steps=self.training.epochs * self.stream.num_steps,
+            warmup_fraction=self.training.warmup_fraction,
+            schedule=self.training.schedule,
+        )
+        for group, peak in zip(self.optimizer.param_groups, self.peaks, strict=True):
+            group["lr"] = peak * factor
+        with self._autocast():
+            loss = self.model(batch)
+        self.optimizer.zero_grad()
+        # DistributedDataParallel averages over workers; the global gradient is their sum.
+        (loss * self.worker.world).backward()
+        self.optimizer.step()
+        return float(loss.detach())
+
+    def _autocast(self):
+        return runtime.autocast(self.worker.device, self.training.precision)
+
+    def _watched(self, batches: Iterator[Batch], epoch: int) -> Iterator[Batch]:
+        """The batches, with a progress event now and then."""
+        last = time.monotonic()
+        for step, batch in enumerate(batches):
+            yield batch
+            if not self.quiet and time.monotonic() - last > 1.0:
+                last = time.monotonic()
+                done = (step + 1) * self.stream.num_clips // self.stream.num_steps
+                doing = f"epoch {epoch + 1}/{self.training.epochs}" if epoch >= 0 else "first pass"
+                share = self.worker.world
+                self._emit(
+                    Progress(
+                        self.node, done * share, self.stream.num_clips * share, "clips", doing
+                    )
+                )
+
+    def report(self, epoch: int, metrics: Mapping[str, float]) -> None:
+        if not self.quiet:
+            self._emit(
+                EpochDone(
+                    self.node, epoch + 1, self.training.epochs, dict(metrics), self.clips_per_second
+                )
+            )
+
+    def _emit(self, event: Event) -> None:
+        if self.worker.is_first:
+            self.worker.emit(event)
+
+    def save(self, checkpoints: Folder, epochs: int, metrics: Mapping[str, float]) -> None:
+        """Keep the state after `epochs` finished epochs; the newest whole one is what counts."""
+        folder = checkpoints / f"epoch-{epochs:05d}"
+        mine = {"rank": self.learner.rank_state()}
+        if self.worker.is_first:
+            mine |= {"model": self.learner.state_dict(), "optimizer": self.optimizer.state_dict()}
+        buffer = io.BytesIO()
+        torch.save(mine, buffer)
+        folder.write(f"rank-{self.worker.rank:05d}.pt", buffer.getvalue())
+        if self.worker.world > 1:
+            dist.barrier()
+        if self.worker.is_first:
+            state = {"epochs": epochs, "world": self.worker.world, "metrics": metrics}
+            checkpoints.write_json("latest.json", state)
+            (checkpoints / f"epoch-{epochs - 1:05d}").delete()
+
+    def restore(self, checkpoints: Folder) -> tuple[int, dict[str, float]]:
+        """Load the newest checkpoint, if there is one.
+
+        Returns:
+            The number of finished epochs and the last one's metrics.
+        """
+        if not checkpoints.exists("latest.json"):
+            return 0, {}
+        latest = checkpoints.read_json("latest.json")
+        folder = checkpoints / f"epoch-{latest['epochs']:05d}"
+        states = [
+            torch.load(
+                io.BytesIO(folder.read(f"rank-{rank:05d}.pt")),
+                map_location=self.worker.device,
+                weights_only=True,
+            )
+            for rank in range(latest["world"])
+        ]
+        self.learner.load_state_dict(states[0]["model"])
+        self.optimizer.load_state_dict(states[0]["optimizer"])
+        self.learner.load_rank_state([state["rank"] for state in states])
+        self._emit(Resumed(self.node, latest["epochs"]))
+        return latest["epochs"], latest["metrics"]
+
+
+def _mix(*numbers: int) -> int:
+    """One 63-bit seed from several numbers (epochs may be -1)."""
+    import numpy as np
+
+    entropy = [n & 0xFFFFFFFF for n in numbers]
+    return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> 1)
+
+
+class TrainingFailed(RuntimeError):
+    """A Ray Train run ended with an error; the message is the worker's own."""
+
+
+class Session:
+    """The Ray Train run that a pipeline's learned stages share.
+
+    Starting one costs many seconds on a laptop (controller, workers, imports), so the workers stay
+    and take one batch of jobs after the other from a desk. Where others may want the workers' GPUs
+    or the cluster is shared, the run ends after each batch.
+    """
+
+    def __init__(self, cluster: runtime.Cluster, storage: Folder) -> None:
+        self._cluster, self._storage = cluster, storage
+        self._desk: Any = None
+        self._thread: threading.Thread | None = None
+        self._error: BaseException | None = None
+        self._batches = 0
+
+    def start(self) -> None:
+        """Start the workers in the background, unless they are there."""
+        import ray
+
+        if self._thread is None:
+            self._desk, self._batches = ray.remote(num_cpus=0)(_Desk).remote(), 0
+            trainer = self._trainer()
+            self._thread = threading.Thread(target=self._fit, args=(trainer,), daemon=True)
+            self._thread.start()
+
+    def run(self, jobs: Sequence[Job]) -> list[dict[str, Any]]:
+        """Run jobs one after the other on all workers; returns the facts of each.
+
+        Raises:
+            TrainingFailed: with the reason a worker gave.
+        """
+        import ray
+
+        self.start()
+        ray.get(self._desk.put.remote(list(jobs)))
+        self._batches += 1
+        outcome = None
+        while outcome is None and self._thread.is_alive():  # type: ignore[union-attr]
+            outcome = ray.get(self._desk.outcome.remote(self._batches - 1, 1.0))
+        self._cluster.drain()
+        if outcome is None:
+            raise TrainingFailed(root_cause(self._error or RuntimeError("the workers are gone")))
+        facts, reason = outcome
+        if reason:
+            raise TrainingFailed(reason)
+        if self._cluster.hardware.gpus or self._cluster.hardware.joined:
+            self.close()
+        return facts
+
+    def close(self) -> None:
+        """Let the workers go."""
+        if self._thread is not None:
+            with suppress(Exception):
+                self._desk.close.remote()
+            self._thread.join(timeout=CLOSE_SECONDS)
+            self._thread = None
+            self._storage.delete()
+
+    def _fit(self, trainer: Any) -> None:
+        try:
+            trainer.fit()
+        except BaseException as error:
+            self._error = error
+
+    def _trainer(self) -> Any:
+        from ray.train import FailureConfig, RunConfig, ScalingConfig
+        from ray.train.torch import TorchTrainer
+
+        options, hardware = self._cluster.options, self._cluster.hardware
+        gpus = runtime.gpus_per_worker(options, hardware)
+        resources = {"CPU": 1.0} | ({"GPU": float(gpus)} if gpus else {})
+        return TorchTrainer(
+            _work,
+            train_loop_config={"desk": self._desk, "relay": self._cluster.relay},
+            scaling_config=ScalingConfig(
+                num_workers=options.num_workers, use_gpu=bool(gpus), resources_per_worker=resources
+            ),
+            # Ray Train keeps its own small records here; what resumes a stage is the store's
+            # checkpoints. A worker that dies is replaced and finds them.
+            run_config=RunConfig(
+                name="run",
+                storage_path=self._storage.uri,
+                failure_config=FailureConfig(max_failures=2),
+            ),
+        )
+
+
+class _Desk:
+    """Hands out batches of jobs to all workers, and takes what came of them."""
+
+    def __init__(self) -> None:
+        self._batches: list[list[Job] | None] = []
+        self._outcomes: dict[int, tuple[list[dict[str, Any]], str]] = {}
+        self._changed = asyncio.Condition()
+
+    async def put(self, jobs: list[Job] | None) -> None:
+        async with self._changed:
+            self._batches.append(jobs)
+            self._changed.notify_all()
+
+    async def close(self) -> None:
+        await self.put(None)
+
+    async def next(self, number: int) -> list[Job] | None:
+        """Batch `number`, once it is there; None when there will be no more."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: len(self._batches) > number)
+        return self._batches[number]
+
+    async def first_open(self) -> int:
+        """The first batch without an outcome: where a replaced worker begins."""
+        return len(self._outcomes)
+
+    async def finish(self, number: int, facts: list[dict[str, Any]], reason: str) -> None:
+        async with self._changed:
+            self._outcomes[number] = (facts, reason)
+            self._changed.notify_all()
+
+    async def outcome(
+        self, number: int, seconds: float
+    ) -> tuple[list[dict[str, Any]], str] | None:
+        """What came of batch `number`, or None if nothing has after `seconds`."""
+        async with self._changed:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(
+                    self._changed.wait_for(lambda: number in self._outcomes), seconds
+                )
+        return self._outcomes.get(number)
+
+
+def root_cause(error: BaseException) -> str:
+    """What the failing process said, without the layers that Ray wraps around it."""
+    failures = getattr(error, "worker_failures", None)
+    if failures:
+        error = next(iter(failures.values()))
+    while (cause := getattr(error, "cause", None) or error.__cause__) is not None:
+        error = cause
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    # A remote traceback as text: the exception's own line, not advice that Ray puts behind it.
+    raised = [line for line in lines if re.match(r"[\w.]*(Error|Exception|Interrupt)\b: ", line)]
+    return (raised or lines)[-1]
+
+
+def _work(config: dict[str, Any]) -> None:
+    """The training function of every Ray Train worker."""
+    import ray
+    import ray.train
+    import ray.train.torch
+
+    context = ray.train.get_context()
+    runtime.prepare_process(context.get_local_world_size())
+    runtime.quiet_ray()
+    worker = Worker(
+        rank=context.get_world_rank(),
+        world=context.get_world_size(),
+        device=ray.train.torch.get_device(),
+        emit=lambda event: ray.get(config["relay"].put.remote(event)),
+    )
+    desk = config["desk"]
+    number = ray.get(desk.first_open.remote())
+    while (jobs := ray.get(desk.next.remote(number))) is not None:
+        facts = _run_batch(worker, jobs, desk, number)
+        worker.wait()
+        if worker.is_first:
+            ray.get(desk.finish.remote(number, facts, ""))
+        worker.memory.clear()
+        number += 1
+
+
+def _run_batch(
+    worker: Worker, jobs: Sequence[Job], desk: Any, number: int
+) -> list[dict[str, Any]]:
+    import ray
+
+    try:
+        return [job.run(worker) for job in jobs]
+    except Exception as error:
+        # The driver hears the reason at once; raising frees the workers that wait for this one.
+        ray.get(desk.finish.remote(number, [], f"{root_cause(error)}"))
+        raise

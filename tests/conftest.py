@@ -1,0 +1,173 @@
+"""Shared by the tests: small real audio, and runs of the whole program in a folder of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from unfused import runtime, shards
+from unfused.config import AudioConfig, RunOptions
+from unfused.events import Stream
+from unfused.store import Artifact, Folder
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = ROOT.parent / "shared" / "data"
+TINY = (
+    "encoder.embedding_dim=32",
+    "pretrain.epochs=3",
+    "pretrain.batch_size=12",
+    "pretrain.projector_hidden=64",
+    "pretrain.projector_dim=32",
+    "cluster.num_clusters=6",
+    "cluster.num_components=16",
+    "distill.epochs=4",
+    "distill.batch_size=8",
+    "finetune.labels_per_class=3",
+    "finetune.num_repeats=2",
+    "finetune.epochs=20",
+    "finetune.encoder_epochs=3",
+)
+"""A pipeline small enough for a test; every stage is real."""
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The real recordings beside a checkout."""
+    if not SHARED.is_dir():
+        pytest.skip(f"no real recordings at {SHARED}")
+    return SHARED
+
+
+def tone(rng: np.random.Generator, hertz: float, seconds: float, rate: int) -> np.ndarray:
+    """A tone with its own phase, level and noise: float64 (S,)."""
+    time_axis = np.arange(int(seconds * rate)) / rate
+    level = rng.uniform(0.1, 0.6)
+    wave = level * np.sin(2 * np.pi * hertz * time_axis + rng.uniform(0, 6))
+    return wave + 0.01 * rng.standard_normal(len(wave))
+
+
+@pytest.fixture(scope="session")
+def small_task(tmp_path_factory) -> Path:
+    """A folder of real files: 3 classes of tones in wav, flac and ogg, at two rates, stereo too."""
+    root = tmp_path_factory.mktemp("task")
+    rng = np.random.default_rng(7)
+    kinds = [("wav", 16000), ("flac", 22050), ("ogg", 16000)]
+    for label, hertz in (("low", 200), ("mid", 700), ("high", 2500)):
+        for split, count in (("train", 16), ("valid", 4), ("test", 6)):
+            folder = root / split / label
+            folder.mkdir(parents=True)
+            for i in range(count):
+                kind, rate = kinds[i % 3]
+                wave = tone(rng, hertz * rng.uniform(0.8, 1.25), rng.uniform(0.4, 1.4), rate)
+                wave = np.stack([wave, 0.5 * wave], axis=1) if i % 4 == 0 else wave
+                soundfile.write(folder / f"{i}.{kind}", wave, rate)
+    return root
+
+
+@pytest.fixture(scope="session")
+def ray_cluster():
+    """A real Ray on this machine, as a run starts it; the relay's events in `events`."""
+    stream = Stream()
+    options = RunOptions()
+    hardware = runtime.Hardware(4, 0, bfloat16=False, cuml=False, joined=False)
+    with runtime.connect(options, hardware, stream) as cluster:
+        yield cluster
+
+
+def write_part(folder: Path, clips: list[np.ndarray], per_shard: int = 8) -> Artifact:
+    """A part as ingest writes it."""
+    sizes = []
+    for number, begin in enumerate(range(0, len(clips), per_shard)):
+        some = clips[begin : begin + per_shard]
+        writer = shards.ShardWriter(Folder.of(folder), f"part-{number:05d}.parquet")
+        for i, samples in enumerate(some):
+            writer.add(f"digest-{begin + i}", samples)
+        writer.close()
+        sizes.append(len(some))
+    facts = {
+        "shards": sizes,
+        "audio": AudioConfig().model_dump(mode="json"),
+        "log_mel_mean": -8.0,
+        "log_mel_std": 3.0,
+    }
+    return Artifact(Folder.of(folder), "part", facts)
+
+
+@dataclass
+class Program:
+    """The program as a user starts it, in a working folder of its own."""
+
+    folder: Path
+
+    def __call__(self, *arguments: str, timeout: float = 280) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            self.command(*arguments),
+            cwd=self.folder,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+        )
+
+    def command(self, *arguments: str) -> list[str]:
+        return [sys.executable, str(ROOT / "pipelines" / "full.py"), *arguments]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        kept = {k: v for k, v in os.environ.items() if k not in ("RAY_ADDRESS", "PYTHONPATH")}
+        return kept | {"MLFLOW_TRACKING_URI": ""}
+
+    def run(self, *arguments: str) -> dict:
+        """Run to the end; the summary."""
+        done = self(*arguments, "--summary", "summary.json")
+        assert done.returncode == 0, done.stdout + done.stderr
+        summary = json.loads((self.folder / "summary.json").read_text())
+        return {**summary, "stdout": done.stdout, "stderr": done.stderr}
+
+    def kill_after(self, line: str, *arguments: str) -> str:
+        """Start, wait for a line of output, SIGKILL everything; the output so far."""
+        process = subprocess.Popen(
+            self.command(*arguments),
+            cwd=self.folder,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        seen = ""
+        deadline = time.monotonic() + 200
+        assert process.stdout is not None
+        for text in process.stdout:
+            seen += text
+            if text.startswith(line):
+                break
+            assert time.monotonic() < deadline, seen
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        assert line in seen, seen
+        return seen
+
+
+@pytest.fixture(scope="session")
+def program(tmp_path_factory) -> Callable[[str], Program]:
+    """`program(name)`: the program in a new working folder."""
+    return lambda name: Program(tmp_path_factory.mktemp(name))
+
+
+@pytest.fixture(scope="session")
+def finished(program, small_task) -> tuple[Program, dict]:
+    """One whole small run, and its summary; what many tests look at."""
+    one = program("finished")
+    return one, one.run("--task", str(small_task), *TINY)

@@ -1,0 +1,65 @@
+"""A wrong request is one sentence and exit status 2, with nothing written."""
+
+from __future__ import annotations
+
+import pytest
+
+from conftest import TINY
+from unfused import cli
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch, capsys):
+    """Run the command in an empty folder: status, and what it said."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+
+    def run(*arguments: str) -> tuple[int, str]:
+        with pytest.raises(SystemExit) as stop:
+            cli.main(list(arguments))
+            raise SystemExit(0)
+        out = capsys.readouterr()
+        return stop.value.code or 0, out.err + out.out
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["cluster.num_cluster=3"], "did you mean cluster.num_clusters?"),
+        (["cluster.num_clusters=many"], "cluster.num_clusters"),
+        (["cluster.num_clusters"], "section.key=value"),
+        (["--task", "nowhere.csv"], "nowhere.csv"),
+        (["--corpus", "somewhere"], "--task"),
+        (["--preset", "best"], "recommended, faithful, demo"),
+        (["--sedes", "3"], "--seeds"),
+        (["--summary", "no/such/folder/s.json"], "no folder"),
+        (["--tracking-uri", "nonsense:x"], "nonsense"),
+        (["--num-workers", "2", "--gpus-per-worker", "8"], "needs 16 GPUs"),
+    ],
+)
+def test_a_wrong_request_is_one_sentence_and_writes_nothing(command, tmp_path, arguments, says):
+    status, said = command("run", *arguments)
+    assert status == 2
+    assert says in said
+    assert "Traceback" not in said
+    assert [p.name for p in tmp_path.iterdir() if p.name != "store"] == []
+
+
+def test_a_dry_run_says_what_would_be_built_and_builds_nothing(command, small_task, tmp_path):
+    status, said = command("run", "--task", str(small_task), "--dry-run", *TINY)
+    assert status == 0
+    assert "ingest/task" in said and "miss" in said
+    assert said.count("after ingest") == 13
+    assert not (tmp_path / "store").exists() and not (tmp_path / "mlflow.db").exists()
+
+
+def test_every_setting_can_be_listed_and_given_back(command):
+    status, said = command("config", "--preset", "faithful")
+    assert status == 0
+    lines = [line for line in said.splitlines() if "=" in line]
+    assert "cluster.num_clusters=classes" in lines
+    from unfused.config import Config, override, parse_overrides, preset
+
+    assert override(Config(), parse_overrides(lines)) == preset("faithful")

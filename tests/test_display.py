@@ -1,0 +1,39 @@
+"""Plain output: one line per event, and a time left that can be believed."""
+
+from __future__ import annotations
+
+import time
+
+from unfused import display
+from unfused.events import EpochDone, NodeStarted, Note, Progress, Resumed
+
+
+def _epoch(number: int) -> EpochDone:
+    return EpochDone("pretrain", number, 10, {"loss": 2.5, "learning_rate": 1e-3}, 120.4)
+
+
+def test_an_epoch_is_one_line_with_what_a_person_wants_to_know(capsys):
+    show = display.Plain()
+    show(NodeStarted("pretrain", "pretrain", "k1", {}, {}))
+    show(_epoch(2))
+    show(Progress("pretrain", 5, 10))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "pretrain started k1"
+    assert lines[1].startswith("pretrain epoch 2/10 loss 2.5 120 clips/s, ")
+    assert len(lines) == 2
+
+
+def test_the_time_left_of_a_resumed_stage_counts_only_the_epochs_of_this_run(capsys, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    show = display.Plain()
+    show(NodeStarted("pretrain", "pretrain", "k1", {}, {}))
+    show(Resumed("pretrain", 6))
+    now[0] = 30.0
+    show(_epoch(7))
+    assert capsys.readouterr().out.splitlines()[-1].endswith("1:30 left")
+
+
+def test_a_warning_is_marked(capsys):
+    display.Plain()(Note("few points", "cluster", "warning"))
+    assert capsys.readouterr().out == "warning: cluster: few points\n"

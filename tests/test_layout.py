@@ -1,0 +1,58 @@
+"""The folder called platform never hides Python's own module, and imports point one way."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from conftest import ROOT
+
+
+@pytest.mark.parametrize("path", [None, "."])
+def test_pythons_own_platform_module_works_in_the_project_root(path):
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    environment |= {"PYTHONPATH": path} if path else {}
+    command = [sys.executable, "-c", "import platform; print(platform.system())"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.stdout.strip() == "Linux", done.stderr
+
+
+def test_platform_is_a_source_root_and_no_package():
+    assert not (ROOT / "platform" / "__init__.py").exists()
+
+
+def test_the_import_contracts_hold():
+    command = [sys.executable, "-c", "from importlinter.cli import lint_imports_command as c; c()"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "platform")}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+def test_the_constraints_pin_every_version_and_name_no_host():
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pins = [line for line in lines if line and not line.startswith("#")]
+    assert len(pins) > 100
+    assert all("==" in line for line in pins)
+    assert not any("://" in line for line in lines)
+
+
+def test_the_gpu_extra_resolves_beside_the_constraints_to_the_real_cuml(tmp_path):
+    """Resolved, never installed: 3.8 GB."""
+    resolved = tmp_path / "resolved.txt"
+    command = [
+        sys.executable, "-m", "uv", "pip", "compile", "--quiet", "--extra", "gpu",
+        "--constraint", "constraints.txt", "--no-annotate", "--no-header",
+        "--output-file", str(resolved), "pyproject.toml",
+    ]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    versions = dict(
+        line.partition(";")[0].strip().split("==")
+        for line in resolved.read_text().splitlines()
+        if "==" in line
+    )
+    assert versions["cuml-cu13"].startswith("26.10.")
+    assert versions["torch"] == "2.13.0" and versions["ray"] == "2.60.0"

@@ -1,0 +1,107 @@
+"""Nothing waits for what can never come, and no key is built by two at once."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from unfused import runtime
+from unfused.config import Config, RunOptions, override
+from unfused.events import Event, Note, Stream
+from unfused.runtime import DoesNotFit, Hardware
+from unfused.stages import pool_needs, training_needs
+
+LAPTOP = Hardware(cpus=4, gpus=0, bfloat16=False, cuml=False, joined=False)
+CLUSTER = Hardware(cpus=64, gpus=8, bfloat16=True, cuml=True, joined=True)
+
+
+def test_a_request_for_more_gpus_than_there_are_is_refused_in_one_sentence():
+    options = RunOptions(num_workers=8, gpus_per_worker=1)
+    needs = training_needs(options, LAPTOP)
+    with pytest.raises(DoesNotFit, match=r"pretrain needs 8 GPUs and this machine has .* 0; lower"):
+        runtime.check_fit("pretrain", {"GPU": needs["GPU"]}, LAPTOP)
+
+
+def test_ray_data_always_has_cpus_beside_the_workers():
+    for workers in (1, 2, 5):
+        options = RunOptions(num_workers=workers)
+        assert training_needs(options, LAPTOP)["CPU"] >= 2 * workers
+        own = runtime.logical_cpus(options)
+        assert own >= training_needs(options, LAPTOP)["CPU"]
+        # The workers stay while an actor embeds and tasks feed it.
+        assert own >= workers + pool_needs(options, LAPTOP)["CPU"]
+
+
+def test_workers_take_gpus_where_there_are_any():
+    assert runtime.gpus_per_worker(RunOptions(), CLUSTER) == 1
+    assert runtime.gpus_per_worker(RunOptions(), LAPTOP) == 0
+    assert runtime.gpus_per_worker(RunOptions(gpus_per_worker=0), CLUSTER) == 0
+
+
+@pytest.mark.parametrize(
+    ("hardware", "precision", "backend"),
+    [(LAPTOP, "float32", "torch"), (CLUSTER, "bfloat16", "cuml")],
+)
+def test_what_auto_means_is_settled_before_anything_is_keyed(hardware, precision, backend):
+    config = runtime.resolve(Config(), hardware)
+    sections = (config.pretrain, config.embed, config.distill, config.finetune)
+    assert {section.precision for section in sections} == {precision}
+    assert config.cluster.backend == backend
+
+
+def test_a_precision_that_was_asked_for_is_kept():
+    asked = override(Config(), {"distill.precision": "float32"})
+    assert runtime.resolve(asked, CLUSTER).distill.precision == "float32"
+
+
+def test_a_key_has_one_builder_and_a_released_lease_passes_on():
+    leases = runtime._Leases()
+    assert leases.acquire("k", "a") and leases.acquire("k", "a")
+    assert not leases.acquire("k", "b")
+    leases.release("k", "b")
+    assert not leases.acquire("k", "b")
+    leases.release("k", "a")
+    assert leases.acquire("k", "b")
+
+
+def test_a_dead_builders_lease_runs_out(monkeypatch):
+    leases = runtime._Leases()
+    assert leases.acquire("k", "dead")
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now + runtime.LEASE_SECONDS + 1)
+    assert leases.acquire("k", "alive")
+    assert not leases.acquire("k", "dead")
+
+
+def test_events_of_workers_reach_the_driver_in_order(ray_cluster):
+    import ray
+
+    seen: list[Event] = []
+    ray_cluster.stream.subscribe(seen.append)
+
+    @ray.remote(num_cpus=0.1)
+    def work(relay):
+        for i in range(20):
+            ray.get(relay.put.remote(Note(str(i))))
+
+    ray.get(work.remote(ray_cluster.relay))
+    ray_cluster.drain()
+    deadline = time.monotonic() + 10
+    while len(seen) < 20 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert [event.text for event in seen] == [str(i) for i in range(20)]
+
+
+def test_a_subscriber_that_fails_never_stops_the_run(caplog):
+    stream, seen = Stream(), []
+
+    def broken(event: Event) -> None:
+        raise RuntimeError("display is gone")
+
+    stream.subscribe(broken)
+    stream.subscribe(seen.append)
+    stream.emit(Note("one"))
+    stream.emit(Note("two"))
+    assert [event.text for event in seen] == ["one", "two"]
+    assert caplog.text.count("display is gone") == 1

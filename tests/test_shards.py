@@ -1,0 +1,106 @@
+"""Shards stream every clip once an epoch, in an order that a resumed run repeats."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from conftest import write_part
+from unfused import shards
+from unfused.shards import ClipCache, ClipStream
+
+
+def _clips(count: int, seed: int = 0) -> list[np.ndarray]:
+    """Clip i is full of the value i + 1, so that a window tells where it is from."""
+    rng = np.random.default_rng(seed)
+    return [np.full(rng.integers(50, 400), i + 1, np.int16) for i in range(count)]
+
+
+@pytest.fixture
+def part(tmp_path):
+    return write_part(tmp_path / "part", _clips(29))
+
+
+def _epochs(stream: ClipStream, start: int, stop: int) -> list[list[np.ndarray]]:
+    return [[b["clip"].copy() for b in batches] for _, batches in stream.epochs(start, stop)]
+
+
+def test_a_part_reads_back_what_was_written(part):
+    pieces = shards.slices(part, range(29), 5)
+    read = [pair for piece in pieces for pair in shards.read_clips(piece)]
+    assert [index for index, _ in read] == list(range(29))
+    for (_, samples), written in zip(read, _clips(29), strict=True):
+        np.testing.assert_array_equal(samples, written)
+
+
+@pytest.mark.parametrize("world", [1, 2, 3])
+def test_the_workers_share_out_all_clips_evenly(part, world):
+    rows = [shards.rank_rows(29, rank, world) for rank in range(world)]
+    assert [i for some in rows for i in some] == list(range(29))
+    assert max(map(len, rows)) - min(map(len, rows)) <= 1
+    covered = [
+        piece.first + i for some in rows for piece in shards.slices(part, some, 4)
+        for i in range(piece.rows)
+    ]
+    assert covered == list(range(29))
+
+
+def test_an_epoch_has_every_clip_once_in_even_batches(ray_cluster, part):
+    stream = ClipStream(part, range(29), num_samples=100, num_steps=4, seed=3)
+    (batches,) = _epochs(stream, 0, 1)
+    assert sorted(np.concatenate(batches)) == list(range(29))
+    assert {len(batch) for batch in batches} == {7, 8}
+
+
+def test_epochs_differ_and_a_resumed_stream_repeats_them(ray_cluster, part):
+    stream = ClipStream(part, range(29), num_samples=100, num_steps=4, seed=3)
+    whole = _epochs(stream, 0, 3)
+    flat = [np.concatenate(epoch).tolist() for epoch in whole]
+    assert flat[0] != flat[1] != flat[2]
+    resumed = [np.concatenate(epoch).tolist() for epoch in _epochs(stream, 1, 3)]
+    assert resumed == flat[1:]
+
+
+def test_the_pass_before_the_first_epoch_has_every_clip_once(ray_cluster, part):
+    stream = ClipStream(part, range(29), num_samples=100, num_steps=4, seed=3)
+    (batches,) = _epochs(stream, -1, 0)
+    assert sorted(np.concatenate(batches)) == list(range(29))
+
+
+def test_a_window_lies_inside_its_own_clip(ray_cluster, part):
+    stream = ClipStream(part, range(29), num_samples=100, num_steps=4, seed=3)
+    lengths = [len(clip) for clip in _clips(29)]
+    for _, batches in stream.epochs(0, 1):
+        for batch in batches:
+            for samples, clip in zip(batch["samples"], batch["clip"], strict=True):
+                assert set(np.unique(samples)) <= {0, clip + 1}
+                assert (samples == clip + 1).sum() == min(100, lengths[clip])
+
+
+def test_even_windows_cover_a_long_clip_from_end_to_end(tmp_path):
+    clip = np.arange(1000, dtype=np.int16)
+    part = write_part(tmp_path / "long", [clip])
+    (piece,) = shards.slices(part, range(1), 8)
+    three = shards.even_windows(piece, 100, 3)["samples"][0]
+    assert [window[0] for window in three] == [0, 450, 900]
+    (one,) = shards.even_windows(piece, 100, 1)["samples"][0]
+    assert one[0] == 450
+
+
+def test_labelled_clips_are_cached_whole(ray_cluster, part):
+    chosen = np.array([2, 11, 28])
+    cache = ClipCache(part, chosen)
+    for index in chosen:
+        np.testing.assert_array_equal(cache[index], _clips(29)[index])
+    with pytest.raises(KeyError):
+        cache[3]
+
+
+def test_writing_a_shard_keeps_no_more_than_a_row_group(tmp_path):
+    import pyarrow.parquet as pq
+
+    long = [np.zeros(6_000_000, np.int16) for _ in range(8)]
+    write_part(tmp_path / "big", long)
+    file = pq.ParquetFile(tmp_path / "big" / "part-00000.parquet")
+    sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
+    assert max(sizes) * long[0].nbytes <= shards.ROW_GROUP_BYTES + long[0].nbytes

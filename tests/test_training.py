@@ -1,0 +1,147 @@
+"""One loop: it resumes exactly, sums gradients over workers, and follows its schedule."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from distributed import on_two_ranks
+from unfused import training
+from unfused.config import FinetuneConfig
+from unfused.optimizers import LARC, learning_rate_factor
+from unfused.store import Folder
+
+SCHEDULE = FinetuneConfig(
+    epochs=6, batch_size=4, learning_rate=0.05, precision="float32", optimizer="adamw"
+)
+
+
+class Line(training.Learner):
+    """A regression with dropout, so that a wrong random state shows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.net = nn.Sequential(nn.Linear(3, 16), nn.Dropout(0.5), nn.Linear(16, 1))
+
+    def forward(self, batch):
+        return (self.net(batch["x"])[:, 0] - batch["y"]).square().mean()
+
+
+def _stream() -> training.CachedStream:
+    rng = np.random.default_rng(0)
+    x = torch.from_numpy(rng.standard_normal((14, 3)).astype("float32"))
+    return training.CachedStream({"x": x, "y": x.sum(1)}, 4, seed=5)
+
+
+def _worker(emitted: list | None = None) -> training.Worker:
+    emit = (emitted if emitted is not None else []).append
+    return training.Worker(0, 1, torch.device("cpu"), emit)
+
+
+def _state(learner: Line) -> list[float]:
+    return [v for p in learner.state_dict().values() for v in p.flatten().tolist()]
+
+
+def test_a_resumed_fit_ends_where_an_undisturbed_one_does(tmp_path):
+    whole, broken, resumed = Line(), Line(), Line()
+    _worker().fit(whole, _stream(), SCHEDULE, node="n")
+    checkpoints = Folder.of(tmp_path / "checkpoints")
+
+    def stop(epoch: int) -> dict[str, float]:
+        if epoch == 3:
+            raise InterruptedError
+        return {}
+
+    with pytest.raises(InterruptedError):
+        _worker().fit(
+            broken, _stream(), SCHEDULE, node="n", checkpoints=checkpoints, after_epoch=stop
+        )
+    emitted: list = []
+    _worker(emitted).fit(resumed, _stream(), SCHEDULE, node="n", checkpoints=checkpoints)
+    assert _state(resumed) == _state(whole)
+    assert emitted[0].epoch == 3
+    assert [event.epoch for event in emitted[1:]] == [4, 5, 6]
+
+
+def test_resuming_a_finished_fit_changes_nothing(tmp_path):
+    checkpoints = Folder.of(tmp_path)
+    first, again = Line(), Line()
+    told = _worker().fit(first, _stream(), SCHEDULE, node="n", checkpoints=checkpoints)
+    same = _worker().fit(again, _stream(), SCHEDULE, node="n", checkpoints=checkpoints)
+    assert _state(first) == _state(again) and told == same
+
+
+def test_only_the_newest_checkpoint_is_kept(tmp_path):
+    _worker().fit(Line(), _stream(), SCHEDULE, node="n", checkpoints=Folder.of(tmp_path))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["epoch-00006", "latest.json"]
+
+
+def test_training_learns(tmp_path):
+    losses: list = []
+    _worker(losses).fit(Line(), _stream(), SCHEDULE, node="n")
+    assert losses[-1].metrics["loss"] < 0.7 * losses[0].metrics["loss"]
+
+
+def test_a_loss_that_is_no_number_stops_with_the_remedy():
+    schedule = SCHEDULE.model_copy(update={"learning_rate": 1e30, "optimizer": "sgd"})
+    with pytest.raises(FloatingPointError, match="lower the learning rate"):
+        _worker().fit(Line(), _stream(), schedule, node="n")
+
+
+def _fit_on_rank(rank: int, world: int) -> list[float]:
+    """One SGD step on an uneven share of one batch, without dropout."""
+    learner = Line().eval()
+    learner.train = lambda mode=True: learner  # type: ignore[method-assign]
+    whole = _stream().columns
+    rows = slice(0, 5) if rank == 0 else slice(5, 14)
+    mine = {k: v[rows] for k, v in whole.items()} if world > 1 else dict(whole)
+
+    class Share(Line):
+        def forward(self, batch):
+            errors = (learner.net(batch["x"])[:, 0] - batch["y"]).square()
+            return errors.sum() / 14
+
+    share = Share()
+    share.net = learner.net
+    share.train = learner.train  # type: ignore[method-assign]
+    worker = training.Worker(rank, world, torch.device("cpu"), lambda event: None)
+    once = SCHEDULE.model_copy(
+        update={"epochs": 1, "optimizer": "sgd", "warmup_fraction": 0.0, "schedule": "constant"}
+    )
+    worker.fit(share, training.CachedStream(mine, 14, seed=0), once, node="n")
+    return [v for p in learner.net.parameters() for v in p.detach().flatten().tolist()]
+
+
+def test_two_workers_step_as_one_process_does_on_the_whole_batch(tmp_path):
+    ranks = on_two_ranks(_fit_on_rank, tmp_path, 2)
+    alone = _fit_on_rank(0, 1)
+    assert ranks[0] == pytest.approx(ranks[1], abs=1e-7)
+    assert ranks[0] == pytest.approx(alone, abs=1e-6)
+
+
+def test_the_schedule_warms_up_and_falls_to_nothing():
+    rate = [
+        learning_rate_factor(s, num_steps=100, warmup_fraction=0.1, schedule="cosine")
+        for s in range(100)
+    ]
+    assert rate[0] == pytest.approx(0.1) and rate[9] == pytest.approx(1.0)
+    assert max(rate) == pytest.approx(1.0) and rate[-1] < 0.001
+    assert all(a >= b for a, b in itertools.pairwise(rate[10:]))
+
+
+def test_larc_follows_its_formula():
+    torch.manual_seed(1)
+    weight = nn.Parameter(torch.randn(5, 4))
+    start, grad = weight.detach().clone(), torch.randn(5, 4)
+    optimizer = LARC([{"params": [weight], "lr": 0.1}], lr=0.1, weight_decay=0.01)
+    weight.grad = copy.deepcopy(grad)
+    optimizer.step()
+    local = 0.001 * start.norm() / (grad.norm() + 0.01 * start.norm())
+    expected = start - 0.1 * min(float(local) / 0.1, 1.0) * (grad + 0.01 * start)
+    torch.testing.assert_close(weight.detach(), expected)

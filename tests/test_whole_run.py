@@ -1,0 +1,140 @@
+"""The whole program as a user starts it: real audio, a real Ray, a real MLflow."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+
+import numpy as np
+import pytest
+import soundfile
+
+from conftest import TINY, tone
+
+pytestmark = pytest.mark.slow
+ARMS = ("scratch", "teacher", "clusterfit", "unfused")
+
+
+def _numbers(summary: dict) -> dict:
+    """What must not change when the same run is made again."""
+    return {"arms": summary["arms"], "pseudo_labels": summary["pseudo_labels"]}
+
+
+def test_a_run_scores_every_arm_on_every_draw(finished):
+    _, summary = finished
+    assert list(summary["arms"]) == list(ARMS)
+    for scores in summary["arms"].values():
+        values = scores["accuracy"]["values"]
+        assert len(values) == 2 and all(0 <= v <= 1 for v in values)
+        assert scores["accuracy"]["mean"] == pytest.approx(np.mean(values))
+        assert scores["accuracy"]["sd"] == pytest.approx(np.std(values, ddof=1))
+        assert np.sum(scores["confusion"]) == 2 * 18
+    assert summary["arms"]["unfused"]["accuracy"]["mean"] > 0.5
+    assert summary["labels_per_draw"] == {"train": 9, "valid": 0}
+    assert summary["clips"]["task"] == {"read": 78, "quarantined": 0}
+
+
+def test_plain_output_has_a_line_for_every_checkpointed_epoch(finished):
+    _, summary = finished
+    lines = summary["stdout"].splitlines()
+    for epoch in (1, 2, 3):
+        assert any(line.startswith(f"pretrain epoch {epoch}/3 ") for line in lines)
+    assert any(line.startswith("evaluate/unfused built ") for line in lines)
+    assert "mlflow ui" in summary["stdout"]
+    assert summary["stderr"].strip() == ""
+
+
+def test_a_second_run_is_all_hits_and_gives_the_same_numbers(finished, small_task):
+    one, summary = finished
+    again = one.run("--task", str(small_task), *TINY)
+    assert {stage["status"] for stage in again["stages"]} == {"hit"}
+    assert _numbers(again) == _numbers(summary)
+
+
+def test_moving_the_files_rebuilds_nothing_but_the_ingest(finished, small_task, tmp_path):
+    one, summary = finished
+    moved = tmp_path / "moved"
+    shutil.copytree(small_task, moved)
+    again = one.run("--task", str(moved), *TINY)
+    built = [s["name"] for s in again["stages"] if s["status"] == "built"]
+    assert built == ["ingest/task"]
+    assert _numbers(again) == _numbers(summary)
+
+
+def test_the_same_command_in_a_fresh_store_gives_the_same_numbers_even_after_a_kill(
+    finished, program, small_task
+):
+    _, summary = finished
+    fresh = program("killed")
+    arguments = ("--task", str(small_task), *TINY)
+    fresh.kill_after("pretrain epoch 2/3 ", *arguments)
+    again = fresh.run(*arguments)
+    stages = {stage["name"]: stage for stage in again["stages"]}
+    assert stages["pretrain"]["status"] == "built"
+    assert stages["pretrain"]["resumed_from_epoch"] == 2
+    assert _numbers(again) == _numbers(summary)
+
+
+def test_two_workers_train_and_the_draws_of_the_labels_are_the_same(program, finished, small_task):
+    _, alone = finished
+    summary = program("workers").run(
+        "--task", str(small_task), *TINY, "--num-workers", "2", "arms=[scratch,unfused]",
+        "pretrain.objective=decar_v2", "pretrain.num_prototypes=8",
+    )
+    assert summary["arms"]["scratch"]["accuracy"]["values"] == pytest.approx(
+        alone["arms"]["scratch"]["accuracy"]["values"], abs=0.12
+    )
+    assert summary["arms"]["unfused"]["accuracy"]["mean"] > 0.4
+
+
+def test_the_faithful_preset_runs(program, small_task):
+    summary = program("faithful").run(
+        "--task", str(small_task), "--preset", "faithful", *TINY[:2],
+        "pretrain.num_prototypes=12", "cluster.num_components=16",
+        "distill.epochs=2", "finetune.epochs=5", "arms=[unfused]",
+    )
+    assert summary["pseudo_labels"]["num_clusters"] == 3
+    assert summary["config"]["distill.detach_teacher"] is False
+
+
+def test_bad_clips_are_quarantined_with_their_reasons(program, tmp_path):
+    rng = np.random.default_rng(3)
+    rows = []
+    for i in range(40):
+        label, split = ("a", "b")[i % 2], ("train", "train", "train", "valid", "test")[i % 5]
+        path = tmp_path / f"{i}.wav"
+        soundfile.write(path, tone(rng, 300 + 900 * (i % 2), 0.5, 16000), 16000)
+        rows.append([path.name, label, split])
+    (tmp_path / "0.wav").write_bytes(b"this is no audio")
+    (tmp_path / "1.wav").write_bytes((tmp_path / "2.wav").read_bytes()[:900])
+    (tmp_path / "5.wav").unlink()
+    soundfile.write(tmp_path / "6.wav", np.full(8000, np.nan), 16000, subtype="FLOAT")
+    with open(tmp_path / "task.csv", "w", newline="") as file:
+        csv.writer(file).writerows([["path", "label", "split"], *rows])
+    one = program("quarantine")
+    arguments = ("--task", str(tmp_path / "task.csv"), *TINY, "arms=[scratch]")
+    refused = one(*arguments)
+    assert refused.returncode == 2
+    assert "4 of 40 clips cannot be used" in refused.stderr
+    assert "ingest.max_bad_fraction" in refused.stderr
+    summary = one.run(*arguments, "ingest.max_bad_fraction=0.2")
+    assert summary["clips"]["task"] == {"read": 36, "quarantined": 4}
+    (found,) = one.folder.glob("store/ingest/*/quarantine.json")
+    reasons = {r["path"].rpartition("/")[2]: r["reason"] for r in json.loads(found.read_text())}
+    assert set(reasons) == {"0.wav", "1.wav", "5.wav", "6.wav"}
+    assert "not audio" in reasons["0.wav"] and "missing" in reasons["5.wav"]
+    assert "truncated" in reasons["1.wav"] and "NaN" in reasons["6.wav"]
+
+
+def test_overlap_between_train_and_test_is_refused_before_anything_is_built(
+    program, small_task, tmp_path
+):
+    task = tmp_path / "task"
+    shutil.copytree(small_task, task)
+    shutil.copy(task / "test/low/0.wav", task / "train/low/same.wav")
+    one = program("overlap")
+    refused = one("--task", str(task), *TINY)
+    assert refused.returncode == 2
+    assert "data.allow_overlap=true" in refused.stderr
+    assert not list(one.folder.glob("store/*/*/manifest.json"))
