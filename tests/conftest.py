@@ -24,6 +24,7 @@ from unfused.store import Artifact, Folder
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared" / "data"
 TINY = (
+    "rounds=2",
     "encoder.embedding_dim=32",
     "pretrain.epochs=3",
     "pretrain.batch_size=12",
@@ -59,7 +60,8 @@ def tone(rng: np.random.Generator, hertz: float, seconds: float, rate: int) -> n
 
 @pytest.fixture(scope="session")
 def small_task(tmp_path_factory) -> Path:
-    """A folder of real files: 3 classes of tones in wav, flac and ogg, at two rates, stereo too."""
+    """A folder of real files: 3 classes of tones in wav, flac and ogg, at two rates, stereo too;
+    two more files are no audio and cut short."""
     root = tmp_path_factory.mktemp("task")
     rng = np.random.default_rng(7)
     kinds = [("wav", 16000), ("flac", 22050), ("ogg", 16000)]
@@ -72,6 +74,9 @@ def small_task(tmp_path_factory) -> Path:
                 wave = tone(rng, hertz * rng.uniform(0.8, 1.25), rng.uniform(0.4, 1.4), rate)
                 wave = np.stack([wave, 0.5 * wave], axis=1) if i % 4 == 0 else wave
                 soundfile.write(folder / f"{i}.{kind}", wave, rate)
+    (root / "train/low/words.wav").write_bytes(b"this is no audio")
+    whole = (root / "train/mid/0.wav").read_bytes()
+    (root / "train/mid/cut.wav").write_bytes(whole[: len(whole) // 2])
     return root
 
 
@@ -97,6 +102,7 @@ def write_part(folder: Path, clips: list[np.ndarray], per_shard: int = 8) -> Art
         sizes.append(len(some))
     facts = {
         "shards": sizes,
+        "seconds": sum(map(len, clips)) / 16000,
         "audio": AudioConfig().model_dump(mode="json"),
         "log_mel_mean": -8.0,
         "log_mel_std": 3.0,

@@ -54,10 +54,11 @@ def test_a_budget_that_a_class_cannot_pay_is_refused():
 def test_standardising_folds_into_the_head_without_changing_a_score():
     torch.manual_seed(0)
     features = torch.randn(20, 6) * torch.tensor([1.0, 5, 0.1, 2, 3, 1]) + 4
-    head = LinearClassifier(6, 3)
-    scale = Standardize.of(features)
-    before = head(scale(features)).detach()
-    scale.fold_into(head)
+    head = LinearClassifier(6, 3, power=0.5)
+    normalized = head.normalize(features)
+    scale = Standardize.of(normalized)
+    before = head.linear(scale(normalized)).detach()
+    scale.fold_into(head.linear)
     torch.testing.assert_close(head(features), before, atol=1e-4, rtol=1e-4)
 
 

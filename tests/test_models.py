@@ -217,6 +217,29 @@ def test_a_classifier_is_one_linear_layer():
     torch.testing.assert_close(head(x), x @ head.linear.weight.T + head.linear.bias)
 
 
+def test_power_normalisation_keeps_signs_and_has_a_finite_slope_at_zero():
+    head = LinearClassifier(4, 3, power=0.5)
+    x = torch.tensor([[4.0, -4.0, 0.0, 1.0]], requires_grad=True)
+    found = head.normalize(x)
+    root = 4.001**0.5 - 0.001**0.5
+    expected = torch.tensor([[root, -root, 0.0, 1.001**0.5 - 0.001**0.5]])
+    torch.testing.assert_close(found, expected)
+    head(x).sum().backward()
+    assert x.grad.isfinite().all()
+
+
+def test_the_power_travels_with_the_weights_of_the_head():
+    saved, loaded = LinearClassifier(4, 3, power=0.25), LinearClassifier(4, 3)
+    weights.load(loaded, weights.save(saved))
+    assert float(loaded.power) == 0.25
+
+
+@pytest.mark.parametrize("power", [0.0, 1.5])
+def test_an_exponent_out_of_range_is_refused(power):
+    with pytest.raises(ValueError, match=r"\(0, 1\]"):
+        LinearClassifier(4, 3, power)
+
+
 def test_loaded_weights_are_the_saved_ones_bit_for_bit():
     saved = encoder(seed=0).to(memory_format=torch.channels_last)
     loaded = encoder(seed=1)

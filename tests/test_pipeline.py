@@ -19,6 +19,9 @@ def test_the_graph_of_the_defaults_has_every_stage_and_arm():
         "ingest/corpus",
         "ingest/task",
         "pretrain",
+        "embed/round1",
+        "cluster/round1",
+        "distill/round1",
         "embed",
         "cluster",
         "distill/unfused",
@@ -26,6 +29,28 @@ def test_the_graph_of_the_defaults_has_every_stage_and_arm():
         *(f"finetune/{arm}" for arm in Config().arms),
         *(f"evaluate/{arm}" for arm in Config().arms),
     ]
+
+
+def test_every_further_round_embeds_the_student_of_the_one_before():
+    teachers = {
+        name: node.inputs["teacher"]
+        for name, node in _nodes({"rounds": 3}).items()
+        if node.stage == "embed"
+    }
+    assert teachers == {
+        "embed/round1": "pretrain",
+        "embed/round2": "distill/round1",
+        "embed": "distill/round2",
+    }
+    one = _nodes({"rounds": 1})
+    assert one["embed"].inputs["teacher"] == "pretrain"
+    assert [name for name in one if "round" in name] == []
+
+
+def test_the_rounds_leave_the_identity_of_a_stage_alone():
+    few, many = _nodes({"rounds": 2}), _nodes({"rounds": 5})
+    for name in ("pretrain", "cluster/round1", "distill/round1", "finetune/unfused"):
+        assert few[name] == many[name]
 
 
 @pytest.mark.parametrize("changes", [{}, {"finetune.use_validation": True},

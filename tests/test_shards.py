@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -59,6 +61,24 @@ def test_epochs_differ_and_a_resumed_stream_repeats_them(ray_cluster, part):
     assert flat[0] != flat[1] != flat[2]
     resumed = [np.concatenate(epoch).tolist() for epoch in _epochs(stream, 1, 3)]
     assert resumed == flat[1:]
+
+
+def test_kept_clips_give_the_batches_that_streamed_ones_do(ray_cluster, part):
+    streamed = ClipStream(part, range(3, 29), num_samples=100, num_steps=4, seed=3)
+    kept = replace(streamed, cache=ClipCache(part, np.arange(3, 29)))
+    for (_, one), (_, two) in zip(streamed.epochs(0, 2), kept.epochs(0, 2), strict=True):
+        for mine, same in zip(one, two, strict=True):
+            for column in ("samples", "clip"):
+                np.testing.assert_array_equal(mine[column], same[column])
+
+
+def test_only_a_small_share_is_kept(part, monkeypatch):
+    bytes_ = 2 * sum(map(len, _clips(29)))
+    monkeypatch.setattr(shards, "KEPT_BYTES", bytes_)
+    assert shards.may_be_kept(part, range(29))
+    monkeypatch.setattr(shards, "KEPT_BYTES", bytes_ - 1)
+    assert not shards.may_be_kept(part, range(29))
+    assert shards.may_be_kept(part, range(14))
 
 
 def test_the_pass_before_the_first_epoch_has_every_clip_once(ray_cluster, part):

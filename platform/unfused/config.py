@@ -145,7 +145,7 @@ def objective_names() -> tuple[str, ...]:
 class PretrainConfig(Training):
     objective: str = "nt_xent"
     """The pre-training objective: decar_v2, barlow_twins or nt_xent."""
-    epochs: Count = 10
+    epochs: Count = 4
     batch_size: Annotated[int, Field(ge=2)] = 64
     learning_rate: Positive = 1e-3
     augment: AugmentConfig = AugmentConfig()
@@ -203,14 +203,14 @@ class ClusterConfig(Section):
 
 
 class DistillConfig(Training):
-    epochs: Count = 10
-    batch_size: Annotated[int, Field(ge=2)] = 64
+    epochs: Count = 8
+    batch_size: Annotated[int, Field(ge=2)] = 32
     learning_rate: Positive = 1e-3
     augment: AugmentConfig = NO_AUGMENT
     """Augmentation of the student's input; by default crops alone."""
-    shallow_weight: Weight = 0.7
+    shallow_weight: Weight = 0.1
     """Weight of the shallow heads' cross-entropy."""
-    kl_weight: Weight = 0.3
+    kl_weight: Weight = 0.01
     """Weight of the KL divergence from the deep to the shallow heads."""
     cosine_weight: Weight = 0.003
     """Weight of the cosine distance between the shallow and deep logits."""
@@ -237,6 +237,8 @@ class FinetuneConfig(Training):
     """Passes over the drawn clips that train the head alone."""
     encoder_epochs: Count = 40
     """Passes over the drawn clips that train the encoder as well."""
+    power: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Exponent of the signed power normalisation of the embedding before the head; 1 is off."""
     batch_size: Annotated[int, Field(ge=2)] = 32
     learning_rate: Positive = 1e-3
     encoder_learning_rate: Positive = 1e-3
@@ -267,9 +269,11 @@ class Config(Section):
     distill: DistillConfig = DistillConfig()
     finetune: FinetuneConfig = FinetuneConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
+    rounds: Annotated[int, Field(ge=1, le=10)] = 2
+    """Times that pseudo-labels are made and learned; every further round embeds the student of the
+    one before in place of the teacher."""
     arms: tuple[Arm, ...] = ("scratch", "teacher", "clusterfit", "unfused")
     """The rivals that a run scores on the same labels."""
-
 
     @model_validator(mode="after")
     def _coherent(self) -> Config:
@@ -305,6 +309,7 @@ class RunOptions(BaseModel):
 
 
 FAITHFUL: dict[str, Any] = {
+    "rounds": 1,
     "pretrain.objective": "decar_v2",
     "pretrain.epochs": 90,
     "pretrain.batch_size": 512,
@@ -348,6 +353,7 @@ FAITHFUL: dict[str, Any] = {
     "distill.detach_teacher": False,
     "distill.head_width": 0,
     "finetune.mode": "linear",
+    "finetune.power": 1.0,
     "finetune.epochs": 30,
     "finetune.batch_size": 32,
     "finetune.optimizer": "adam",
@@ -359,6 +365,7 @@ FAITHFUL: dict[str, Any] = {
 """The published method; the research code's values where it and the toolkit differ (method.md)."""
 
 DEMO: dict[str, Any] = {
+    "rounds": 1,
     "encoder.embedding_dim": 256,
     "pretrain.epochs": 3,
     "pretrain.batch_size": 32,

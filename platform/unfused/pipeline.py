@@ -27,6 +27,7 @@ from unfused.events import (
 )
 from unfused.store import Artifact, Store, artifact_key, digest
 
+SECTIONS = [name for name in Config.model_fields if name not in ("arms", "rounds")]
 SEEDED = ("pretrain", "cluster", "distill", "finetune")
 
 
@@ -72,7 +73,7 @@ def graph(
         prefix: tells repetitions of the learned stages apart.
     """
     task = f"{task_prefix}ingest/task"
-    sections = {name: getattr(config, name) for name in Config.model_fields if name != "arms"}
+    sections = {name: getattr(config, name) for name in SECTIONS}
 
     def node(name: str, reads: Sequence[str], **inputs: str) -> Node:
         stage = name.partition("/")[0]
@@ -92,9 +93,16 @@ def graph(
         nodes.append(node("pretrain", ("pretrain", "encoder"), clips=corpus))
     students = [arm for arm in ("unfused", "clusterfit") if arm in config.arms]
     if students:
-        nodes.append(node("embed", ("embed",), clips=train, teacher=at("pretrain")))
         labels = {"labels": f"{train}.labels"} if config.cluster.num_clusters == "classes" else {}
-        nodes.append(node("cluster", ("cluster",), embeddings=at("embed"), **labels))
+        teacher = "pretrain"
+        for ending in _rounds(config):
+            embed, cluster = f"embed{ending}", f"cluster{ending}"
+            nodes.append(node(embed, ("embed",), clips=train, teacher=at(teacher)))
+            nodes.append(node(cluster, ("cluster",), embeddings=at(embed), **labels))
+            if ending:
+                teacher = f"distill{ending}"
+                inputs = {"clips": train, "clusters": at(cluster)}
+                nodes.append(node(teacher, ("distill", "encoder"), **inputs))
     for arm in students:
         recipe = _cross_entropy_alone(config) if arm == "clusterfit" else config.distill
         nodes.append(
@@ -131,6 +139,11 @@ def graph(
             )
         )
     return tuple(nodes)
+
+
+def _rounds(config: Config) -> list[str]:
+    """Endings of the nodes of every round of clustering; the last round's have none."""
+    return [f"/round{number}" for number in range(1, config.rounds)] + [""]
 
 
 def _cross_entropy_alone(config: Config) -> Section:

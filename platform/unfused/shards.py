@@ -32,6 +32,8 @@ BLOCK_BYTES = 16 * 2**20
 WINDOW_BYTES = 128 * 2**20
 MIX_ROWS = 256
 MAX_BLOCKS = 1024
+KEPT_BYTES = 512 * 2**20
+"""A worker's share of the clips that it keeps at hand: four and a half hours at 16 kHz."""
 
 
 class ShardWriter:
@@ -87,6 +89,12 @@ def num_clips(part: Artifact) -> int:
     return sum(part.facts["shards"])
 
 
+def may_be_kept(part: Artifact, rows: range) -> bool:
+    """Whether the clips `rows` of a part, were they all of mean length, fit in `KEPT_BYTES`."""
+    total = 2 * part.facts["seconds"] * part.facts["audio"]["sample_rate"]
+    return total * len(rows) <= KEPT_BYTES * num_clips(part)
+
+
 def rank_rows(total: int, rank: int, world: int) -> range:
     """The contiguous clips that one worker trains on; shares differ by one at most."""
     return range(total * rank // world, total * (rank + 1) // world)
@@ -123,8 +131,20 @@ def read_clips(piece: Slice) -> Iterator[tuple[int, np.ndarray]]:
             row += count
 
 
-def random_windows(piece: Slice, num_samples: int, seed: int) -> dict[str, np.ndarray]:
+Read = Callable[[Slice], Iterator[tuple[int, np.ndarray]]]
+"""Index and samples of every clip of a slice."""
+
+
+def random_windows(
+    piece: Slice, num_samples: int, seed: int, read: Read = read_clips
+) -> dict[str, np.ndarray]:
     """One random window of every clip, in random order: the same for the same (seed, epoch).
+
+    Args:
+        piece: the clips.
+        num_samples: S.
+        seed: of the order and the windows.
+        read: where the clips come from; the shard, or a `ClipCache` of it.
 
     Returns:
         `samples` (B, S) int16 and `clip` (B,) int64.
@@ -133,7 +153,7 @@ def random_windows(piece: Slice, num_samples: int, seed: int) -> dict[str, np.nd
     offsets = rng.random(piece.rows)
     samples = np.zeros((piece.rows, num_samples), np.int16)
     clip = np.zeros(piece.rows, np.int64)
-    for row, (index, wave) in enumerate(read_clips(piece)):
+    for row, (index, wave) in enumerate(read(piece)):
         samples[row] = crop_or_pad(wave, num_samples, offsets[row])
         clip[row] = index
     order = rng.permutation(piece.rows)
@@ -220,7 +240,7 @@ def map_with_actors(
 
 
 class ClipCache:
-    """Whole waveforms of a few clips, streamed once to a temporary file and mapped from there.
+    """Whole waveforms of some clips, streamed once to a temporary file and mapped from there.
 
     Args:
         part: where the clips are.
@@ -244,6 +264,10 @@ class ClipCache:
     def __getitem__(self, index: int) -> np.ndarray:
         begin, end = self._places[int(index)]
         return self._samples[begin:end]
+
+    def read(self, piece: Slice) -> Iterator[tuple[int, np.ndarray]]:
+        """As `read_clips`."""
+        return ((i, self[i]) for i in range(piece.first, piece.first + piece.rows))
 
     def even_windows(
         self, indices: np.ndarray, num_samples: int, num_crops: int
@@ -273,7 +297,9 @@ class ClipStream:
 
     Every clip comes once an epoch. The order derives from (seed, epoch) alone, so that a resumed
     run sees what an undisturbed one would. Several epochs run as one Ray Data execution, so that an
-    epoch's first batch is ready when the last one ends.
+    epoch's first batch is ready when the last one ends. Clips that are few enough to be kept
+    (`KEPT_BYTES`) are streamed once and then read from the worker's own `cache`, which leaves the
+    cores of a small machine to the training; the batches are the same.
     """
 
     part: Artifact
@@ -282,6 +308,7 @@ class ClipStream:
     num_steps: int
     """Steps in an epoch, the same on all workers; batches differ by one clip at most."""
     seed: int
+    cache: ClipCache | None = None
 
     def epochs(self, start: int, stop: int) -> Iterator[tuple[int, Iterator[Batch]]]:
         """Every epoch of [start, stop) with its batches (`samples` (B, S) int16, `clip` (B,))."""
@@ -290,8 +317,14 @@ class ClipStream:
             yield epoch, self._batches(blocks, epoch)
 
     def _blocks(self, start: int, stop: int) -> Iterator[Batch]:
-        """The blocks of all epochs in order, read ahead by Ray Data."""
+        """The blocks of all epochs in order: from the cache, or read ahead by Ray Data."""
         cover = slices(self.part, self.rows, self._clips_per_slice)
+        read = partial(random_windows, num_samples=self.num_samples, seed=self.seed)
+        if self.cache:
+            for epoch in range(start, stop):
+                for piece in self._shuffled(cover, epoch):
+                    yield read(piece, read=self.cache.read)
+            return
         together = max(1, MAX_BLOCKS // len(cover))
         for first in range(start, stop, together):
             pieces = [
@@ -299,7 +332,6 @@ class ClipStream:
                 for epoch in range(first, min(first + together, stop))
                 for piece in self._shuffled(cover, epoch)
             ]
-            read = partial(random_windows, num_samples=self.num_samples, seed=self.seed)
             dataset = read_with_ray(pieces, read)
             yield from dataset.iter_batches(
                 batch_size=None, batch_format="numpy", prefetch_batches=2

@@ -21,6 +21,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -112,7 +113,12 @@ class Worker:
         total = shards.num_clips(part)
         rows = shards.rank_rows(total, self.rank, self.world)
         steps = max(1, round(total / training.batch_size))
-        clips = shards.ClipStream(part, rows, num_samples, steps, training.seed)
+        cache = None
+        if shards.may_be_kept(part, rows):
+            cache = self.once(
+                ("clips", part.folder.uri), lambda: shards.ClipCache(part, np.array(rows))
+            )
+        clips = shards.ClipStream(part, rows, num_samples, steps, training.seed, cache)
         return Stream(clips, self.device)
 
     def fit(
@@ -344,8 +350,6 @@ class _Loop:
 
 def _mix(*numbers: int) -> int:
     """One 63-bit seed from several numbers (epochs may be -1)."""
-    import numpy as np
-
     entropy = [n & 0xFFFFFFFF for n in numbers]
     return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> 1)
 

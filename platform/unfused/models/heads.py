@@ -7,8 +7,12 @@ Axes: B clips, D embedding, N classes.
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+POWER_FLOOR = 1e-3
+"""Embeddings are of the order of 1; below this the power is close to linear."""
 
 
 class Projector(nn.Sequential):
@@ -44,16 +48,33 @@ class BatchNorm(nn.BatchNorm1d):
 
 
 class LinearClassifier(nn.Module):
-    """One linear layer: (B, D) -> scores (B, N).
+    """Signed power normalisation and one linear layer: (B, D) -> scores (B, N).
+
+    The power evens out the few large values of a max-pooled embedding (Perronnin et al., "Improving
+    the Fisher kernel", ECCV 2010); 1 leaves the embedding as it is. It is saved with the weights.
 
     Args:
         embedding_dim: D.
         num_classes: N.
+        power: exponent, in (0, 1].
+
+    Raises:
+        ValueError: `power` is outside (0, 1].
     """
 
-    def __init__(self, embedding_dim: int, num_classes: int) -> None:
+    power: Tensor
+
+    def __init__(self, embedding_dim: int, num_classes: int, power: float = 1.0) -> None:
         super().__init__()
+        if not 0 < power <= 1:
+            raise ValueError(f"The exponent of the embedding is in (0, 1]; got {power:g}.")
+        self.register_buffer("power", torch.tensor(float(power)))
         self.linear = nn.Linear(embedding_dim, num_classes)
 
+    def normalize(self, embedding: Tensor) -> Tensor:
+        """sign(x) ((|x| + e)^power - e^power): its slope at 0 is finite."""
+        magnitude = (embedding.abs() + POWER_FLOOR).pow(self.power) - POWER_FLOOR**self.power
+        return embedding.sign() * magnitude
+
     def forward(self, embedding: Tensor) -> Tensor:
-        return self.linear(embedding)
+        return self.linear(self.normalize(embedding))

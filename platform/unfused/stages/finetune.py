@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from unfused import runtime, shards, training
@@ -173,7 +173,8 @@ class _Draw:
         self.encoder = job.start().to(worker.device)
         self.classes = job.labels.facts["classes"]
         torch.manual_seed(self.config.seed + repeat)
-        head = LinearClassifier(self.encoder.settings.embedding_dim, len(self.classes))
+        width = self.encoder.settings.embedding_dim
+        head = LinearClassifier(width, len(self.classes), self.config.power)
         self.classifier = ClipClassifier(self.encoder, head, self.classes).to(worker.device)
 
     def train(self, chosen: np.ndarray) -> None:
@@ -191,21 +192,22 @@ class _Draw:
 
     def _fit_head(self, chosen: np.ndarray) -> None:
         """Train the head on frozen embeddings (eval mode: no dropout, fixed batch norm)."""
-        features = self._embed(self.labelled, chosen)
+        head = self.classifier.head
+        features = head.normalize(self._embed(self.labelled, chosen))
         scale = Standardize.of(features)
         schedule = self.config
         columns = {
             "features": scale(features),
             "label": self.labelled.targets(chosen).to(self.worker.device),
         }
-        learner = HeadLearner(self.classifier.head)
+        learner = HeadLearner(head.linear)
         if self.held_out:
             every = np.arange(len(self.held_out.ids))
-            valid = scale(self._embed(self.held_out, every))
-            self._fit(learner, columns, schedule, lambda: self.classifier.head(valid))
+            valid = scale(head.normalize(self._embed(self.held_out, every)))
+            self._fit(learner, columns, schedule, lambda: head.linear(valid))
         else:
             self._fit(learner, columns, schedule)
-        scale.fold_into(self.classifier.head)
+        scale.fold_into(head.linear)
 
     def _fit_all(self, chosen: np.ndarray) -> None:
         """Train encoder and head on random windows of the clips."""
@@ -309,20 +311,20 @@ class Standardize:
         return (features - self.mean) / self.std
 
     @torch.no_grad()
-    def fold_into(self, head: LinearClassifier) -> None:
-        head.linear.weight.div_(self.std)
-        head.linear.bias.sub_(head.linear.weight @ self.mean)
+    def fold_into(self, linear: nn.Linear) -> None:
+        linear.weight.div_(self.std)
+        linear.bias.sub_(linear.weight @ self.mean)
 
 
 class HeadLearner(training.Learner):
-    """A linear head on fixed features."""
+    """A linear layer on fixed features."""
 
-    def __init__(self, head: LinearClassifier) -> None:
+    def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
-        self.head = head
+        self.linear = linear
 
     def forward(self, batch: training.Batch) -> Tensor:
-        return functional.cross_entropy(self.head(batch["features"]), batch["label"])
+        return functional.cross_entropy(self.linear(batch["features"]), batch["label"])
 
 
 class ClassifierLearner(training.Learner):
