@@ -106,7 +106,7 @@ class Training(Section):
     learning_rate: Positive
     """Peak learning rate of the warm-up and cosine schedule."""
     weight_decay: Weight = 1e-4
-    """Decoupled for adamw, L2 for sgd."""
+    """Decoupled for adamw, L2 for the others."""
     warmup_fraction: Fraction = 0.1
     """Share of the steps spent warming up."""
     schedule: Literal["cosine", "constant"] = "cosine"
@@ -240,9 +240,15 @@ class FinetuneConfig(Training):
     power: Annotated[float, Field(gt=0, le=1)] = 0.5
     """Exponent of the signed power normalisation of the embedding before the head; 1 is off."""
     batch_size: Annotated[int, Field(ge=2)] = 32
-    learning_rate: Positive = 1e-3
+    optimizer: Optimizer = "adam"
+    learning_rate: Positive = 1e-2
+    """Peak learning rate while the head alone is trained."""
+    weight_decay: Weight = 0.1
+    """While the head alone is trained: a strong L2, for many features and few labels."""
     encoder_learning_rate: Positive = 1e-3
-    """Peak learning rate of the encoder, where it is trained."""
+    """Peak learning rate while the encoder is trained with the head."""
+    encoder_weight_decay: Weight = 1e-4
+    """Weight decay, likewise."""
     num_crops: Count = 1
     """Windows averaged per clip, as in embed.num_crops."""
     use_validation: bool = False
@@ -359,6 +365,7 @@ FAITHFUL: dict[str, Any] = {
     "finetune.optimizer": "adam",
     "finetune.learning_rate": 1e-3,
     "finetune.weight_decay": 0.0,
+    "finetune.encoder_weight_decay": 0.0,
     "finetune.warmup_fraction": 0.0,
     "finetune.schedule": "constant",
 }

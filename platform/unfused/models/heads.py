@@ -50,6 +50,9 @@ class BatchNorm(nn.BatchNorm1d):
 class LinearClassifier(nn.Module):
     """Signed power normalisation and one linear layer: (B, D) -> scores (B, N).
 
+    The layer starts at zero: with a few dozen labels and thousands of features, random weights
+    would stay as noise in all directions that no labelled clip has.
+
     The power evens out the few large values of a max-pooled embedding (Perronnin et al., "Improving
     the Fisher kernel", ECCV 2010); 1 leaves the embedding as it is. It is saved with the weights.
 
@@ -70,6 +73,8 @@ class LinearClassifier(nn.Module):
             raise ValueError(f"The exponent of the embedding is in (0, 1]; got {power:g}.")
         self.register_buffer("power", torch.tensor(float(power)))
         self.linear = nn.Linear(embedding_dim, num_classes)
+        nn.init.zeros_(self.linear.weight)
+        nn.init.zeros_(self.linear.bias)
 
     def normalize(self, embedding: Tensor) -> Tensor:
         """sign(x) ((|x| + e)^power - e^power): its slope at 0 is finite."""

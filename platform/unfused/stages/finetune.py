@@ -212,7 +212,13 @@ class _Draw:
     def _fit_all(self, chosen: np.ndarray) -> None:
         """Train encoder and head on random windows of the clips."""
         learner = ClassifierLearner(self.classifier, self.labelled, self.config)
-        schedule = self.config.model_copy(update={"epochs": self.config.encoder_epochs})
+        schedule = self.config.model_copy(
+            update={
+                "epochs": self.config.encoder_epochs,
+                "learning_rate": self.config.encoder_learning_rate,
+                "weight_decay": self.config.encoder_weight_decay,
+            }
+        )
         columns = {
             "clip": torch.from_numpy(chosen),
             "label": self.labelled.targets(chosen).to(self.worker.device),
@@ -343,12 +349,3 @@ class ClassifierLearner(training.Learner):
         windows = self._clips.random_windows(batch["clip"].numpy(), samples, self._rng)
         scores = self.classifier(torch.from_numpy(windows)[:, None].to(batch["label"].device))
         return functional.cross_entropy(scores.float(), batch["label"])
-
-    def parameter_groups(self, learning_rate: float) -> list[dict[str, Any]]:
-        return [
-            {"params": list(self.classifier.head.parameters()), "lr": learning_rate},
-            {
-                "params": list(self.classifier.encoder.parameters()),
-                "lr": self.config.encoder_learning_rate,
-            },
-        ]
