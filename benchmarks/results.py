@@ -59,11 +59,18 @@ ABLATIONS = {
     "cross-entropy, all heads": ("distill.kl_weight=0", "distill.cosine_weight=0"),
     "+ KL": ("distill.cosine_weight=0",),
     "deep head not detached": ("distill.detach_teacher=false",),
+    "published weights (0.7, 0.3, 0.003)": (
+        "distill.shallow_weight=0.7",
+        "distill.kl_weight=0.3",
+    ),
+    "one round": ("rounds=1",),
+    "three rounds": ("rounds=3",),
     "T = 1": ("distill.temperature=1",),
     "T = 6": ("distill.temperature=6",),
     "k = number of classes": ("cluster.num_clusters=classes",),
     "k = 16": ("cluster.num_clusters=16",),
     "k = 128": ("cluster.num_clusters=128",),
+    "no power normalisation": ("finetune.power=1",),
     "no whitening": ("cluster.whiten=false",),
     "pseudo-labels from conv block 1": ("embed.layer=block1",),
     "pseudo-labels from a random teacher": (

@@ -37,3 +37,17 @@ def test_the_time_left_of_a_resumed_stage_counts_only_the_epochs_of_this_run(cap
 def test_a_warning_is_marked(capsys):
     display.Plain()(Note("few points", "cluster", "warning"))
     assert capsys.readouterr().out == "warning: cluster: few points\n"
+
+
+def test_a_node_that_waited_for_another_is_not_charged_for_it(capsys, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    show = display.Plain()
+    for node in ("one", "two"):
+        show(NodeStarted(node, "distill", node, {}, {}))
+    for epoch in (1, 2):
+        now[0] += 10.0
+        show(EpochDone("one", epoch, 2, {}, 1.0))
+    now[0] += 5.0
+    show(EpochDone("two", 1, 2, {}, 1.0))
+    assert capsys.readouterr().out.splitlines()[-1].endswith("0:05 left")

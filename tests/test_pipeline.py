@@ -122,7 +122,7 @@ def folder(tmp_path):
 
 
 def _plan(folder, changes=None, **kwargs):
-    config = override(Config(), {"cluster.backend": "torch", **(changes or {})})
+    config = override(Config(), {"rounds": 1, "cluster.backend": "torch", **(changes or {})})
     options = RunOptions(store=str(folder / "store"))
     return Plan(Request(config, options, task=str(folder / "task"), **kwargs))
 

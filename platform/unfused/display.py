@@ -36,10 +36,15 @@ def _metrics(metrics: dict[str, float]) -> str:
 
 
 class Clock:
-    """How long a node's remaining epochs take, judged by those that this run has trained."""
+    """How long a node's remaining epochs take, judged by those that this run has trained.
+
+    Nodes that start together train one after the other: a node's first epoch begins where the last
+    one of any node ended.
+    """
 
     def __init__(self) -> None:
         self._began: dict[str, tuple[float, int]] = {}
+        self._last, self._of = 0.0, ""
 
     def start(self, node: str, epoch: int = 0) -> None:
         self._began[node] = (time.monotonic(), epoch)
@@ -47,6 +52,10 @@ class Clock:
     def left(self, event: events.EpochDone) -> str:
         now = time.monotonic()
         began, first = self._began.get(event.node, (now, 0))
+        if event.node != self._of:
+            began = max(began, self._last)
+            self._began[event.node] = (began, first)
+        self._last, self._of = now, event.node
         each = (now - began) / max(1, event.epoch - first)
         return clock(each * (event.num_epochs - event.epoch))
 

@@ -7,10 +7,12 @@ schedule state.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
 MOMENTUM = 0.9
@@ -41,16 +43,14 @@ class LARC(SGD):
             weight.grad.add_(weight, alpha=self.decay).mul_((local / rate).clamp(max=1.0))
 
 
-def build_optimizer(name: str, groups: list[dict[str, Any]], weight_decay: float) -> Optimizer:
-    """The optimiser called `name` (config.Optimizer) over parameter groups with their own lr."""
-    rate = groups[0]["lr"]
-    if name == "adamw":
-        return AdamW(groups, lr=rate, weight_decay=weight_decay)
-    if name == "adam":
-        return Adam(groups, lr=rate, weight_decay=weight_decay)
+def build_optimizer(
+    name: str, parameters: Iterable[Parameter], learning_rate: float, weight_decay: float
+) -> Optimizer:
+    """The optimiser called `name` (config.Optimizer)."""
     if name == "sgd":
-        return SGD(groups, lr=rate, momentum=MOMENTUM, weight_decay=weight_decay)
-    return LARC(groups, lr=rate, weight_decay=weight_decay)
+        return SGD(parameters, lr=learning_rate, momentum=MOMENTUM, weight_decay=weight_decay)
+    kind = {"adamw": AdamW, "adam": Adam, "larc": LARC}[name]
+    return kind(parameters, lr=learning_rate, weight_decay=weight_decay)
 
 
 def learning_rate_factor(

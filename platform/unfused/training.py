@@ -73,9 +73,6 @@ class Learner(nn.Module):
     def load_rank_state(self, states: list[dict[str, Tensor]]) -> None:
         """Restore `rank_state` from all workers' states, in rank order."""
 
-    def parameter_groups(self, learning_rate: float) -> list[dict[str, Any]]:
-        return [{"params": [p for p in self.parameters() if p.requires_grad], "lr": learning_rate}]
-
 
 @dataclass
 class Worker:
@@ -222,9 +219,9 @@ class _Loop:
         self.node, self.quiet = node, quiet
         self.learner = learner
         self.model = self._distributed(learner)
-        groups = learner.parameter_groups(training.learning_rate)
-        self.optimizer = build_optimizer(training.optimizer, groups, training.weight_decay)
-        self.peaks = [group["lr"] for group in self.optimizer.param_groups]
+        self.optimizer = build_optimizer(
+            training.optimizer, learner.parameters(), training.learning_rate, training.weight_decay
+        )
         self.clips_per_second = 0.0
 
     def _distributed(self, learner: Learner) -> nn.Module:
@@ -266,8 +263,8 @@ class _Loop:
             warmup_fraction=self.training.warmup_fraction,
             schedule=self.training.schedule,
         )
-        for group, peak in zip(self.optimizer.param_groups, self.peaks, strict=True):
-            group["lr"] = peak * factor
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.training.learning_rate * factor
         with self._autocast():
             loss = self.model(batch)
         self.optimizer.zero_grad()

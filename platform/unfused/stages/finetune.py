@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from unfused import runtime, shards, training
 from unfused.config import ConfigError, EncoderConfig, FinetuneConfig
-from unfused.events import EpochDone
+from unfused.events import Progress
 from unfused.models.classifier import ClipClassifier
 from unfused.models.clip_encoder import ClipEncoder
 from unfused.models.heads import LinearClassifier
@@ -108,10 +108,9 @@ class FinetuneJob:
             _Draw(self, worker.alone(), repeat, self._labelled(worker, ids, draws)).train(
                 draws[repeat]
             )
+            if worker.is_first:
+                worker.emit(Progress(self.node, repeat + 1, len(draws), "draws"))
         worker.wait()
-        if worker.is_first:
-            epochs = self.config.epochs
-            worker.emit(EpochDone(self.node, epochs, epochs, {"draws": len(draws)}, 0.0))
         return {
             "classes": self.labels.facts["classes"],
             "num_repeats": len(draws),
