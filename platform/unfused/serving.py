@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
-from unfused.audio.frontend import crop_or_pad
+from unfused.audio.frontend import crop_or_pad, to_int16
 from unfused.models.classifier import ClipClassifier
 from unfused.shards import window_offsets
 from unfused.store import Folder
@@ -71,7 +71,7 @@ class Classifier(PythonModel):
 
     def _score(self, waveforms: np.ndarray) -> np.ndarray:
         """Waveforms (B, S) to probabilities (B, N), in the int16 that ingest stores."""
-        samples = np.clip(np.rint(waveforms * 32768.0), -32768, 32767).astype(np.int16)
+        samples = to_int16(waveforms)
         windows = [
             [crop_or_pad(wave, self.crop_samples, at) for at in self.offsets] for wave in samples
         ]

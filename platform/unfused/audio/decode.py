@@ -17,6 +17,8 @@ import numpy as np
 import soundfile
 import soxr
 
+from unfused.audio.frontend import to_int16
+
 BLOCK_SAMPLES = 2**18
 """Samples (frames x channels) read at a time."""
 
@@ -77,7 +79,7 @@ def decode(data: bytes, sample_rate: int, max_seconds: float) -> np.ndarray:
         raise BadClip("NaN or infinite samples")
     if rate != sample_rate:
         wave = _resample(wave, rate, sample_rate)
-    return np.clip(np.rint(wave * 32768.0), -32768, 32767).astype(np.int16)
+    return to_int16(wave)
 
 
 def _read(data: bytes, max_seconds: float) -> tuple[np.ndarray, int]:

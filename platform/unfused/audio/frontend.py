@@ -25,6 +25,11 @@ def to_float(samples: Tensor) -> Tensor:
     return samples.to(torch.float32) * INT16_SCALE
 
 
+def to_int16(samples: np.ndarray) -> np.ndarray:
+    """float samples of any shape to int16, full scale at 32768, rounded and clipped."""
+    return np.clip(np.rint(samples * 32768.0), -32768, 32767).astype(np.int16)
+
+
 def crop_or_pad(samples: np.ndarray, num_samples: int, offset: float) -> np.ndarray:
     """A window of exactly `num_samples`.
 

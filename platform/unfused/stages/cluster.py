@@ -109,7 +109,11 @@ def _cluster(embeddings: Artifact, config: ClusterConfig, k: int, out: Folder) -
         fitted, np.bincount(labels, minlength=k), num_fitted=len(sample)
     )
     labels, kept = clustering.drop_empty(labels, k)
-    out.write("clusters.safetensors", model.keep(kept).to_bytes())
+    if len(kept) < k:
+        # A dropped centroid may have been some clip's second-nearest: margins are those of the rest.
+        model = model.keep(kept)
+        labels, confidence = _label_all(embeddings, model)
+    out.write("clusters.safetensors", model.to_bytes())
     out.write("labels.npy", npy(labels))
     out.write("confidence.npy", npy(confidence))
     return {
