@@ -16,6 +16,8 @@ from pathlib import Path
 from types import ModuleType
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 import torch.distributed as dist
@@ -33,7 +35,9 @@ from unfused.clustering import (
 )
 from unfused.clustering.assign import assign
 from unfused.clustering.torch_backend import spherical_kmeans
-from unfused.config import ConfigError
+from unfused.config import ClusterConfig, ConfigError
+from unfused.stages.cluster import _cluster
+from unfused.store import Artifact, Folder, read_npy
 
 CPU_BACKENDS = ["torch", "sklearn"]
 DEFAULTS = {"num_iterations": 50, "seed": 0, "num_init": 3}
@@ -632,3 +636,21 @@ def test_the_description_warns_of_small_and_empty_clusters_with_the_numbers():
     assert quiet.warnings == ()
     with pytest.raises(ValueError, match="Only 1 of 4"):
         describe(fitted, np.array([9, 0, 0, 0]), num_fitted=9)
+
+
+def test_a_stored_clustering_labels_its_own_clips_as_it_says_even_after_empty_clusters(tmp_path):
+    points = np.repeat(np.eye(3, 4, dtype=np.float32), [5, 4, 3], axis=0)
+    table = pa.table({"clip": np.arange(12), "embedding": points.tolist()})
+    folder = Folder.of(tmp_path / "embeddings")
+    folder.filesystem.create_dir(folder.path, recursive=True)
+    pq.write_table(table, tmp_path / "embeddings" / "part.parquet")
+    embeddings = Artifact(folder, "key", {"num_clips": 12})
+    config = ClusterConfig(backend="torch", whiten=False, normalize=False, num_components=0)
+    out = Folder.of(tmp_path / "clusters")
+    facts = _cluster(embeddings, config, 6, out)
+    assert facts["num_nonempty"] == 3
+    model = ClusterModel.from_bytes(out.read("clusters.safetensors"))
+    labels, confidence = model.label(points)
+    np.testing.assert_array_equal(read_npy(out, "labels.npy"), labels)
+    np.testing.assert_array_equal(read_npy(out, "confidence.npy"), confidence)
+    np.testing.assert_allclose(confidence, 1.0, atol=1e-3)

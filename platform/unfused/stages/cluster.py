@@ -110,7 +110,7 @@ def _cluster(embeddings: Artifact, config: ClusterConfig, k: int, out: Folder) -
     )
     labels, kept = clustering.drop_empty(labels, k)
     if len(kept) < k:
-        # A dropped centroid may have been some clip's second-nearest: margins are those of the rest.
+        # A dropped centroid may have been second-nearest: margins are to those that are left.
         model = model.keep(kept)
         labels, confidence = _label_all(embeddings, model)
     out.write("clusters.safetensors", model.to_bytes())
