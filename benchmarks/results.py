@@ -113,11 +113,12 @@ class Measurement:
         began, load = time.time(), os.getloadavg()[0]
         subprocess.run([sys.executable, *command], cwd=ROOT, check=True)
         summary = json.loads(self.file.read_text())
+        whole = all(stage["status"] == "built" for stage in summary["stages"])
         self.file.write_text(
             json.dumps(
                 {
                     "command": f"python {' '.join(self.command)}",
-                    "minutes": round((time.time() - began) / 60, 1),
+                    "minutes": round((time.time() - began) / 60, 1) if whole else None,
                     "load_before": round(load, 1),
                     "machine": f"{os.cpu_count()} CPU cores, {platform.machine()}",
                     "arms": {
@@ -193,7 +194,7 @@ def arms_table(tables: tuple[str, ...], first: str) -> str:
                     name,
                     *(_cell(kept["arms"].get(arm)) for arm in ARMS),
                     f"{nmi:.2f}" if nmi is not None else "-",
-                    f"{kept['minutes']:g}",
+                    f"{kept['minutes']:g}" if kept["minutes"] else "shared stages",
                     f"`{kept['command']}`",
                 ]
             )
