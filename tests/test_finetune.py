@@ -55,11 +55,22 @@ def test_standardising_folds_into_the_head_without_changing_a_score():
     torch.manual_seed(0)
     features = torch.randn(20, 6) * torch.tensor([1.0, 5, 0.1, 2, 3, 1]) + 4
     head = LinearClassifier(6, 3, power=0.5)
+    torch.nn.init.normal_(head.linear.weight)
     normalized = head.normalize(features)
     scale = Standardize.of(normalized)
     before = head.linear(scale(normalized)).detach()
     scale.fold_into(head.linear)
     torch.testing.assert_close(head(features), before, atol=1e-4, rtol=1e-4)
+    assert before.std() > 0.1
+
+
+def test_features_can_be_left_as_they_are():
+    features, linear = torch.randn(5, 6), torch.nn.Linear(6, 3)
+    before = linear(features).detach()
+    scale = Standardize.none()
+    assert torch.equal(scale(features), features)
+    scale.fold_into(linear)
+    torch.testing.assert_close(linear(features), before)
 
 
 def test_a_feature_that_never_varies_does_not_explode():

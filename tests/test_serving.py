@@ -37,7 +37,7 @@ def random_classifier(folder: Folder) -> Folder:
     encoder = ClipEncoder(AudioConfig(), EncoderConfig(embedding_dim=16), mean=-8.0, std=4.0)
     encoder.save(folder, "start")
     for repeat in range(2):
-        head = LinearClassifier(16, len(CLASSES))
+        head = LinearClassifier(16, len(CLASSES), power=0.5)
         torch.nn.init.normal_(next(head.parameters()), std=1.0)
         ClipClassifier.save_head(folder, repeat, head, CLASSES, "start")
     return folder

@@ -237,6 +237,8 @@ class FinetuneConfig(Training):
     """Passes over the drawn clips that train the head alone."""
     encoder_epochs: Count = 40
     """Passes over the drawn clips that train the encoder as well."""
+    standardize: bool = True
+    """Train the head on embeddings of zero mean and unit variance over the drawn clips."""
     power: Annotated[float, Field(gt=0, le=1)] = 0.5
     """Exponent of the signed power normalisation of the embedding before the head; 1 is off."""
     batch_size: Annotated[int, Field(ge=2)] = 32
@@ -359,6 +361,7 @@ FAITHFUL: dict[str, Any] = {
     "distill.detach_teacher": False,
     "distill.head_width": 0,
     "finetune.mode": "linear",
+    "finetune.standardize": False,
     "finetune.power": 1.0,
     "finetune.epochs": 30,
     "finetune.batch_size": 32,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,7 +27,6 @@ from unfused.events import (
 )
 from unfused.store import Artifact, Store, artifact_key, digest
 
-SECTIONS = [name for name in Config.model_fields if name not in ("arms", "rounds")]
 SEEDED = ("pretrain", "cluster", "distill", "finetune")
 
 
@@ -72,78 +71,85 @@ def graph(
         task_prefix: tells the tasks of a cross-validation apart.
         prefix: tells repetitions of the learned stages apart.
     """
-    task = f"{task_prefix}ingest/task"
-    sections = {name: getattr(config, name) for name in SECTIONS}
-
-    def node(name: str, reads: Sequence[str], **inputs: str) -> Node:
-        stage = name.partition("/")[0]
-        where = task_prefix if stage == "ingest" else f"{task_prefix}{prefix}"
-        return Node(f"{where}{name}", stage, {key: sections[key] for key in reads}, inputs)
-
-    def at(name: str) -> str:
-        return f"{task_prefix}{prefix}{name}"
-
-    ingest = ("data", "audio", "ingest")
-    nodes = [node("ingest/task", ingest)]
-    if has_corpus:
-        nodes.insert(0, Node("ingest/corpus", "ingest", {k: sections[k] for k in ingest}))
-    corpus = "ingest/corpus:corpus" if has_corpus else f"{task}:train"
-    train = f"{task}:train"
+    new = _Graph(config, f"{task_prefix}ingest/task", f"{task_prefix}{prefix}")
+    corpus = new.ingest(has_corpus)
+    encoders: dict[str, str] = {}
     if set(config.arms) - {"scratch"}:
-        nodes.append(node("pretrain", ("pretrain", "encoder"), clips=corpus))
+        encoders["teacher"] = new.add("pretrain", "pretrain", "encoder", clips=corpus)
     students = [arm for arm in ("unfused", "clusterfit") if arm in config.arms]
     if students:
-        labels = {"labels": f"{train}.labels"} if config.cluster.num_clusters == "classes" else {}
-        teacher = "pretrain"
-        for ending in _rounds(config):
-            embed, cluster = f"embed{ending}", f"cluster{ending}"
-            nodes.append(node(embed, ("embed",), clips=train, teacher=at(teacher)))
-            nodes.append(node(cluster, ("cluster",), embeddings=at(embed), **labels))
-            if ending:
-                teacher = f"distill{ending}"
-                inputs = {"clips": train, "clusters": at(cluster)}
-                nodes.append(node(teacher, ("distill", "encoder"), **inputs))
-    for arm in students:
-        recipe = _cross_entropy_alone(config) if arm == "clusterfit" else config.distill
-        nodes.append(
-            Node(
-                at(f"distill/{arm}"),
-                "distill",
-                {"distill": recipe, "encoder": config.encoder},
-                {"clips": train, "clusters": at("cluster")},
-            )
-        )
-    encoders = {"teacher": "pretrain", "clusterfit": "distill/clusterfit"}
-    encoders["unfused"] = "distill/unfused"
-    for arm in config.arms:
-        inputs = {"clips": train, "labels": f"{train}.labels"}
-        if config.finetune.use_validation:
-            inputs |= {"valid": f"{task}:valid", "valid_labels": f"{task}:valid.labels"}
-        reads: dict[str, Section] = {"finetune": config.finetune}
-        if arm == "scratch":
-            # Supervised from random weights: there is nothing to freeze.
-            full = config.finetune.model_copy(update={"mode": "full"})
-            reads = {"finetune": full, "encoder": config.encoder}
-        else:
-            inputs["encoder"] = at(encoders[arm])
-        nodes.append(Node(at(f"finetune/{arm}"), "finetune", reads, inputs))
-    held_out = f"{task}:{config.evaluate.split}"
-    for arm in config.arms:
-        nodes.append(
-            node(
-                f"evaluate/{arm}",
-                ("evaluate",),
-                clips=held_out,
-                labels=f"{held_out}.labels",
-                classifier=at(f"finetune/{arm}"),
-            )
-        )
-    return tuple(nodes)
+        clusters = new.rounds(encoders["teacher"])
+        encoders |= {arm: new.student(arm, clusters) for arm in students}
+    classifiers = {arm: new.finetune(arm, encoders.get(arm)) for arm in config.arms}
+    for arm, classifier in classifiers.items():
+        new.evaluate(arm, classifier)
+    return tuple(new.nodes)
 
 
-def _rounds(config: Config) -> list[str]:
-    """Endings of the nodes of every round of clustering; the last round's have none."""
-    return [f"/round{number}" for number in range(1, config.rounds)] + [""]
+class _Graph:
+    """Nodes in order; every method adds some and returns the name that others read.
+
+    Args:
+        config: of all nodes.
+        task: the node that ingests the task.
+        prefix: of the names of all other nodes.
+    """
+
+    def __init__(self, config: Config, task: str, prefix: str) -> None:
+        self.config, self.task, self.prefix = config, task, prefix
+        self.train = f"{task}:train"
+        self.nodes: list[Node] = []
+
+    def add(self, name: str, *reads: str, **inputs: str) -> str:
+        """A node that reads sections of the configuration as they are."""
+        return self._add(name, {key: getattr(self.config, key) for key in reads}, inputs)
+
+    def _add(self, name: str, sections: dict[str, Section], inputs: dict[str, str]) -> str:
+        node = Node(f"{self.prefix}{name}", name.partition("/")[0], sections, inputs)
+        self.nodes.append(node)
+        return node.name
+
+    def ingest(self, has_corpus: bool) -> str:
+        """The clips that are pre-trained on: a corpus, or the task's own."""
+        sections = {key: getattr(self.config, key) for key in ("data", "audio", "ingest")}
+        names = (["ingest/corpus"] if has_corpus else []) + [self.task]
+        self.nodes += [Node(name, "ingest", sections) for name in names]
+        return "ingest/corpus:corpus" if has_corpus else self.train
+
+    def rounds(self, teacher: str) -> str:
+        """Pseudo-labels of the last round, whose nodes have no ending."""
+        labels = {"labels": f"{self.train}.labels"}
+        seen = labels if self.config.cluster.num_clusters == "classes" else {}
+        for number in range(1, self.config.rounds):
+            clusters = self._round(f"/round{number}", teacher, seen)
+            inputs = {"clips": self.train, "clusters": clusters}
+            teacher = self.add(f"distill/round{number}", "distill", "encoder", **inputs)
+        return self._round("", teacher, seen)
+
+    def _round(self, ending: str, teacher: str, labels: dict[str, str]) -> str:
+        embeddings = self.add(f"embed{ending}", "embed", clips=self.train, teacher=teacher)
+        return self.add(f"cluster{ending}", "cluster", embeddings=embeddings, **labels)
+
+    def student(self, arm: str, clusters: str) -> str:
+        recipe = self.config.distill if arm == "unfused" else _cross_entropy_alone(self.config)
+        sections = {"distill": recipe, "encoder": self.config.encoder}
+        return self._add(f"distill/{arm}", sections, {"clips": self.train, "clusters": clusters})
+
+    def finetune(self, arm: str, encoder: str | None) -> str:
+        """Without an encoder, supervised from random weights: there is nothing to freeze."""
+        inputs = {"clips": self.train, "labels": f"{self.train}.labels"}
+        if self.config.finetune.use_validation:
+            inputs |= {"valid": f"{self.task}:valid", "valid_labels": f"{self.task}:valid.labels"}
+        if encoder:
+            return self.add(f"finetune/{arm}", "finetune", **inputs, encoder=encoder)
+        full = self.config.finetune.model_copy(update={"mode": "full"})
+        sections = {"finetune": full, "encoder": self.config.encoder}
+        return self._add(f"finetune/{arm}", sections, inputs)
+
+    def evaluate(self, arm: str, classifier: str) -> str:
+        clips = f"{self.task}:{self.config.evaluate.split}"
+        inputs = {"clips": clips, "labels": f"{clips}.labels", "classifier": classifier}
+        return self.add(f"evaluate/{arm}", "evaluate", **inputs)
 
 
 def _cross_entropy_alone(config: Config) -> Section:

@@ -320,7 +320,7 @@ class ClipStream:
         """The blocks of all epochs in order: from the cache, or read ahead by Ray Data."""
         cover = slices(self.part, self.rows, self._clips_per_slice)
         read = partial(random_windows, num_samples=self.num_samples, seed=self.seed)
-        if self.cache:
+        if self.cache is not None:
             for epoch in range(start, stop):
                 for piece in self._shuffled(cover, epoch):
                     yield read(piece, read=self.cache.read)

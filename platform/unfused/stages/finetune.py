@@ -171,7 +171,6 @@ class _Draw:
         self.labelled, self.held_out = labelled, job.held_out(worker)
         self.encoder = job.start().to(worker.device)
         self.classes = job.labels.facts["classes"]
-        torch.manual_seed(self.config.seed + repeat)
         width = self.encoder.settings.embedding_dim
         head = LinearClassifier(width, len(self.classes), self.config.power)
         self.classifier = ClipClassifier(self.encoder, head, self.classes).to(worker.device)
@@ -193,8 +192,7 @@ class _Draw:
         """Train the head on frozen embeddings (eval mode: no dropout, fixed batch norm)."""
         head = self.classifier.head
         features = head.normalize(self._embed(self.labelled, chosen))
-        scale = Standardize.of(features)
-        schedule = self.config
+        scale = Standardize.of(features) if self.config.standardize else Standardize.none()
         columns = {
             "features": scale(features),
             "label": self.labelled.targets(chosen).to(self.worker.device),
@@ -203,14 +201,14 @@ class _Draw:
         if self.held_out:
             every = np.arange(len(self.held_out.ids))
             valid = scale(head.normalize(self._embed(self.held_out, every)))
-            self._fit(learner, columns, schedule, lambda: head.linear(valid))
+            self._fit(learner, columns, self.config, lambda: head.linear(valid))
         else:
-            self._fit(learner, columns, schedule)
+            self._fit(learner, columns, self.config)
         scale.fold_into(head.linear)
 
     def _fit_all(self, chosen: np.ndarray) -> None:
         """Train encoder and head on random windows of the clips."""
-        learner = ClassifierLearner(self.classifier, self.labelled, self.config)
+        learner = ClassifierLearner(self.classifier, self.labelled, self.config.seed)
         schedule = self.config.model_copy(
             update={
                 "epochs": self.config.encoder_epochs,
@@ -312,13 +310,18 @@ class Standardize:
         spread = features.std(0, correction=0)
         return cls(features.mean(0), spread.clamp_min(1e-3 * float(spread.mean()) + 1e-8))
 
+    @classmethod
+    def none(cls) -> Standardize:
+        """Leave features as they are."""
+        return cls(torch.zeros(()), torch.ones(()))
+
     def __call__(self, features: Tensor) -> Tensor:
         return (features - self.mean) / self.std
 
     @torch.no_grad()
     def fold_into(self, linear: nn.Linear) -> None:
         linear.weight.div_(self.std)
-        linear.bias.sub_(linear.weight @ self.mean)
+        linear.bias.sub_((linear.weight * self.mean).sum(dim=1))
 
 
 class HeadLearner(training.Learner):
@@ -335,13 +338,10 @@ class HeadLearner(training.Learner):
 class ClassifierLearner(training.Learner):
     """Encoder and head on random windows of the labelled clips."""
 
-    def __init__(
-        self, classifier: ClipClassifier, labelled: Labelled, config: FinetuneConfig
-    ) -> None:
+    def __init__(self, classifier: ClipClassifier, labelled: Labelled, seed: int) -> None:
         super().__init__()
-        self.classifier, self.config = classifier, config
-        self._clips = labelled.clips
-        self._rng = np.random.default_rng(config.seed)
+        self.classifier, self._clips = classifier, labelled.clips
+        self._rng = np.random.default_rng(seed)
 
     def forward(self, batch: training.Batch) -> Tensor:
         samples = self.classifier.encoder.audio.crop_samples
