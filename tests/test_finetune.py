@@ -8,7 +8,7 @@ import torch
 
 from unfused.config import ConfigError, FinetuneConfig
 from unfused.models.heads import LinearClassifier
-from unfused.stages.finetune import Standardize, check, draw_labels
+from unfused.stages.finetune import Standardize, check, draw_labels, encoder_epochs
 
 LABELS = np.repeat([0, 1, 2], [40, 10, 5])
 
@@ -78,3 +78,9 @@ def test_a_feature_that_never_varies_does_not_explode():
     features[:, 2] = 1.0
     scaled = Standardize.of(features)(features + 0.1 * torch.eye(20, 6))
     assert scaled.isfinite().all()
+
+
+@pytest.mark.parametrize(("num_clips", "epochs"), [(50, 40), (320, 40), (3200, 10), (10**6, 1)])
+def test_many_labels_take_few_passes(num_clips, epochs):
+    config = FinetuneConfig(batch_size=32, encoder_epochs=40, encoder_max_steps=1000)
+    assert encoder_epochs(num_clips, config) == epochs

@@ -81,13 +81,18 @@ def test_the_published_method_runs_on_two_workers_over_the_same_draws(
     _, alone = finished
     tiny = [a for a in TINY if not a.startswith(("rounds", "cluster.num_clusters", "finetune"))]
     settings = override(Config(), parse_overrides(list(TINY)))
-    finetune = [f"{k}={shown(v)}" for k, v in flatten(settings).items() if "finetune" in k]
+    finetune = [
+        f"{k}={shown(v)}"
+        for k, v in flatten(settings).items()
+        if k.startswith("finetune.") and k != "finetune.mode"
+    ]
     summary = program("faithful").run(
         "--task", str(small_task), "--preset", "faithful", "--num-workers", "2", *tiny, *finetune,
         "pretrain.num_prototypes=8", "arms=[scratch,unfused]",
     )
     assert summary["config"]["pretrain.objective"] == "decar_v2"
     assert summary["config"]["distill.detach_teacher"] is False
+    assert summary["config"]["finetune.mode"] == "linear"
     assert summary["pseudo_labels"]["num_clusters"] == 3
     assert np.sum(summary["arms"]["unfused"]["confusion"]) == 2 * 18
     # `scratch` reads nothing of what the presets differ in: only the order of sums does.

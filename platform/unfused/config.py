@@ -225,7 +225,7 @@ class DistillConfig(Training):
 
 
 class FinetuneConfig(Training):
-    mode: Literal["linear", "full", "linear_then_full"] = "linear"
+    mode: Literal["linear", "full", "linear_then_full"] = "linear_then_full"
     """What is trained: the head, everything, or one after the other; `scratch` is always full."""
     labels_per_class: Annotated[int, Field(ge=1)] | None = None
     """Labelled clips drawn per class; none is all of them."""
@@ -237,6 +237,8 @@ class FinetuneConfig(Training):
     """Passes over the drawn clips that train the head alone."""
     encoder_epochs: Count = 40
     """Passes over the drawn clips that train the encoder as well."""
+    encoder_max_steps: Count = 1000
+    """Fewer passes where they would take more steps than this, as with many labels."""
     standardize: bool = True
     """Train the head on embeddings of zero mean and unit variance over the drawn clips."""
     power: Annotated[float, Field(gt=0, le=1)] = 0.5

@@ -109,7 +109,7 @@ class Worker:
         """The shuffled, endless supply of training windows of one part."""
         total = shards.num_clips(part)
         rows = shards.rank_rows(total, self.rank, self.world)
-        steps = max(1, round(total / training.batch_size))
+        steps = num_steps(total, training.batch_size)
         cache = None
         if shards.may_be_kept(part, rows):
             cache = self.once(
@@ -176,6 +176,11 @@ class Stream:
         }
 
 
+def num_steps(num_clips: int, batch_size: int) -> int:
+    """Steps in an epoch: batches of `batch_size` clips as nearly as batches of one size can be."""
+    return max(1, round(num_clips / batch_size))
+
+
 @dataclass(frozen=True)
 class CachedStream:
     """The few labelled clips of a fine-tuning, already on the worker, shuffled every epoch."""
@@ -190,7 +195,7 @@ class CachedStream:
 
     @property
     def num_steps(self) -> int:
-        return max(1, round(self.num_clips / self.batch_size))
+        return num_steps(self.num_clips, self.batch_size)
 
     def epochs(self, start: int, stop: int) -> Iterator[tuple[int, Iterator[Batch]]]:
         for epoch in range(start, stop):

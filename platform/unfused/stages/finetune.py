@@ -86,6 +86,12 @@ def _budget(available: int, config: FinetuneConfig) -> int:
     return max(1, round((config.label_fraction or 1.0) * available))
 
 
+def encoder_epochs(num_clips: int, config: FinetuneConfig) -> int:
+    """Passes over `num_clips` drawn clips that train everything: few clips many, many clips few."""
+    steps = training.num_steps(num_clips, config.batch_size)
+    return max(1, min(config.encoder_epochs, config.encoder_max_steps // steps))
+
+
 @dataclass(frozen=True)
 class FinetuneJob:
     """One arm: its encoder, and a classifier for every draw."""
@@ -211,7 +217,7 @@ class _Draw:
         learner = ClassifierLearner(self.classifier, self.labelled, self.config.seed)
         schedule = self.config.model_copy(
             update={
-                "epochs": self.config.encoder_epochs,
+                "epochs": encoder_epochs(len(chosen), self.config),
                 "learning_rate": self.config.encoder_learning_rate,
                 "weight_decay": self.config.encoder_weight_decay,
             }
