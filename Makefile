@@ -1,6 +1,7 @@
 # make install   the environment in .venv, every version pinned by constraints.txt
 # make demo      all stages on the embedded corpus
 # make test      the test suite
+# make bench     speed and memory against peers, docs/performance.md
 # make results   the README's tables, measured (hours)
 SHELL := /bin/bash
 PYTHON ?= python3
@@ -10,7 +11,7 @@ STAMP := $(VENV)/.installed
 # uv from the machine if there is one, else a private copy from the package index.
 UV = $(shell command -v uv || echo $(VENV)/bootstrap/bin/uv)
 
-.PHONY: install demo test lint results constraints clean
+.PHONY: install demo test lint bench results constraints clean
 
 install: $(STAMP)
 
@@ -31,6 +32,9 @@ test: install lint
 lint: install
 	$(BIN)/ruff check platform pipelines tests benchmarks
 	$(BIN)/lint-imports
+
+bench: install
+	$(BIN)/python benchmarks/bench.py
 
 results: install
 	$(BIN)/python benchmarks/results.py

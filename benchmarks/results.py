@@ -24,6 +24,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import tables
+
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 DATA = Path("../shared/data")
@@ -168,16 +170,11 @@ def _cell(scores: dict[str, Any] | None) -> str:
     return f"{accuracy['mean']:.3f} ± {accuracy['sd']:.3f}"
 
 
-def _rows(header: list[str], rows: list[list[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-def arms_table(tables: tuple[str, ...], first: str) -> str:
+def arms_table(names: tuple[str, ...], first: str) -> str:
     """One row for every measured command, one column for every arm."""
     rows = []
     for one in measurements():
-        kept = one.kept if one.table in tables else None
+        kept = one.kept if one.table in names else None
         if kept:
             name = one.task if one.table == "tasks" else f"{one.task}, {one.row}"
             nmi = kept["pseudo_labels"].get("nmi")
@@ -190,7 +187,7 @@ def arms_table(tables: tuple[str, ...], first: str) -> str:
                     f"`{kept['command']}`",
                 ]
             )
-    return _rows([first, *ARMS, "NMI", "minutes", "command"], rows)
+    return tables.markdown([first, *ARMS, "NMI", "minutes", "command"], rows)
 
 
 def grid_table(table: str, first: str, arm: str) -> str:
@@ -202,25 +199,17 @@ def grid_table(table: str, first: str, arm: str) -> str:
         kept = [next(o for o in chosen if (o.row, o.task) == (row, t)).kept for t in tasks]
         if any(kept):
             rows.append([row, *(_cell(k["arms"].get(arm)) if k else "-" for k in kept)])
-    return _rows([first, *tasks], rows)
+    return tables.markdown([first, *tasks], rows)
 
 
 def write_tables() -> None:
     """Replace what stands between the markers."""
-    _replace(ROOT / "README.md", "tasks", arms_table(("tasks", "corpus", "seeds"), "task"))
+    tables.replace(ROOT / "README.md", "tasks", arms_table(("tasks", "corpus", "seeds"), "task"))
     document = ROOT / "docs" / "results.md"
-    _replace(document, "objectives-unfused", grid_table("objectives", "objective", "unfused"))
-    _replace(document, "objectives-teacher", grid_table("objectives", "objective", "teacher"))
-    _replace(document, "ablations", grid_table("ablations", "unfused with", "unfused"))
-    _replace(document, "budgets", arms_table(("budgets",), "labels a class"))
-
-
-def _replace(document: Path, name: str, table: str) -> None:
-    text = document.read_text()
-    begin, end = f"<!-- {name}: begin -->\n", f"<!-- {name}: end -->"
-    head, _, rest = text.partition(begin)
-    _, _, tail = rest.partition(end)
-    document.write_text(f"{head}{begin}{table}\n{end}{tail}")
+    tables.replace(document, "objectives-unfused", grid_table("objectives", "objective", "unfused"))
+    tables.replace(document, "objectives-teacher", grid_table("objectives", "objective", "teacher"))
+    tables.replace(document, "ablations", grid_table("ablations", "unfused with", "unfused"))
+    tables.replace(document, "budgets", arms_table(("budgets",), "labels a class"))
 
 
 def main() -> None:

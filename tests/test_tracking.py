@@ -131,7 +131,10 @@ def ingest_hit() -> NodeHit:
 
 
 def a_whole_run() -> list:
-    epochs = [EpochDone("pretrain", n, 3, {"loss": 1.0 / n}, 100.0 * n) for n in (1, 2, 3)]
+    epochs = [
+        EpochDone("pretrain", n, 3, {"loss": 1.0 / n}, 100.0 * n, wait_seconds=n / 2)
+        for n in (1, 2, 3)
+    ]
     return [
         started(),
         ingest_hit(),
@@ -255,6 +258,8 @@ class Test_a_node:
         assert [(m.step, m.value) for m in losses] == [(1, 1.0), (2, 0.5), (3, 1.0 / 3)]
         speeds = mlflow.client.get_metric_history(run_id, "clips_per_second")
         assert [(m.step, m.value) for m in speeds] == [(1, 100.0), (2, 200.0), (3, 300.0)]
+        waits = mlflow.client.get_metric_history(run_id, "wait_seconds")
+        assert [m.value for m in waits] == [0.5, 1.0, 1.5]
 
     def test_keeps_the_numbers_of_its_artifact(self, mlflow):
         play(mlflow.tracker(), a_whole_run())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import time
 
 import numpy as np
 import pytest
@@ -86,6 +87,22 @@ def test_training_learns(tmp_path):
     losses: list = []
     _worker(losses).fit(Line(), _stream(), SCHEDULE, node="n")
     assert losses[-1].metrics["loss"] < 0.7 * losses[0].metrics["loss"]
+
+
+def test_waiting_for_batches_is_told(tmp_path):
+    class Late(training.CachedStream):
+        def _batches(self, epoch):
+            time.sleep(0.05)
+            for batch in super()._batches(epoch):
+                yield batch
+                time.sleep(0.02)
+
+    told: list = []
+    stream = Late(_stream().columns, 4, seed=5)
+    _worker(told).fit(Line(), stream, SCHEDULE, node="n")
+    for epoch in told:
+        assert epoch.first_wait_seconds >= 0.05
+        assert epoch.wait_seconds >= epoch.first_wait_seconds + 0.02 * (stream.num_steps - 1)
 
 
 def test_a_loss_that_is_no_number_stops_with_the_remedy():

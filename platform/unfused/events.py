@@ -73,6 +73,10 @@ class EpochDone(Event):
     num_epochs: int
     metrics: dict[str, float]
     clips_per_second: float
+    wait_seconds: float = 0.0
+    """How long the epoch's steps waited for their batches."""
+    first_wait_seconds: float = 0.0
+    """The part of it before the first step."""
 
 
 @dataclass(frozen=True, slots=True)

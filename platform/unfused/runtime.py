@@ -303,7 +303,8 @@ def _start(options: RunOptions) -> None:
         "configure_logging": True,
     }
     if os.environ.get("RAY_ADDRESS"):
-        ray.init(runtime_env={"env_vars": {"PYTHONPATH": os.environ["PYTHONPATH"]}}, **common)
+        mine = ("PYTHONPATH", *(name for name in os.environ if name.startswith("UNFUSED_")))
+        ray.init(runtime_env={"env_vars": {name: os.environ[name] for name in mine}}, **common)
         return
     with _native_stderr_closed():
         ray.init(

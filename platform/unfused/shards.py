@@ -12,6 +12,7 @@ A part (a corpus, or one split of a task) is a folder of `part-00000.parquet`, .
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -32,7 +33,7 @@ BLOCK_BYTES = 16 * 2**20
 WINDOW_BYTES = 128 * 2**20
 MIX_ROWS = 256
 MAX_BLOCKS = 1024
-KEPT_BYTES = 512 * 2**20
+KEPT_BYTES = int(os.environ.get("UNFUSED_KEPT_MIB", "512")) * 2**20
 """A worker's share of the clips that it keeps at hand: four and a half hours at 16 kHz."""
 
 

@@ -395,7 +395,8 @@ class _Index:
 
     def _log_epoch(self, event: events.EpochDone, at: int) -> None:
         node = self.open_nodes[event.node]
-        metrics = {**event.metrics, "clips_per_second": event.clips_per_second}
+        speed = ("clips_per_second", "wait_seconds", "first_wait_seconds")
+        metrics = {**event.metrics, **{name: getattr(event, name) for name in speed}}
         node.told |= metrics.keys()
         self._log_metrics(node.run, metrics, at, step=event.epoch)
 

@@ -228,6 +228,8 @@ class _Loop:
             training.optimizer, learner.parameters(), training.learning_rate, training.weight_decay
         )
         self.clips_per_second = 0.0
+        self.waits: list[float] = []
+        """Seconds that each step of the epoch waited for its batch."""
 
     def _distributed(self, learner: Learner) -> nn.Module:
         if self.worker.world == 1:
@@ -284,7 +286,8 @@ class _Loop:
     def _watched(self, batches: Iterator[Batch], epoch: int) -> Iterator[Batch]:
         """The batches, with a progress event now and then."""
         last = time.monotonic()
-        for step, batch in enumerate(batches):
+        self.waits = []
+        for step, batch in enumerate(self._timed(batches)):
             yield batch
             if not self.quiet and time.monotonic() - last > 1.0:
                 last = time.monotonic()
@@ -297,11 +300,24 @@ class _Loop:
                     )
                 )
 
+    def _timed(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        began = time.perf_counter()
+        for batch in batches:
+            self.waits.append(time.perf_counter() - began)
+            yield batch
+            began = time.perf_counter()
+
     def report(self, epoch: int, metrics: Mapping[str, float]) -> None:
         if not self.quiet:
             self._emit(
                 EpochDone(
-                    self.node, epoch + 1, self.training.epochs, dict(metrics), self.clips_per_second
+                    self.node,
+                    epoch + 1,
+                    self.training.epochs,
+                    dict(metrics),
+                    self.clips_per_second,
+                    sum(self.waits),
+                    self.waits[0],
                 )
             )
 

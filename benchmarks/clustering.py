@@ -1,0 +1,136 @@
+"""k-means on whitened vectors, against scikit-learn and faiss on the same vectors.
+
+    python benchmarks/clustering.py --rows 10000 100000 --clusters 64
+
+All contestants make one start and at most `iterations` updates; MiniBatchKMeans runs as
+scikit-learn sets it up. A contestant counts as a rival where its inertia is within 1 % of ours.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import faiss
+import harness
+import numpy as np
+from sklearn.cluster import KMeans, MiniBatchKMeans
+
+from unfused import clustering, runtime
+
+EQUAL = 1.01
+
+
+@dataclass(frozen=True)
+class Sizes:
+    rows: tuple[int, ...] = (10_000, 100_000, 1_000_000)
+    width: int = 128
+    clusters: tuple[int, ...] = (64, 1024)
+    iterations: int = 20
+    repetitions: int = 3
+    repeated_below: float = 5e8
+    """Problems of more rows x clusters are run once."""
+
+
+def vectors(rows: int, width: int) -> np.ndarray:
+    """Unit vectors (N, P) as whitened embeddings look: weak clusters in many directions."""
+    rng = np.random.default_rng(0)
+    centres = rng.standard_normal((500, width), dtype=np.float32)
+    x = centres[rng.integers(0, 500, rows)] + 1.5 * rng.standard_normal(
+        (rows, width), dtype=np.float32
+    )
+    return x / np.linalg.norm(x, axis=1, keepdims=True)
+
+
+def contestants(x: np.ndarray, k: int, iterations: int) -> dict[str, Callable[[], np.ndarray]]:
+    """Each returns its centroids (K, P)."""
+
+    def platform() -> np.ndarray:
+        fit = clustering.get("torch")
+        return fit(x, num_clusters=k, num_iterations=iterations, seed=0, num_init=1).centroids
+
+    def lloyd() -> np.ndarray:
+        return KMeans(k, n_init=1, max_iter=iterations, random_state=0).fit(x).cluster_centers_
+
+    def minibatch() -> np.ndarray:
+        return MiniBatchKMeans(k, n_init=1, random_state=0).fit(x).cluster_centers_
+
+    def by_faiss() -> np.ndarray:
+        kmeans = faiss.Kmeans(
+            x.shape[1], k, niter=iterations, seed=0, max_points_per_centroid=len(x)
+        )
+        kmeans.train(x)
+        return kmeans.centroids
+
+    return {
+        "unfused (torch)": platform,
+        "scikit-learn KMeans": lloyd,
+        "scikit-learn MiniBatchKMeans": minibatch,
+        "faiss": by_faiss,
+    }
+
+
+def inertia(x: np.ndarray, centroids: np.ndarray) -> float:
+    distances, _ = faiss.knn(x, np.ascontiguousarray(centroids, np.float32), 1)
+    return float(distances.sum(dtype=np.float64))
+
+
+def measure(sizes: Sizes) -> harness.Report:
+    runtime.prepare_process()
+    rows, aims = [], []
+    for count in sizes.rows:
+        x = vectors(count, sizes.width)
+        for k in sizes.clusters:
+            once = count * k > sizes.repeated_below
+            found, quality = _race(x, k, sizes, 1 if once else sizes.repetitions)
+            best = min(quality.values())
+            mine, *others = found
+            equal = [name for name in others if quality[name] <= quality[mine] * EQUAL]
+            for name in found:
+                ratio = harness.ratio(found, name, mine)
+                rows.append(
+                    [
+                        f"{count:,}",
+                        str(k),
+                        name,
+                        harness.spread(found[name]),
+                        f"{quality[name] / best:.4f}",
+                        f"{ratio:.2f}",
+                    ]
+                )
+            slowest = min((harness.ratio(found, name, mine) for name in equal), default=np.inf)
+            aims.append(
+                harness.Aim(
+                    f"N = {count:,}, k = {k}: best rival of equal inertia, time / ours", slowest, 1
+                )
+            )
+    return harness.Report(
+        "k-means, seconds (the fewer the better)",
+        ["N", "k", "contestant", "seconds", "inertia / best", "time / ours"],
+        rows,
+        aims,
+        [f"unit vectors of width {sizes.width}; at most {sizes.iterations} iterations, one start"],
+    )
+
+
+def _race(x: np.ndarray, k: int, sizes: Sizes, repetitions: int):
+    quality: dict[str, float] = {}
+
+    def timed(name: str, run: Callable[[], np.ndarray]) -> Callable[[], float]:
+        def once() -> float:
+            began = time.perf_counter()
+            centroids = run()
+            seconds = time.perf_counter() - began
+            quality.setdefault(name, inertia(x, centroids))
+            return seconds
+
+        return once
+
+    runs = contestants(x, k, sizes.iterations)
+    found = harness.alternate({n: timed(n, run) for n, run in runs.items()}, repetitions)
+    return found, quality
+
+
+if __name__ == "__main__":
+    harness.main("clustering", Sizes(), measure)

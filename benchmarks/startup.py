@@ -1,0 +1,124 @@
+"""What a pipeline costs before it does any work: Ray, workers, imports, MLflow.
+
+    python benchmarks/startup.py --num-clips 48
+
+The whole program runs all four arms on a few short clips with one epoch a stage, in a fresh store
+and a fresh MLflow database, and then again with every stage a hit. What the stages report
+as their own work is taken off; the rest is the fixed cost.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import harness
+from frontend import write_clips
+
+PROGRAM = [sys.executable, str(harness.ROOT / "pipelines" / "full.py")]
+SMALL = (
+    "rounds=1",
+    "encoder.embedding_dim=64",
+    "pretrain.epochs=1",
+    "pretrain.batch_size=16",
+    "cluster.num_clusters=4",
+    "distill.epochs=1",
+    "distill.batch_size=16",
+    "finetune.labels_per_class=2",
+    "finetune.epochs=2",
+    "finetune.encoder_epochs=1",
+)
+IMPORTS = ("torch", "ray", "ray.data", "ray.train.torch", "mlflow", "unfused.pipeline")
+
+
+@dataclass(frozen=True)
+class Sizes:
+    num_clips: int = 48
+    repetitions: int = 3
+
+
+def write_task(folder: Path, count: int, seconds: float = 1.0) -> Path:
+    """A manifest of two classes in three splits."""
+    lines = ["path,label,split"]
+    for number, path in enumerate(write_clips(folder, count, seconds, 16000)):
+        split = ("train", "train", "train", "train", "valid", "test")[number // 2 % 6]
+        lines.append(f"{path.name},{'ab'[number % 2]},{split}")
+    (folder / "task.csv").write_text("\n".join(lines) + "\n")
+    return folder / "task.csv"
+
+
+def pipeline(folder: Path, *arguments: str, address: str = "") -> tuple[float, dict]:
+    """Seconds and summary of a run in `folder`, on a Ray of its own or on the one at `address`."""
+    command = [*PROGRAM, *arguments, "--summary", "summary.json"]
+    kept = {k: v for k, v in os.environ.items() if k not in ("RAY_ADDRESS", "MLFLOW_TRACKING_URI")}
+    kept |= {"RAY_ADDRESS": address} if address else {}
+    began = time.perf_counter()
+    subprocess.run(command, cwd=folder, env=kept, check=True, stdout=subprocess.DEVNULL)
+    return time.perf_counter() - began, json.loads((folder / "summary.json").read_text())
+
+
+def import_seconds(module: str) -> float:
+    """Seconds that a fresh process takes to import a module."""
+    began = time.perf_counter()
+    subprocess.run([sys.executable, "-c", f"import {module}"], check=True)
+    return time.perf_counter() - began
+
+
+def measure(sizes: Sizes) -> harness.Report:
+    cold, cached, stages, work = [], [], {}, []
+    for _ in range(sizes.repetitions):
+        with tempfile.TemporaryDirectory() as place:
+            folder = Path(place)
+            task = write_task(folder, sizes.num_clips)
+            seconds, summary = pipeline(folder, "--task", str(task), *SMALL)
+            own = _own_seconds(folder / "store", summary)
+            cold.append(seconds - own)
+            work.append(own)
+            for name, spent in _by_stage(summary).items():
+                stages.setdefault(name, []).append(spent)
+            stages.setdefault("outside the stages", []).append(
+                seconds - sum(_by_stage(summary).values())
+            )
+            cached.append(pipeline(folder, "--task", str(task), *SMALL)[0])
+    rows = [[f"in {name}", harness.spread(values)] for name, values in stages.items()]
+    rows += [
+        ["of it the stages' own work", harness.spread(work)],
+        ["fixed cost, cold", harness.spread(cold)],
+        ["whole run, every stage a hit", harness.spread(cached)],
+    ]
+    rows += [
+        [f"python -c 'import {name}'", harness.spread([import_seconds(name) for _ in range(3)])]
+        for name in IMPORTS
+    ]
+    aims = [
+        harness.Aim("fixed cost, s", statistics.median(cold), 60, at_most=True),
+        harness.Aim("every stage a hit, s", statistics.median(cached), 8, at_most=True),
+    ]
+    return harness.Report("Start-up", ["what", "seconds"], rows, aims)
+
+
+def _own_seconds(store: Path, summary: dict) -> float:
+    """What the learned stages took once their workers ran."""
+    places = [store / s["name"].split("/")[0] / s["key"] for s in summary["stages"]]
+    facts = [json.loads((place / "manifest.json").read_text())["facts"] for place in places]
+    return sum(found.get("own_seconds", 0.0) for found in facts)
+
+
+def _by_stage(summary: dict) -> dict[str, float]:
+    """Wall seconds of every stage; nodes of one stage are built side by side."""
+    found: dict[str, float] = {}
+    for stage in summary["stages"]:
+        name = stage["name"].partition("/")[0]
+        found[name] = max(found.get(name, 0.0), stage["seconds"])
+    return found
+
+
+if __name__ == "__main__":
+    harness.main("startup", Sizes(), measure)
