@@ -458,7 +458,7 @@ def test_the_demo_corpus_is_a_task_and_other_unlabelled_clips(demo_set):
     assert all(counts[label, "train"] == 48 for label in corpora.label_map(task))
     assert all(counts[label, "valid"] == 12 for label in corpora.label_map(task))
     assert all(counts[label, "test"] == 24 for label in corpora.label_map(task))
-    assert len(corpus) == 480 and {clip.label for clip in corpus} == {None}
+    assert len(corpus) == 1200 and {clip.label for clip in corpus} == {None}
     digests = digests_of(demo_set[0].parent / "clips")
     assert len(digests) == len(set(digests.values())) == len(corpus) + len(task)
 

@@ -379,7 +379,7 @@ FAITHFUL: dict[str, Any] = {
 DEMO: dict[str, Any] = {
     "rounds": 1,
     "encoder.embedding_dim": 256,
-    "pretrain.epochs": 3,
+    "pretrain.epochs": 2,
     "pretrain.batch_size": 32,
     "cluster.num_clusters": 32,
     "distill.epochs": 4,

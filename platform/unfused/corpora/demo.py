@@ -18,12 +18,13 @@ from pathlib import Path
 
 import numpy as np
 
-VERSION = 1
+VERSION = 2
 """Goes up when the sounds change: another version is another corpus."""
 
 SAMPLE_RATE = 16000
 SPLIT_SIZES = {"train": 48, "valid": 12, "test": 24}
-CORPUS_SIZE = 480
+CORPUS_SIZE = 1200
+"""More than the 1024 prototypes of the published method."""
 MIXED_SHARE = 0.25
 """Share of the corpus in which two sounds overlap."""
 
@@ -37,7 +38,7 @@ def write(folder: str | Path, seed: int = 0) -> tuple[Path, Path]:
     """Write the demo corpus below `folder`, unless it is there already.
 
     Returns:
-        `corpus.csv` (480 clips, no labels) and `task.csv` (8 classes, each with 48 train, 12 valid
+        `corpus.csv` (1,200 clips, no labels) and `task.csv` (8 classes, each with 48 train, 12 valid
         and 24 test clips), of about a second of 16 kHz int16 WAV.
     """
     home = Path(folder).expanduser().resolve() / f"v{VERSION}-seed{seed}"
@@ -68,7 +69,7 @@ def _write_corpus(home: Path, seed: int) -> None:
         rng = np.random.default_rng((seed, 0, i))
         num_sounds = 2 if rng.random() < MIXED_SHARE else 1
         names = rng.choice(sorted(SOUNDS), num_sounds, replace=False)
-        rows.append((f"clips/corpus_{i:03d}.wav",))
+        rows.append((f"clips/corpus_{i:04d}.wav",))
         _write_wav(home / rows[-1][0], _clip(rng, [SOUNDS[name] for name in names]))
     _write_csv(home / "corpus.csv", ("path",), rows)
 
