@@ -142,7 +142,12 @@ def measurements() -> list[Measurement]:
     ]
     found += [Measurement("seeds", "3 seeds", "digits", (*FIVE, "--seeds", "3"))]
     found += [
-        Measurement("objectives", name, task, (*SMALL, *FIVE, *VALID, *changes))
+        Measurement(
+            "objectives",
+            name,
+            task,
+            (*SMALL, *FIVE, *VALID, "arms=[teacher,unfused]", *changes),
+        )
         for name, changes in OBJECTIVES.items()
         for task in CHOOSING
     ]
