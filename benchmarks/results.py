@@ -146,7 +146,7 @@ def measurements() -> list[Measurement]:
             "objectives",
             name,
             task,
-            (*SMALL, *FIVE, *VALID, "arms=[teacher,unfused]", *changes),
+            (*SMALL, *FIVE, *VALID, "rounds=1", "arms=[teacher,unfused]", *changes),
         )
         for name, changes in OBJECTIVES.items()
         for task in CHOOSING

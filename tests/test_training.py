@@ -14,7 +14,7 @@ from torch import nn
 from distributed import on_two_ranks
 from unfused import training
 from unfused.config import FinetuneConfig
-from unfused.optimizers import LARC, learning_rate_factor
+from unfused.optimizers import LARC, build_optimizer, learning_rate_factor
 from unfused.store import Folder
 
 SCHEDULE = FinetuneConfig(
@@ -150,6 +150,29 @@ def test_the_schedule_warms_up_and_falls_to_nothing():
     assert rate[0] == pytest.approx(0.1) and rate[9] == pytest.approx(1.0)
     assert max(rate) == pytest.approx(1.0) and rate[-1] < 0.001
     assert all(a >= b for a, b in itertools.pairwise(rate[10:]))
+
+
+@pytest.mark.parametrize(
+    ("name", "plain"),
+    [
+        ("sgd", lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, weight_decay=0.02)),
+        ("adam", lambda p: torch.optim.Adam(p, lr=0.1, weight_decay=0.02)),
+        ("adamw", lambda p: torch.optim.AdamW(p, lr=0.1, weight_decay=0.02)),
+    ],
+)
+def test_fast_optimisers_step_as_the_plain_ones(name, plain):
+    torch.manual_seed(2)
+    start, gradients = torch.randn(7, 5), torch.randn(4, 7, 5)
+    results = []
+    for build in (plain, lambda p: build_optimizer(name, p, 0.1, 0.02)):
+        weight = nn.Parameter(start.clone())
+        optimizer = build([weight])
+        for gradient in gradients:
+            weight.grad = gradient.clone()
+            optimizer.step()
+        results.append(weight.detach())
+    torch.testing.assert_close(results[1], results[0])
+    assert not torch.allclose(results[1], start, atol=0.1)
 
 
 def test_larc_follows_its_formula():

@@ -38,8 +38,8 @@ def write(folder: str | Path, seed: int = 0) -> tuple[Path, Path]:
     """Write the demo corpus below `folder`, unless it is there already.
 
     Returns:
-        `corpus.csv` (1,200 clips, no labels) and `task.csv` (8 classes, each with 48 train, 12 valid
-        and 24 test clips), of about a second of 16 kHz int16 WAV.
+        `corpus.csv` (1,200 clips, no labels) and `task.csv` (8 classes, each with 48 train,
+        12 valid and 24 test clips), of about a second of 16 kHz int16 WAV.
     """
     home = Path(folder).expanduser().resolve() / f"v{VERSION}-seed{seed}"
     if not home.exists():
