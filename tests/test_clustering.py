@@ -34,7 +34,7 @@ from unfused.clustering import (
     torch_backend,
 )
 from unfused.clustering.assign import assign
-from unfused.clustering.torch_backend import spherical_kmeans
+from unfused.clustering.torch_backend import MIN_SEEDING_ROWS, SEEDING_ROWS, spherical_kmeans
 from unfused.config import ClusterConfig, ConfigError
 from unfused.stages.cluster import _cluster
 from unfused.store import Artifact, Folder, read_npy
@@ -654,3 +654,16 @@ def test_a_stored_clustering_labels_its_own_clips_as_it_says_even_after_empty_cl
     np.testing.assert_array_equal(read_npy(out, "labels.npy"), labels)
     np.testing.assert_array_equal(read_npy(out, "confidence.npy"), confidence)
     np.testing.assert_allclose(confidence, 1.0, atol=1e-3)
+
+
+def test_many_rows_cost_no_quality_for_being_seeded_on_a_pool():
+    rng = np.random.default_rng(0)
+    centres = rng.standard_normal((40, 16))
+    x = (centres[rng.integers(0, 40, 9000)] + rng.standard_normal((9000, 16))).astype("float32")
+    assert len(x) > MIN_SEEDING_ROWS > SEEDING_ROWS * 32
+    settings = {"num_clusters": 32, "num_iterations": 20, "seed": 0, "num_init": 1}
+    fast, plain = torch_backend.fit(x, **settings), get("sklearn")(x, **settings)
+    assert fast.inertia <= 1.01 * plain.inertia
+    assert fast.num_iterations <= 20
+    distances = ((x[:, None] - fast.centroids[None]) ** 2).sum(2).min(1)
+    assert fast.inertia == pytest.approx(distances.sum(), rel=1e-5)
