@@ -42,6 +42,7 @@ TASKS = {
 }
 CHOOSING = ("digits", "commands", "sounds")
 SMALL = ("encoder.embedding_dim=512",)
+CHEAP = ("rounds=1", "finetune.mode=linear", "arms=[teacher,unfused]")
 OBJECTIVES = {
     "nt_xent": ("pretrain.objective=nt_xent",),
     "barlow_twins": ("pretrain.objective=barlow_twins",),
@@ -146,7 +147,7 @@ def measurements() -> list[Measurement]:
             "objectives",
             name,
             task,
-            (*SMALL, *FIVE, *VALID, "rounds=1", "arms=[teacher,unfused]", *changes),
+            (*SMALL, *FIVE, *VALID, *CHEAP, *changes),
         )
         for name, changes in OBJECTIVES.items()
         for task in CHOOSING
