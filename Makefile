@@ -30,7 +30,7 @@ test: install lint
 	$(BIN)/python -m pytest
 
 lint: install
-	$(BIN)/ruff check platform pipelines tests benchmarks
+	$(BIN)/ruff check platform pipelines tests benchmarks search_spaces
 	$(BIN)/lint-imports
 
 bench: install

@@ -116,9 +116,11 @@ class Program:
 
     folder: Path
 
-    def __call__(self, *arguments: str, timeout: float = 280) -> subprocess.CompletedProcess:
+    def __call__(
+        self, *arguments: str, timeout: float = 280, script: str = "full"
+    ) -> subprocess.CompletedProcess:
         return subprocess.run(
-            self.command(*arguments),
+            self.command(*arguments, script=script),
             cwd=self.folder,
             env=self.environment,
             capture_output=True,
@@ -126,25 +128,25 @@ class Program:
             timeout=timeout,
         )
 
-    def command(self, *arguments: str) -> list[str]:
-        return [sys.executable, str(ROOT / "pipelines" / "full.py"), *arguments]
+    def command(self, *arguments: str, script: str = "full") -> list[str]:
+        return [sys.executable, str(ROOT / "pipelines" / f"{script}.py"), *arguments]
 
     @property
     def environment(self) -> dict[str, str]:
         kept = {k: v for k, v in os.environ.items() if k not in ("RAY_ADDRESS", "PYTHONPATH")}
         return kept | {"MLFLOW_TRACKING_URI": ""}
 
-    def run(self, *arguments: str) -> dict:
+    def run(self, *arguments: str, script: str = "full") -> dict:
         """Run to the end; the summary."""
-        done = self(*arguments, "--summary", "summary.json")
+        done = self(*arguments, "--summary", "summary.json", script=script)
         assert done.returncode == 0, done.stdout + done.stderr
         summary = json.loads((self.folder / "summary.json").read_text())
         return {**summary, "stdout": done.stdout, "stderr": done.stderr}
 
-    def kill_after(self, line: str, *arguments: str) -> str:
+    def kill_after(self, line: str, *arguments: str, script: str = "full") -> str:
         """Start, wait for a line of output, SIGKILL everything; the output so far."""
         process = subprocess.Popen(
-            self.command(*arguments),
+            self.command(*arguments, script=script),
             cwd=self.folder,
             env=self.environment,
             stdout=subprocess.PIPE,

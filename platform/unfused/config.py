@@ -203,6 +203,8 @@ class ClusterConfig(Section):
 
 
 class DistillConfig(Training):
+    """A student: `distill` is the last one, which is fine-tuned; `bootstrap` those before it."""
+
     epochs: Count = 8
     batch_size: Annotated[int, Field(ge=2)] = 32
     learning_rate: Positive = 1e-3
@@ -276,12 +278,15 @@ class Config(Section):
     pretrain: PretrainConfig = PretrainConfig()
     embed: EmbedConfig = EmbedConfig()
     cluster: ClusterConfig = ClusterConfig()
+    bootstrap: DistillConfig = DistillConfig()
     distill: DistillConfig = DistillConfig()
     finetune: FinetuneConfig = FinetuneConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     rounds: Annotated[int, Field(ge=1, le=10)] = 2
     """Times that pseudo-labels are made and learned; every further round embeds the student of the
-    one before in place of the teacher."""
+    one before (trained as `bootstrap` says) in place of the teacher."""
+    clusterings: Annotated[int, Field(ge=1, le=10)] = 1
+    """Clusterings in parallel, of one k and several seeds; a student has heads for each."""
     arms: tuple[Arm, ...] = ("scratch", "teacher", "clusterfit", "unfused")
     """The rivals that a run scores on the same labels."""
 
@@ -314,8 +319,31 @@ class RunOptions(BaseModel):
     """MLflow experiment."""
     num_workers: Annotated[int, Field(ge=1)] = 1
     """Ray Train workers of every learned stage."""
-    gpus_per_worker: Annotated[int, Field(ge=0)] | None = None
-    """GPUs of one worker; by default one where the cluster has any."""
+    gpus_per_worker: Annotated[float, Field(ge=0)] | None = None
+    """GPUs of one worker, or a share of one; by default one where the cluster has any."""
+    concurrency: Annotated[int, Field(ge=1)] = 1
+    """Pipelines that share the cluster at a time (the trials of a search)."""
+
+    @model_validator(mode="after")
+    def _whole_or_alone(self) -> RunOptions:
+        share = self.gpus_per_worker or 0
+        if share > 1 and share % 1:
+            raise ValueError("--gpus-per-worker is a whole number, or a share of one GPU below 1")
+        if 0 < share < 1 and self.num_workers > 1:
+            raise ValueError("workers that train together cannot share a GPU: --gpus-per-worker 1")
+        return self
+
+
+def run_options(**values: Any) -> RunOptions:
+    """Options from the command line.
+
+    Raises:
+        ConfigError: a value out of range, or two that exclude each other.
+    """
+    try:
+        return RunOptions(**values)
+    except ValidationError as error:
+        raise ConfigError(_sentence(error)) from None
 
 
 FAITHFUL: dict[str, Any] = {

@@ -8,14 +8,20 @@ from __future__ import annotations
 
 import sys
 import time
+from dataclasses import replace
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from rich.table import Table
 
 from unfused import events
 from unfused.events import Event
+
+PLAIN_WIDTH = 200
+"""Columns of tables that go to a file: nothing is cut."""
+SCORES_SHOWN = ("valid_accuracy", "effective_rank", "cluster_stability", "held_out_loss")
 
 
 def for_terminal(console: Console) -> Plain | Live:
@@ -90,6 +96,11 @@ class Plain:
                 return f"{event.node} built {event.key} in {event.seconds:.1f} s"
             case events.NodeFailed():
                 return f"{event.node} failed: {event.reason}"
+            case events.OfTrial():
+                inner = of_trial(event)
+                return self._line(inner) if inner else ""
+            case events.TrialEnded():
+                return trial_line(event)
             case events.Note():
                 where = f"{event.node}: " if event.node else ""
                 mark = "warning: " if event.level == "warning" else ""
@@ -148,6 +159,12 @@ class Live:
             case events.NodeFailed():
                 self._end(event.node)
                 self._say(f"[red]x[/] {event.node}: {event.reason}")
+            case events.OfTrial():
+                inner = of_trial(event)
+                if inner:
+                    self(inner)
+            case events.TrialEnded():
+                self._say(escape(trial_line(event)))
             case events.Note():
                 self._say(f"[yellow]![/] {event.text}" if event.level == "warning" else event.text)
 
@@ -187,6 +204,55 @@ class Live:
         )
 
 
+def of_trial(event: events.OfTrial) -> Event | None:
+    """What is shown of a trial's event: its node with the trial's number, but no hits."""
+    inner = event.event
+    if isinstance(inner, events.NodeHit) or not getattr(inner, "node", ""):
+        return None
+    return replace(inner, node=f"trial {event.number} {inner.node}")  # type: ignore[call-arg]
+
+
+def trial_line(event: events.TrialEnded) -> str:
+    """One line for a trial that has ended."""
+    said = event.outcome
+    scores = said.get("scores", {})
+    shown = " ".join(f"{name} {scores[name]:.3f}" for name in SCORES_SHOWN if name in scores)
+    reason = f": {said['failed']}" if "failed" in said else ""
+    cost = ""
+    if "hits" in said:
+        cost = (
+            f"({said['hits']} hits, {said['built']} built in {said['seconds']:.0f} s,"
+            f" {said['saved_seconds']:.0f} s saved)"
+        )
+    changes = " ".join(f"{key}={_shown(value)}" for key, value in event.changes.items())
+    words = [f"trial {event.number} {event.state.lower()}{reason}", shown, cost, changes]
+    return " ".join(word for word in words if word)
+
+
+def trials_table(result: dict[str, Any]) -> Table:
+    """The best trials of a search, the best first."""
+    rows = {row["number"]: row for row in result["trials"]}
+    leaders = [rows[number] for number in result["leaders"]]
+    keys = list(dict.fromkeys(key for row in leaders for key in row["changes"]))
+    leaves = [key.rpartition(".")[2] for key in keys]
+    pairs = zip(keys, leaves, strict=True)
+    columns = [key if leaves.count(leaf) > 1 else leaf for key, leaf in pairs]
+    table = Table(box=None, pad_edge=False)
+    for name in ("trial", *result["objectives"], *columns, "hits", "built", "seconds"):
+        table.add_column(name, overflow="fold")
+    for row in leaders:
+        values = [f"{value:.4g}" for value in row["values"]]
+        settings = [_shown(row["changes"].get(key, "-")) for key in keys]
+        cost = [str(row["hits"]), str(row["built"]), f"{row['seconds']:.0f}"]
+        style = "bold" if row["number"] == result["best"]["number"] else ""
+        table.add_row(str(row["number"]), *values, *settings, *cost, style=style)
+    return table
+
+
+def _shown(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
 def plan_table(rows: list[tuple[str, str, str]]) -> Table:
     """Node, key and status of a dry run."""
     table = Table("node", "key", "status", box=None, pad_edge=False)
@@ -215,4 +281,7 @@ def arms_table(summary: dict[str, Any]) -> Table:
 
 
 def make_console(*, error: bool = False) -> Console:
-    return Console(file=sys.stderr if error else sys.stdout, soft_wrap=True)
+    console = Console(file=sys.stderr if error else sys.stdout, soft_wrap=True)
+    if not console.is_terminal:
+        console.width = PLAIN_WIDTH
+    return console

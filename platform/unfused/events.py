@@ -115,6 +115,25 @@ class RunFinished(Event):
     reason: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class OfTrial(Event):
+    """An event of the pipeline that is trial `number` of a search."""
+
+    number: int
+    event: Event
+
+
+@dataclass(frozen=True, slots=True)
+class TrialEnded(Event):
+    """What came of a trial: "COMPLETE", "PRUNED" or "FAIL"."""
+
+    number: int
+    state: str
+    changes: dict[str, Any]
+    outcome: dict[str, Any]
+    """`scores`, `hits`, `built`, `seconds`, `saved_seconds`, or `failed`, the reason."""
+
+
 Subscriber = Callable[[Event], None]
 
 

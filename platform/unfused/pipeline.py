@@ -6,10 +6,11 @@ mode inside a stage; and no node but `evaluate` has an edge to the test clips.
 
 from __future__ import annotations
 
+import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,9 +26,13 @@ from unfused.events import (
     RunStarted,
     Stream,
 )
-from unfused.store import Artifact, Store, artifact_key, digest
+from unfused.store import Artifact, Folder, Store, artifact_key, digest
 
-SEEDED = ("pretrain", "cluster", "distill", "finetune")
+SEEDED = ("pretrain", "cluster", "bootstrap", "distill", "finetune")
+SCORED_BY = {"test": "evaluate", "valid": "validate"}
+"""The nodes that score a split; those that look at validation clips are not called `evaluate`."""
+SEED_STEP = 1009
+"""Between the seeds of parallel clusterings, so that they are none of `--seeds`."""
 
 
 @dataclass(frozen=True)
@@ -104,8 +109,10 @@ class _Graph:
         """A node that reads sections of the configuration as they are."""
         return self._add(name, {key: getattr(self.config, key) for key in reads}, inputs)
 
-    def _add(self, name: str, sections: dict[str, Section], inputs: dict[str, str]) -> str:
-        node = Node(f"{self.prefix}{name}", name.partition("/")[0], sections, inputs)
+    def _add(
+        self, name: str, sections: dict[str, Section], inputs: dict[str, str], stage: str = ""
+    ) -> str:
+        node = Node(f"{self.prefix}{name}", stage or name.partition("/")[0], sections, inputs)
         self.nodes.append(node)
         return node.name
 
@@ -116,24 +123,33 @@ class _Graph:
         self.nodes += [Node(name, "ingest", sections) for name in names]
         return "ingest/corpus:corpus" if has_corpus else self.train
 
-    def rounds(self, teacher: str) -> str:
-        """Pseudo-labels of the last round, whose nodes have no ending."""
+    def rounds(self, teacher: str) -> dict[str, str]:
+        """Pseudo-labels of the last round, whose nodes have no ending, as a student's inputs."""
         labels = {"labels": f"{self.train}.labels"}
         seen = labels if self.config.cluster.num_clusters == "classes" else {}
         for number in range(1, self.config.rounds):
             clusters = self._round(f"/round{number}", teacher, seen)
-            inputs = {"clips": self.train, "clusters": clusters}
-            teacher = self.add(f"distill/round{number}", "distill", "encoder", **inputs)
+            teacher = self._student(f"round{number}", self.config.bootstrap, clusters)
         return self._round("", teacher, seen)
 
-    def _round(self, ending: str, teacher: str, labels: dict[str, str]) -> str:
+    def _round(self, ending: str, teacher: str, labels: dict[str, str]) -> dict[str, str]:
         embeddings = self.add(f"embed{ending}", "embed", clips=self.train, teacher=teacher)
-        return self.add(f"cluster{ending}", "cluster", embeddings=embeddings, **labels)
+        inputs, config = {"embeddings": embeddings, **labels}, self.config.cluster
+        found = {}
+        for number in range(1, self.config.clusterings + 1):
+            also = f"/{number}" if number > 1 else ""
+            other = config.model_copy(update={"seed": config.seed + SEED_STEP * (number - 1)})
+            name = f"cluster{ending}{also}"
+            found[f"clusters{number if also else ''}"] = self._add(name, {"cluster": other}, inputs)
+        return found
 
-    def student(self, arm: str, clusters: str) -> str:
+    def student(self, arm: str, clusters: dict[str, str]) -> str:
         recipe = self.config.distill if arm == "unfused" else _cross_entropy_alone(self.config)
+        return self._student(arm, recipe, clusters)
+
+    def _student(self, name: str, recipe: Section, clusters: dict[str, str]) -> str:
         sections = {"distill": recipe, "encoder": self.config.encoder}
-        return self._add(f"distill/{arm}", sections, {"clips": self.train, "clusters": clusters})
+        return self._add(f"distill/{name}", sections, {"clips": self.train, **clusters})
 
     def finetune(self, arm: str, encoder: str | None) -> str:
         """Without an encoder, supervised from random weights: there is nothing to freeze."""
@@ -147,9 +163,11 @@ class _Graph:
         return self._add(f"finetune/{arm}", sections, inputs)
 
     def evaluate(self, arm: str, classifier: str) -> str:
-        clips = f"{self.task}:{self.config.evaluate.split}"
+        split = self.config.evaluate.split
+        clips = f"{self.task}:{split}"
         inputs = {"clips": clips, "labels": f"{clips}.labels", "classifier": classifier}
-        return self.add(f"evaluate/{arm}", "evaluate", **inputs)
+        sections = {"evaluate": self.config.evaluate}
+        return self._add(f"{SCORED_BY[split]}/{arm}", sections, inputs, stage="evaluate")
 
 
 def _cross_entropy_alone(config: Config) -> Section:
@@ -172,19 +190,44 @@ class Step:
     resumed_from_epoch: int | None = None
 
 
-class Plan:
-    """Every node of a request, its key and whether the store has it."""
+@dataclass(frozen=True)
+class Inputs:
+    """The clips that a request names, as they are listed; the tasks are the folds, or just one."""
 
-    def __init__(self, request: Request) -> None:
+    corpus: tuple[Clip, ...] | None = field(repr=False)
+    tasks: tuple[Task, ...]
+
+
+class Plan:
+    """Every node of a request, its key and whether the store has it.
+
+    Args:
+        request: what was asked for.
+        inputs: the listed clips, where they are known already (the trials of a search share them).
+    """
+
+    def __init__(self, request: Request, inputs: Inputs | None = None) -> None:
         self.request = request
         self.store = Store.at(request.options.store)
+        self.inputs = inputs or read_inputs(request, self.store)
         self.steps: dict[str, Step] = {}
         self.repetitions: list[str] = []
-        corpus, tasks = read_inputs(request, self.store)
-        for task in tasks:
+        for task in self.inputs.tasks:
             for seed in range(request.seeds):
-                self._add(task, corpus, seed)
+                self._add(task, self.inputs.corpus, seed)
         self.refresh()
+
+    def keep(self, names: Collection[str]) -> None:
+        """Forget all nodes but these, which must have their inputs among them."""
+        self.steps = {name: step for name, step in self.steps.items() if name in names}
+
+    def upstream(self, names: Iterable[str]) -> set[str]:
+        """These nodes and all that they are built on."""
+        found = set(names)
+        for name, step in reversed(self.steps.items()):
+            if name in found:
+                found |= {ref.partition(":")[0] for ref in step.node.inputs.values()}
+        return found
 
     def _add(self, task: Task, corpus: tuple[Clip, ...] | None, seed: int) -> None:
         prefix = f"seed{seed}/" if self.request.seeds > 1 else ""
@@ -286,7 +329,7 @@ def reseed(config: Config, offset: int) -> Config:
     return override(config, seeds)
 
 
-def read_inputs(request: Request, store: Store) -> tuple[tuple[Clip, ...] | None, list[Task]]:
+def read_inputs(request: Request, store: Store) -> Inputs:
     """The clips of the corpus, if there is one, and of the task, once for every fold.
 
     Raises:
@@ -312,8 +355,8 @@ def read_inputs(request: Request, store: Store) -> tuple[tuple[Clip, ...] | None
     for task in tasks:
         corpora.check_task(list(task.clips))
     if corpus_path is None:
-        return None, tasks
-    return tuple(corpora.as_corpus(corpora.read(corpus_path))), tasks
+        return Inputs(None, tuple(tasks))
+    return Inputs(tuple(corpora.as_corpus(corpora.read(corpus_path))), tuple(tasks))
 
 
 def _demo(store: Store) -> tuple[str, str]:
@@ -325,40 +368,68 @@ def _demo(store: Store) -> tuple[str, str]:
 
 
 class Run:
-    """One execution of a plan."""
+    """One execution of a plan.
 
-    def __init__(self, plan: Plan, hardware: runtime.Hardware, stream: Stream) -> None:
+    Args:
+        plan: what is to be built.
+        hardware: what it may use.
+        stream: where its events go.
+        record: provenance, where the process that was started is another one.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        hardware: runtime.Hardware,
+        stream: Stream,
+        record: dict[str, Any] | None = None,
+    ) -> None:
         self.plan, self.hardware, self.stream = plan, hardware, stream
         self.request = plan.request
         self.id = uuid.uuid4().hex[:8]
-        self.record = provenance.collect()
+        self.record = record or provenance.collect()
         self._resumed: dict[str, int] = {}
+        self._cancelled = threading.Event()
         stream.subscribe(self._watch)
 
     def _watch(self, event: Any) -> None:
         if isinstance(event, Resumed):
             self._resumed[event.node] = event.epoch
 
-    def execute(self) -> None:
-        """Build all that is missing."""
+    def execute(self, cluster: runtime.Cluster | None = None) -> None:
+        """Build all that is missing.
+
+        Args:
+            cluster: with a session that others use as well; by default one of this run's own, and
+                none at all where nothing is missing.
+
+        Raises:
+            training.Cancelled: `cancel` was called.
+        """
         self.stream.emit(
             RunStarted(flatten(self.request.config), tuple(self.plan.steps), self.record)
         )
         self._announce_hits()
         if not self.plan.missing:
             return
-        with runtime.connect(self.request.options, self.hardware, self.stream) as cluster:
-            cluster.session = training.Session(cluster, self.plan.store.root / "work" / self.id)
-            try:
-                self._build_all(cluster)
-            finally:
-                cluster.session.close()
+        if cluster:
+            self._build_all(cluster)
+            return
+        storage = self.plan.store.root / "work" / self.id
+        with open_cluster(self.request.options, self.hardware, self.stream, storage) as own:
+            if not self.hardware.joined:
+                # The workers start while the first clips are read.
+                own.session.start()
+            self._build_all(own)
+
+    def cancel(self) -> None:
+        """Have `execute` give up after the epoch at hand; called from another thread."""
+        self._cancelled.set()
 
     def _build_all(self, cluster: runtime.Cluster) -> None:
-        if not self.hardware.joined:
-            # The workers start while the first clips are read.
-            cluster.session.start()
         while self.plan.missing:
+            if self._cancelled.is_set():
+                raise training.Cancelled("cancelled")
             group = self.plan.next_group()
             if group[0].node.stage != "ingest":
                 self._check_parts()
@@ -424,6 +495,8 @@ class Run:
         except BaseException as error:
             for step, build in zip(group, builds, strict=True):
                 build.out.delete()
+                if isinstance(error, training.Cancelled):
+                    build.checkpoints.delete()
                 self.stream.emit(NodeFailed(step.node.name, str(error) or type(error).__name__))
             raise
         shares = _shares(results, time.time() - began)
@@ -477,6 +550,29 @@ class Run:
             up = self.plan.steps[source]
             found[name] = f"{up.node.stage}/{up.key}" + (f":{part}" if part else "")
         return found
+
+
+@contextmanager
+def open_cluster(
+    options: RunOptions,
+    hardware: runtime.Hardware,
+    stream: Stream,
+    storage: Folder,
+    *,
+    shared: bool = False,
+) -> Iterator[runtime.Cluster]:
+    """The Ray that pipelines run on, with the session that trains for them.
+
+    Args:
+        storage: for Ray Train's own records while it runs.
+        shared: whether others build on it at the same time.
+    """
+    with runtime.connect(options, hardware, stream, shared=shared) as cluster:
+        cluster.session = training.Session(cluster, storage)
+        try:
+            yield cluster
+        finally:
+            cluster.session.close()
 
 
 def _shares(results: list[stages.Facts], seconds: float) -> Iterator[float]:

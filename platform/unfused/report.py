@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from unfused.config import flatten
-from unfused.pipeline import Plan, Step
+from unfused.pipeline import SCORED_BY, Plan, Step
 from unfused.store import read_npy
 
 INGESTED = ("corpus", "task")
@@ -41,7 +41,7 @@ def _facts(plan: Plan, name: str) -> list[dict[str, Any]]:
 
 
 def _arm(plan: Plan, arm: str) -> dict[str, Any]:
-    runs = _facts(plan, f"evaluate/{arm}")
+    runs = _facts(plan, f"{SCORED_BY[plan.request.config.evaluate.split]}/{arm}")
     scores = {
         name: _spread([value for facts in runs for value in facts[name]])
         for name in ("accuracy", "macro_f1")

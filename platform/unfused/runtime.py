@@ -74,7 +74,7 @@ def resolve(config: Config, hardware: Hardware) -> Config:
     return override(config, changes | {"cluster.backend": backend})
 
 
-def gpus_per_worker(options: RunOptions, hardware: Hardware) -> int:
+def gpus_per_worker(options: RunOptions, hardware: Hardware) -> float:
     """One GPU for each worker where there are any, unless the options say otherwise."""
     if options.gpus_per_worker is not None:
         return options.gpus_per_worker
@@ -105,10 +105,12 @@ def available_cpus() -> int:
 def logical_cpus(options: RunOptions) -> int:
     """CPUs that a cluster of this run's own declares.
 
-    Workers and as many Ray Data tasks, an actor that embeds and one more task: on a small machine
-    they share cores, but none may wait for a CPU that never comes free.
+    Workers and as many Ray Data tasks, an actor that embeds and one more task, for every pipeline
+    that runs at a time, and one for the small actors that look after them: on a small machine they
+    share cores, but none may wait for a CPU that never comes free.
     """
-    return max(available_cpus(), 2 * options.num_workers + 2)
+    pipelines = options.concurrency * (2 * options.num_workers + 2)
+    return max(available_cpus(), pipelines + (options.concurrency > 1))
 
 
 def native_bfloat16(gpu: bool) -> bool:
@@ -194,7 +196,7 @@ class Cluster:
 
     relay: Any
     leases: Any
-    """None on a cluster of this run's own, which nobody shares."""
+    """None where nobody else builds on this cluster."""
     stream: Stream
     hardware: Hardware
     options: RunOptions
@@ -243,13 +245,20 @@ class Cluster:
 
 
 @contextmanager
-def connect(options: RunOptions, hardware: Hardware, stream: Stream) -> Iterator[Cluster]:
-    """Join the cluster that RAY_ADDRESS names, else start one of this run's own."""
+def connect(
+    options: RunOptions, hardware: Hardware, stream: Stream, *, shared: bool = False
+) -> Iterator[Cluster]:
+    """Join the cluster that RAY_ADDRESS names, else start one of this run's own.
+
+    Args:
+        shared: whether others build on it at the same time. Somebody's cluster always is.
+    """
     import ray
 
+    mine = not ray.is_initialized()
     _start(options)
     relay = ray.remote(num_cpus=0)(_Relay).remote()
-    leases = _shared_leases() if hardware.joined else None
+    leases = _shared_leases() if shared or hardware.joined else None
     cluster = Cluster(relay, leases, stream, hardware, options)
     stop = threading.Event()
     pump = threading.Thread(target=_pump, args=(cluster, stop), daemon=True)
@@ -259,7 +268,7 @@ def connect(options: RunOptions, hardware: Hardware, stream: Stream) -> Iterator
     finally:
         stop.set()
         pump.join(timeout=5)
-        if not hardware.joined:
+        if mine:
             ray.shutdown()
 
 

@@ -188,15 +188,25 @@ class Tracker:
         parent: run of the search that this pipeline is a trial of. Trials and their nodes are then
             both one level below it, because MLflow's UI shows no more than one level.
         name: of the pipeline run; MLflow makes one up otherwise.
+        kind: "pipeline", "trial" or "search". A search of one name has one run, which is gone on
+            with.
     """
 
     def __init__(
-        self, uri: str, experiment: str, store: str, *, parent: str = "", name: str | None = None
+        self,
+        uri: str,
+        experiment: str,
+        store: str,
+        *,
+        parent: str = "",
+        name: str | None = None,
+        kind: str = "pipeline",
     ) -> None:
         self.uri = uri
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._warned = False
-        open_index = partial(_Index.open, uri, experiment, Folder.of(store).uri, parent, name)
+        place = Folder.of(store).uri
+        open_index = partial(_Index.open, uri, experiment, place, parent, name, kind)
         self._thread = threading.Thread(
             target=self._work, args=(open_index,), name="tracking", daemon=True
         )
@@ -225,6 +235,20 @@ class Tracker:
             name: experiment or task; the model is called `unfused-<name>`.
         """
         self._queue(partial(_Index.register, folder=folder, facts=facts, name=name))
+
+    def tag(self, values: Mapping[str, Any]) -> None:
+        """Tag the pipeline run; returns at once."""
+        self._queue(partial(_Index.tag, values=values))
+
+    def end_search(self, best: int, folder: str, files: Mapping[str, bytes]) -> None:
+        """Tag the best trial's run, and keep a search's tables and pictures; returns at once.
+
+        Args:
+            best: number of the best trial.
+            folder: where the files are in the store.
+            files: name -> content.
+        """
+        self._queue(partial(_Index.end_search, best=best, folder=folder, files=files))
 
     def close(self, timeout: float = CLOSE_SECONDS) -> None:
         """Wait until all is written, but no longer than `timeout` seconds."""
@@ -289,13 +313,16 @@ class _Index:
         self.client, self.uri, self.experiment_id = client, uri, experiment_id
         self.store, self.parent = store, parent
         self.name: str | None = None
+        self.kind = "pipeline"
         self.run = ""
         self.open_nodes: dict[str, _OpenNode] = {}
         self.failed_runs: list[str] = []
         self.parts: dict[str, Mapping[str, Any]] = {}
 
     @classmethod
-    def open(cls, uri: str, experiment: str, store: str, parent: str, name: str | None) -> _Index:
+    def open(
+        cls, uri: str, experiment: str, store: str, parent: str, name: str | None, kind: str
+    ) -> _Index:
         """Import MLflow, and make the database and the experiment where there are none."""
         for setting, value in QUIET.items():
             os.environ.setdefault(setting, value)
@@ -307,7 +334,7 @@ class _Index:
         with _sole_opener(uri):
             client = MlflowClient(uri)
             index = cls(client, uri, _experiment(client, uri, experiment), store, parent)
-        index.name = name
+        index.name, index.kind = name, kind
         return index
 
     def describe(self) -> dict[str, str]:
@@ -347,13 +374,51 @@ class _Index:
     def _start(self, event: events.RunStarted, at: int) -> None:
         from mlflow.tracking.context.registry import resolve_tags
 
-        tags = {"kind": "pipeline", "store": self.store, **_provenance_tags(event.provenance)}
+        tags = {"kind": self.kind, "store": self.store, **_provenance_tags(event.provenance)}
         if self.parent:
             tags["mlflow.parentRunId"] = self.parent
+        if self.kind == "search" and self._go_on_with_search(tags):
+            return
         run = self.client.create_run(self.experiment_id, at, resolve_tags(tags), self.name)
         self.run = run.info.run_id
         self._log_params(self.run, event.config)
         self.client.log_dict(self.run, event.config, "config.json")
+
+    def _go_on_with_search(self, tags: Mapping[str, str]) -> bool:
+        """Take the run of a search up again, and close what a killed one left open below it."""
+        same = f"tags.kind = 'search' and attributes.run_name = '{self.name}'"
+        found = self.client.search_runs([self.experiment_id], same, max_results=1)
+        if not found:
+            return False
+        self.run = found[0].info.run_id
+        self.client.update_run(self.run, "RUNNING")
+        self._tag(self.run, tags)
+        below = f"tags.`mlflow.parentRunId` = '{self.run}' and attributes.status = 'RUNNING'"
+        for left in self.client.search_runs([self.experiment_id], below):
+            self.client.set_terminated(left.info.run_id, "KILLED")
+        return True
+
+    def end_search(self, best: int, folder: str, files: Mapping[str, bytes]) -> None:
+        """Tag the best trial's run, and keep the tables and pictures."""
+        if not self.run:
+            return
+        mine = f"tags.`mlflow.parentRunId` = '{self.run}' and tags."
+        for other in self.client.search_runs([self.experiment_id], f"{mine}best = 'true'"):
+            self.client.delete_tag(other.info.run_id, "best")
+        newest = {"max_results": 1, "order_by": ["attributes.start_time DESC"]}
+        numbered = f"{mine}trial = '{best}'"
+        for run in self.client.search_runs([self.experiment_id], numbered, **newest):
+            self._tag(run.info.run_id, {"best": "true"})
+        self._tag(self.run, {"best_trial": best, "results": folder})
+        with tempfile.TemporaryDirectory() as scratch:
+            for name, data in files.items():
+                Path(scratch, name).write_bytes(data)
+            self.client.log_artifacts(self.run, scratch)
+
+    def tag(self, values: Mapping[str, Any]) -> None:
+        """Tag the run itself."""
+        if self.run:
+            self._tag(self.run, values)
 
     def _hit(self, event: events.NodeHit) -> None:
         builder = self._builder(event.stage, event.key)
@@ -583,8 +648,8 @@ def _scores(summary: Mapping[str, Any]) -> dict[str, float]:
             if isinstance(score, Mapping) and "mean" in score:
                 scores[f"{arm}.{name}"] = score["mean"]
                 scores[f"{arm}.{name}_sd"] = score.get("sd", 0.0)
-    rest = {k: v for k, v in summary.items() if k not in ("config", "arms", "stages")}
-    return {**scores, **_numbers(rest)}
+    rest = {k: v for k, v in summary.items() if k not in ("config", "arms", "stages", "scores")}
+    return {**scores, **_numbers(rest), **_numbers(summary.get("scores", {}))}
 
 
 def _legal(key: str) -> str:

@@ -83,6 +83,8 @@ class Worker:
     device: torch.device
     emit: Callable[[Event], None]
 
+    is_cancelled: Callable[[], bool] = lambda: False
+    """Whether the driver wants no more of the jobs at hand."""
     memory: dict[Any, Any] = field(default_factory=dict)
     """What one job leaves for the next (see `once`)."""
 
@@ -104,6 +106,18 @@ class Worker:
         """Wait for all workers."""
         if self.world > 1:
             dist.barrier()
+
+    def heed(self) -> None:
+        """Give up, on all workers together, what the driver has cancelled.
+
+        Raises:
+            Cancelled: it has.
+        """
+        cancelled = torch.tensor(float(self.is_first and self.is_cancelled()), device=self.device)
+        if self.world > 1:
+            dist.broadcast(cancelled, 0)
+        if cancelled:
+            raise Cancelled("cancelled")
 
     def stream(self, part: Artifact, *, num_samples: int, training: Training) -> Stream:
         """The shuffled, endless supply of training windows of one part."""
@@ -147,6 +161,8 @@ class Worker:
             if checkpoints:
                 loop.save(checkpoints, epoch + 1, metrics)
             loop.report(epoch, metrics)
+            if not quiet:
+                self.heed()
         return metrics
 
 
@@ -376,6 +392,10 @@ class TrainingFailed(RuntimeError):
     """A Ray Train run ended with an error; the message is the worker's own."""
 
 
+class Cancelled(RuntimeError):
+    """Nobody wants the result any more."""
+
+
 class Session:
     """The Ray Train run that a pipeline's learned stages share.
 
@@ -419,11 +439,18 @@ class Session:
         if outcome is None:
             raise TrainingFailed(root_cause(self._error or RuntimeError("the workers are gone")))
         facts, reason = outcome
+        if facts is None:
+            raise Cancelled(reason)
         if reason:
             raise TrainingFailed(reason)
         if self._cluster.hardware.gpus or self._cluster.hardware.joined:
             self.close()
         return facts
+
+    def cancel(self) -> None:
+        """Have the workers give up the batch at hand after its epoch; `run` raises `Cancelled`."""
+        if self._desk is not None:
+            self._desk.cancel.remote(self._batches - 1)
 
     def close(self) -> None:
         """Let the workers go."""
@@ -449,7 +476,11 @@ class Session:
         resources = {"CPU": 1.0} | ({"GPU": float(gpus)} if gpus else {})
         return TorchTrainer(
             _work,
-            train_loop_config={"desk": self._desk, "relay": self._cluster.relay},
+            train_loop_config={
+                "desk": self._desk,
+                "relay": self._cluster.relay,
+                "sharers": options.concurrency,
+            },
             scaling_config=ScalingConfig(
                 num_workers=options.num_workers, use_gpu=bool(gpus), resources_per_worker=resources
             ),
@@ -463,12 +494,17 @@ class Session:
         )
 
 
+Outcome = tuple[list[dict[str, Any]] | None, str]
+"""The facts of a batch's jobs (None: cancelled), and why there are none."""
+
+
 class _Desk:
     """Hands out batches of jobs to all workers, and takes what came of them."""
 
     def __init__(self) -> None:
         self._batches: list[list[Job] | None] = []
-        self._outcomes: dict[int, tuple[list[dict[str, Any]], str]] = {}
+        self._outcomes: dict[int, Outcome] = {}
+        self._cancelled = -1
         self._changed = asyncio.Condition()
 
     async def put(self, jobs: list[Job] | None) -> None:
@@ -489,14 +525,18 @@ class _Desk:
         """The first batch without an outcome: where a replaced worker begins."""
         return len(self._outcomes)
 
-    async def finish(self, number: int, facts: list[dict[str, Any]], reason: str) -> None:
+    async def cancel(self, number: int) -> None:
+        self._cancelled = number
+
+    async def is_cancelled(self, number: int) -> bool:
+        return self._cancelled >= number
+
+    async def finish(self, number: int, outcome: Outcome) -> None:
         async with self._changed:
-            self._outcomes[number] = (facts, reason)
+            self._outcomes[number] = outcome
             self._changed.notify_all()
 
-    async def outcome(
-        self, number: int, seconds: float
-    ) -> tuple[list[dict[str, Any]], str] | None:
+    async def outcome(self, number: int, seconds: float) -> Outcome | None:
         """What came of batch `number`, or None if nothing has after `seconds`."""
         async with self._changed:
             with suppress(TimeoutError):
@@ -526,7 +566,7 @@ def _work(config: dict[str, Any]) -> None:
     import ray.train.torch
 
     context = ray.train.get_context()
-    runtime.prepare_process(context.get_local_world_size())
+    runtime.prepare_process(context.get_local_world_size() * config["sharers"])
     runtime.quiet_ray()
     worker = Worker(
         rank=context.get_world_rank(),
@@ -537,22 +577,23 @@ def _work(config: dict[str, Any]) -> None:
     desk = config["desk"]
     number = ray.get(desk.first_open.remote())
     while (jobs := ray.get(desk.next.remote(number))) is not None:
-        facts = _run_batch(worker, jobs, desk, number)
+        worker.is_cancelled = lambda number=number: ray.get(desk.is_cancelled.remote(number))
+        outcome = _run_batch(worker, jobs, desk, number)
         worker.wait()
         if worker.is_first:
-            ray.get(desk.finish.remote(number, facts, ""))
+            ray.get(desk.finish.remote(number, outcome))
         worker.memory.clear()
         number += 1
 
 
-def _run_batch(
-    worker: Worker, jobs: Sequence[Job], desk: Any, number: int
-) -> list[dict[str, Any]]:
+def _run_batch(worker: Worker, jobs: Sequence[Job], desk: Any, number: int) -> Outcome:
     import ray
 
     try:
-        return [job.run(worker) for job in jobs]
+        return [job.run(worker) for job in jobs], ""
+    except Cancelled as error:
+        return None, str(error)
     except Exception as error:
         # The driver hears the reason at once; raising frees the workers that wait for this one.
-        ray.get(desk.finish.remote(number, [], f"{root_cause(error)}"))
+        ray.get(desk.finish.remote(number, ([], root_cause(error))))
         raise

@@ -65,4 +65,4 @@ def training_needs(options: RunOptions, hardware: Hardware) -> dict[str, float]:
 
 def pool_needs(options: RunOptions, hardware: Hardware) -> dict[str, float]:
     """One actor that computes and one CPU for the Ray Data tasks that feed it."""
-    return {"CPU": 2.0, "GPU": float(bool(gpus_per_worker(options, hardware)))}
+    return {"CPU": 2.0, "GPU": float(min(1, gpus_per_worker(options, hardware)))}

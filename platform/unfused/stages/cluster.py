@@ -26,7 +26,7 @@ from unfused.store import Artifact, Folder, npy
 
 
 def needs(options: RunOptions, hardware: runtime.Hardware) -> dict[str, float]:
-    return {"CPU": 1.0, "GPU": float(bool(runtime.gpus_per_worker(options, hardware)))}
+    return {"CPU": 1.0, "GPU": float(min(1, runtime.gpus_per_worker(options, hardware)))}
 
 
 def check(config: Mapping[str, Any], parts: Mapping[str, Mapping[str, Any]]) -> None:

@@ -1,0 +1,258 @@
+"""Ray Tune and Optuna look for better settings; a trial is a pipeline run.
+
+    space       what may change, from a file of search_spaces/
+    metrics     what a trial can be judged by
+    study       the Optuna study: what was tried, what comes next, what is given up
+    trial       one trial, in a process of Ray Tune's
+    quality     judgements of a student: the probe, and scores that need no label
+    outcome     tables and pictures of a study
+
+The rule of this room: a search never sees a test clip. The best trial's score on them is asked for
+once, when the search has ended.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial
+
+from unfused import report, runtime, shards
+from unfused.config import ConfigError, override
+from unfused.events import Event, Note, OfTrial, Stream, TrialEnded
+from unfused.pipeline import Plan, Request, Run, open_cluster
+from unfused.search import outcome, quality
+from unfused.search.space import Space
+from unfused.search.study import Proposer, Pruning, completed, ended, opened
+from unfused.search.trial import Setting, Trial, trial_plan, trial_request
+from unfused.store import Folder, digest
+
+TRIAL_CPUS = 0.1
+"""Of a trial's own process, which waits for its workers most of the time."""
+
+
+class SearchFailed(RuntimeError):
+    """No trial has a score; the message is the first one's reason."""
+
+
+@dataclass(frozen=True)
+class Search:
+    """What a person asked for."""
+
+    request: Request
+    space: Space
+    num_trials: int = 20
+    sampler: str = "tpe"
+    pruner: str = "median"
+    seed: int = 0
+    study: str | None = None
+    """By default named after the space and all that its trials depend on."""
+    storage: str | None = None
+    """A file, or the URL of a database; by default a file beside a local store."""
+
+    @property
+    def name(self) -> str:
+        if self.study:
+            return self.study
+        request = self.request
+        config = request.config.model_dump(mode="json")
+        same = [config, request.corpus, request.task, request.seeds, request.folds]
+        return f"{self.space.name}-{digest([self.space.identity(), *same])[:8]}"
+
+    @property
+    def location(self) -> str:
+        if self.storage:
+            return self.storage
+        beside = Folder.of(self.request.options.store).local or Path()
+        return str(beside / "searches" / f"{self.name}.journal")
+
+    @property
+    def folder(self) -> Folder:
+        """Where its tables and pictures go."""
+        return Folder.of(self.request.options.store) / "searches" / self.name
+
+
+def shared_nodes(plan: Plan, search: Search) -> set[str]:
+    """The nodes that are the same in every trial: none of their settings, nor those of what they
+    are built on, is in the space."""
+    same = {name: step.node for name, step in plan.steps.items()}
+    for changes in search.space.changes():
+        request = replace(plan.request, config=override(plan.request.config, changes))
+        other = Plan(request, plan.inputs).steps
+        same = {n: node for n, node in same.items() if n in other and other[n].node == node}
+    shared: set[str] = set()
+    for name, node in same.items():
+        if all(ref.partition(":")[0] in shared for ref in node.inputs.values()):
+            shared.add(name)
+    return shared
+
+
+def concurrency(search: Search, hardware: runtime.Hardware) -> int:
+    """Trials at a time: as many as there are devices for, at least one."""
+    options = search.request.options
+    gpus = runtime.gpus_per_worker(options, hardware) * options.num_workers
+    if gpus:
+        return max(1, int(hardware.gpus / gpus))
+    cpus = hardware.cpus if hardware.joined else runtime.available_cpus()
+    return max(1, int(cpus) // (2 * options.num_workers + 2))
+
+
+class Runner:
+    """One search from its first node to its last picture."""
+
+    def __init__(
+        self,
+        search: Search,
+        hardware: runtime.Hardware,
+        stream: Stream,
+        tracker_of: Callable[[int], Callable[[Event], None]],
+    ) -> None:
+        """Args:
+        search: what was asked for, with `auto` settings resolved and its concurrency set.
+        hardware: what trials may use.
+        stream: where the search's events go.
+        tracker_of: what records the events of trial n.
+        """
+        self.search, self.hardware, self.stream = search, hardware, stream
+        self._tracker_of = tracker_of
+        request = trial_request(search.request, {}, search.space.is_labelled)
+        self.plan = trial_plan(request, None, search.space.is_labelled)
+        self.plan.keep(shared_nodes(self.plan, search))
+        self.run = Run(self.plan, hardware, stream)
+        stream.subscribe(self._hand_on)
+
+    def _hand_on(self, event: Event) -> None:
+        if isinstance(event, OfTrial):
+            self._tracker_of(event.number)(event.event)
+
+    def check(self) -> None:
+        """Refuse what the cluster can never satisfy, before anything is written.
+
+        Raises:
+            ConfigError: one sentence.
+        """
+        self.run.check_fit()
+        options = self.search.request.options
+        needs = {
+            "CPU": options.concurrency * (2 * options.num_workers + TRIAL_CPUS),
+            "GPU": options.concurrency
+            * options.num_workers
+            * runtime.gpus_per_worker(options, self.hardware),
+        }
+        what = f"a search with {options.concurrency} trials at a time"
+        runtime.check_fit(what, needs, self.hardware)
+
+    def execute(self) -> dict[str, Any]:
+        """Build what is shared, run the trials that are missing, score the best one on test clips.
+
+        Raises:
+            SearchFailed: every trial failed.
+        """
+        search, options = self.search, self.search.request.options
+        settings = (search.space, search.sampler, search.pruner, search.seed)
+        with opened(search.location, search.name, *settings) as study:
+            storage = self.plan.store.root / "work" / self.run.id
+            with open_cluster(options, self.hardware, self.stream, storage, shared=True) as cluster:
+                self.run.execute(cluster)
+                cluster.session.close()
+                self._try(study, cluster)
+                best = self._best(study)
+                test = self._score(best, cluster)
+            result = outcome.report(study, search.space, best)
+            result |= {"test": test, "labels": self._labels(test), "folder": search.folder.uri}
+            result["files"] = outcome.save(search.folder, study, search.space, result)
+            return result
+
+    def _labels(self, test: Mapping[str, Any]) -> dict[str, int]:
+        """How many labels the search has looked at."""
+        valid = quality.held_out(self.plan, self._train) if self.search.space.is_labelled else None
+        used = test["labels_per_draw"]["train"]
+        return {"train": used, "valid": shards.num_clips(valid) if valid else 0}
+
+    @property
+    def _train(self) -> str:
+        """The first repetition's training clips."""
+        return f"{self.plan.inputs.tasks[0].prefix}ingest/task:train"
+
+    def _try(self, study: optuna.Study, cluster: runtime.Cluster) -> None:
+        missing = self.search.num_trials - len(ended(study))
+        if missing <= 0:
+            self.stream.emit(Note(f"all {self.search.num_trials} trials are there already"))
+            return
+        if not study.trials:
+            self._propose_defaults(study)
+        proposer = Proposer(study, self.search.space, self._tell)
+        setting = Setting(
+            self.search.request,
+            self.plan.inputs,
+            self.hardware,
+            cluster.relay,
+            self.run.record,
+            self.search.space.is_labelled,
+            not isinstance(study.pruner, optuna.pruners.NopPruner),
+        )
+        tune_trials(setting, proposer, missing, self.search.request.options.concurrency)
+        cluster.drain()
+
+    def _propose_defaults(self, study: optuna.Study) -> None:
+        """Let the first trial be what the others are to beat."""
+        values = self.search.space.defaults(self.search.request.config)
+        if self.search.space.contains(values):
+            study.enqueue_trial(values)
+
+    def _tell(self, trial: FrozenTrial) -> None:
+        self.stream.emit(
+            TrialEnded(trial.number, trial.state.name, trial.params, dict(trial.user_attrs))
+        )
+
+    def _best(self, study: optuna.Study) -> FrozenTrial:
+        """The best trial; of several that no other one beats, the best by the first objective."""
+        if not completed(study):
+            reasons = [t.user_attrs["failed"] for t in ended(study) if "failed" in t.user_attrs]
+            first = reasons[0] if reasons else "every trial was pruned"
+            raise SearchFailed(f"No trial has a score; the first said: {first}")
+        sign = 1 if self.search.space.directions[0] == "maximize" else -1
+        return max(study.best_trials, key=lambda trial: sign * trial.values[0])
+
+    def _score(self, best: FrozenTrial, cluster: runtime.Cluster) -> dict[str, Any]:
+        """The best trial's one look at the test clips."""
+        request = trial_request(self.search.request, best.params, labelled=False)
+        plan = Plan(request, self.plan.inputs)
+        Run(plan, self.hardware, self.stream, self.run.record).execute(cluster)
+        return report.summarize(plan)
+
+
+def tune_trials(setting: Setting, proposer: Proposer, num_trials: int, at_a_time: int) -> None:
+    """Have Ray Tune run trials until `num_trials` more have ended."""
+    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+    os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
+    os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
+    os.environ.setdefault("RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS", "0")
+    from ray import tune
+
+    for name in ("ray.tune", "ray.tune.search"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    with tempfile.TemporaryDirectory(prefix="unfused-tune-") as scratch:
+        tuner = tune.Tuner(
+            tune.with_resources(tune.with_parameters(Trial, setting=setting), {"cpu": TRIAL_CPUS}),
+            tune_config=tune.TuneConfig(
+                search_alg=proposer,
+                num_samples=num_trials,
+                max_concurrent_trials=at_a_time,
+                reuse_actors=True,
+            ),
+            run_config=tune.RunConfig(
+                name="search", storage_path=scratch, verbose=0, stop=Pruning(proposer)
+            ),
+        )
+        tuner.fit()
+
+
+__all__ = ["ConfigError", "Runner", "Search", "SearchFailed", "concurrency", "shared_nodes"]

@@ -1,0 +1,223 @@
+"""How good a trial's student is, judged from outside the stages that train it.
+
+The rule of this room: a stage that must not see labels does not see them here either. What is
+judged is read back from the store: a checkpoint between two epochs, artifacts at the end.
+
+Axes: n clips, C windows of a clip, S samples, D embedding, N classes, K clusters.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import time
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from unfused import clustering, runtime, shards
+from unfused.config import Config
+from unfused.models import weights
+from unfused.models.clip_encoder import ClipEncoder
+from unfused.models.heads import LinearClassifier
+from unfused.pipeline import Plan
+from unfused.stages.distill import heads_file, student_heads
+from unfused.stages.finetune import Standardize, draw_labels
+from unfused.stages.ingest import truth_in
+from unfused.store import Artifact, Folder, read_npy
+
+MAX_CLIPS = 1024
+"""A judgement looks at no more clips than this, evenly spaced over a part."""
+BATCH_CLIPS = 128
+RIDGE = 0.1
+"""L2 penalty of the probe, as a share of the mean squared norm of its features."""
+
+
+class Probe:
+    """Validation accuracy of a quick linear probe on a half-trained student.
+
+    One draw of the few labels and the validation clips are read once; a probe is then an embedding
+    of both and one ridge regression, the same for every trial whatever its loss means.
+
+    Args:
+        plan: of the trial, with ingested clips.
+        prefix: of the repetition whose student is probed.
+    """
+
+    def __init__(self, plan: Plan, prefix: str) -> None:
+        config = plan.request.config
+        self.config = config
+        inputs = plan.steps[f"{prefix}finetune/unfused"].node.inputs
+        self.clips, labels = plan.artifact(inputs["clips"]), plan.artifact(inputs["labels"])
+        scored = plan.steps[f"{prefix}validate/unfused"].node.inputs
+        valid, valid_labels = plan.artifact(scored["clips"]), plan.artifact(scored["labels"])
+        ids = read_npy(labels.folder, "labels.npy")
+        chosen = draw_labels(ids, config.finetune, 0)
+        some = spread(shards.num_clips(valid))
+        self.num_classes = len(labels.facts["classes"])
+        self.windows = self._windows(self.clips, chosen), self._windows(valid, some)
+        self.targets = ids[chosen], truth_in(labels.facts["classes"], valid_labels)[some]
+
+    def _windows(self, part: Artifact, indices: np.ndarray) -> Tensor:
+        samples = self.config.audio.crop_samples
+        crops = self.config.finetune.num_crops
+        return torch.from_numpy(shards.windows_of(part, indices, samples, crops))
+
+    def score(self, checkpoints: Folder) -> float | None:
+        """Accuracy in [0, 1] of the newest checkpoint; None where it has just been replaced."""
+        encoder = ClipEncoder.for_part(self.clips.facts, self.config.encoder)
+        state = newest_state(checkpoints)
+        if state is None:
+            return None
+        name = "clip_encoder."
+        mine = {k.removeprefix(name): v for k, v in state.items() if k.startswith(name)}
+        encoder.load_state_dict(mine)
+        head = LinearClassifier(1, 1, self.config.finetune.power)
+        precision = self.config.embed.precision
+        few, valid = (
+            head.normalize(embed(encoder, windows, precision)) for windows in self.windows
+        )
+        scale = Standardize.of(few)
+        weight = ridge(scale(few), torch.from_numpy(self.targets[0]).long(), self.num_classes)
+        guess = (add_bias(scale(valid)) @ weight).argmax(1).numpy()
+        return float((guess == self.targets[1]).mean())
+
+
+def newest_state(checkpoints: Folder, attempts: int = 3) -> dict[str, Tensor] | None:
+    """The learner's state in the newest checkpoint of a node that is being trained."""
+    for _ in range(attempts):
+        try:
+            latest = checkpoints.read_json("latest.json")["epochs"]
+            data = (checkpoints / f"epoch-{latest:05d}").read("rank-00000.pt")
+        except FileNotFoundError:
+            # The next epoch has ended in between and took its place.
+            time.sleep(0.2)
+            continue
+        return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)["model"]
+    return None
+
+
+def spread(total: int) -> np.ndarray:
+    """Indices of at most `MAX_CLIPS` clips, evenly spaced."""
+    return np.unique(np.linspace(0, total - 1, min(total, MAX_CLIPS)).round().astype(int))
+
+
+@torch.inference_mode()
+def embed(encoder: ClipEncoder, windows: Tensor, precision: str, layer: str = "last") -> Tensor:
+    """Embeddings (n, D) of int16 windows (n, C, S)."""
+    encoder.eval()
+    with runtime.autocast(windows.device, precision):
+        return torch.cat([encoder.embed(some, layer) for some in windows.split(BATCH_CLIPS)])
+
+
+def add_bias(features: Tensor) -> Tensor:
+    """(n, D) -> (n, D + 1) with a column of ones."""
+    return torch.cat([features, torch.ones(len(features), 1)], 1)
+
+
+def ridge(features: Tensor, targets: Tensor, num_classes: int) -> Tensor:
+    """Least squares on one-hot targets with an L2 penalty, in its dual form: (D + 1, N)."""
+    x = add_bias(features)
+    gram = x @ x.T
+    gram.diagonal().add_(RIDGE * gram.diagonal().mean() * len(x) ** 0.5)
+    return x.T @ torch.linalg.solve(gram, functional.one_hot(targets, num_classes).float())
+
+
+def label_free(plan: Plan, prefix: str) -> dict[str, float]:
+    """Scores of a finished student that look at no label (see `metrics`)."""
+    config = plan.request.config
+    node = plan.steps[f"{prefix}distill/unfused"].node
+    clips, student = plan.artifact(node.inputs["clips"]), plan.artifact(node.name)
+    encoder = ClipEncoder.load(student.folder)
+    samples = config.audio.crop_samples
+    windows = shards.windows_of(clips, spread(shards.num_clips(clips)), samples)
+    embedding = embed(encoder, torch.from_numpy(windows), config.embed.precision)
+    scores = {
+        "effective_rank": effective_rank(embedding),
+        "cluster_stability": cluster_stability(embedding.numpy(), config),
+        "student_parameters": float(sum(p.numel() for p in encoder.encoder.parameters())),
+    }
+    valid = held_out(plan, node.inputs["clips"])
+    if valid is None:
+        return scores
+    windows = shards.windows_of(valid, spread(shards.num_clips(valid)), samples)
+    clusters = plan.artifact(node.inputs["clusters"])
+    labels = pseudo_labels(plan, node.inputs["clusters"], torch.from_numpy(windows))
+    heads = student_heads(encoder, clusters, config.distill)
+    weights.load(heads, student.folder.read(heads_file(1)))
+    return {**scores, "held_out_loss": held_out_loss(encoder, heads, windows, labels)}
+
+
+def held_out(plan: Plan, train: str) -> Artifact | None:
+    """The validation clips beside the training clips `train`, if the task has any."""
+    step = plan.steps[train.partition(":")[0]]
+    assert step.manifest is not None
+    has = "valid" in step.manifest["facts"]["parts"]
+    return plan.artifact(f"{step.node.name}:valid") if has else None
+
+
+def effective_rank(embedding: Tensor) -> float:
+    """exp of the entropy of the normalised singular values, in [1, min(n, D)].
+
+    RankMe (Garrido et al., ICML 2023).
+    """
+    x = embedding.double()
+    gram = x @ x.T if len(x) < x.shape[1] else x.T @ x
+    singular = torch.linalg.eigvalsh(gram).clamp_min(0).sqrt()
+    share = singular / singular.sum().clamp_min(1e-12)
+    return float(torch.exp(-(share * torch.log(share + 1e-12)).sum()))
+
+
+def cluster_stability(embedding: np.ndarray, config: Config) -> float:
+    """Normalised mutual information, in [0, 1], of two clusterings that differ in their seed."""
+    from sklearn.metrics import normalized_mutual_info_score
+
+    settings = config.cluster
+    whitening = clustering.Whitening.fit(
+        clustering.Moments.of(embedding),
+        num_components=settings.num_components or None,
+        whiten=settings.whiten,
+        normalize=settings.normalize,
+    )
+    x = whitening.transform(embedding)
+    wanted = settings.num_clusters if isinstance(settings.num_clusters, int) else 64
+    labels = []
+    for seed in (settings.seed, settings.seed + 1):
+        found = clustering.get("torch")(
+            x,
+            num_clusters=min(wanted, len(x) // 2),
+            num_iterations=settings.num_iterations,
+            seed=seed,
+            num_init=1,
+        )
+        labels.append(clustering.ClusterModel(whitening, found.centroids).label(embedding)[0])
+    return float(normalized_mutual_info_score(*labels))
+
+
+def pseudo_labels(plan: Plan, clusters: str, windows: Tensor) -> np.ndarray:
+    """Clusters (n,) of new clips: the teacher that was clustered, its whitening, its centroids."""
+    embedded = plan.steps[clusters].node.inputs["embeddings"]
+    teacher = plan.steps[embedded].node.inputs["teacher"]
+    encoder = ClipEncoder.load(plan.artifact(teacher).folder)
+    data = plan.artifact(clusters).folder.read("clusters.safetensors")
+    model = clustering.ClusterModel.from_bytes(data)
+    layer = plan.artifact(embedded).facts["layer"]
+    precision = plan.request.config.embed.precision
+    return model.label(embed(encoder, windows, precision, layer).numpy())[0]
+
+
+@torch.inference_mode()
+def held_out_loss(
+    encoder: ClipEncoder, heads: torch.nn.Module, windows: np.ndarray, labels: np.ndarray
+) -> float:
+    """Mean cross-entropy of the deep head on new clips (n, 1, S), divided by log K."""
+    encoder.eval()
+    deep = [
+        heads(encoder(some[:, 0])).deep.float()
+        for some in torch.from_numpy(windows).split(BATCH_CLIPS)
+    ]
+    logits = torch.cat(deep)
+    loss = functional.cross_entropy(logits, torch.from_numpy(labels).long())
+    return float(loss) / math.log(logits.shape[1])

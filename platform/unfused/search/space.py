@@ -1,0 +1,235 @@
+"""What a search may change: a small Python file with data only.
+
+    space        dotted config key -> an Optuna distribution
+    conditions   optional: key -> {other key: the value, or values, at which it is asked for}
+    objectives   optional: one or two metrics -> "maximize" or "minimize"
+
+The rule of this room: a space is wrong before the search starts or not at all. Every value that it
+can propose passes the one door for changes, `config.override`.
+"""
+
+from __future__ import annotations
+
+import runpy
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+
+from unfused.config import Config, ConfigError, flatten, override
+from unfused.search.metrics import METRICS
+from unfused.store import digest
+
+DIRECTIONS = ("maximize", "minimize")
+DEFAULT_OBJECTIVES = {"valid_accuracy": "maximize"}
+INSIDE = (0.0, 0.37, 1.0)
+"""Where a numeric range is tried: its ends, and a point that is a whole number by chance alone."""
+
+
+@dataclass(frozen=True)
+class Space:
+    """Keys, their distributions, when they are asked for, and what is better.
+
+    Attributes:
+        name: of the file.
+        distributions: dotted key -> distribution, in the order in which they are asked for.
+        conditions: key -> {other key: values at which it is asked for}.
+        objectives: metric -> direction; one or two.
+    """
+
+    name: str
+    distributions: Mapping[str, BaseDistribution]
+    conditions: Mapping[str, Mapping[str, tuple[Any, ...]]]
+    objectives: Mapping[str, str]
+
+    @property
+    def is_labelled(self) -> bool:
+        """Whether an objective looks at labels."""
+        return any(METRICS[name].needs_labels for name in self.objectives)
+
+    @property
+    def directions(self) -> list[str]:
+        return list(self.objectives.values())
+
+    def identity(self) -> str:
+        """The same for the same space: 64 hexadecimal digits."""
+        return digest(
+            {
+                "space": {
+                    key: optuna.distributions.distribution_to_json(distribution)
+                    for key, distribution in self.distributions.items()
+                },
+                "conditions": self.conditions,
+                "objectives": self.objectives,
+            }
+        )
+
+    def suggest(self, trial: optuna.trial.Trial) -> dict[str, Any]:
+        """Ask for the keys whose conditions hold."""
+        found: dict[str, Any] = {}
+        for key, distribution in self.distributions.items():
+            if self._holds(key, found):
+                found[key] = trial._suggest(key, distribution)
+        return found
+
+    def defaults(self, config: Config) -> dict[str, Any]:
+        """What `config` has for the keys that would be asked for."""
+        flat, found = flatten(config), {}
+        for key in self.distributions:
+            if self._holds(key, found):
+                found[key] = as_proposed(flat[key])
+        return found
+
+    def contains(self, values: Mapping[str, Any]) -> bool:
+        """Whether the space could propose these values."""
+        return all(
+            self.distributions[key]._contains(_internal(self.distributions[key], value))
+            for key, value in values.items()
+        )
+
+    def changes(self) -> Iterator[dict[str, Any]]:
+        """One key at a time, its extreme values or all of its choices."""
+        for key, distribution in self.distributions.items():
+            for value in _samples(distribution):
+                yield {key: value}
+
+    def _holds(self, key: str, values: Mapping[str, Any]) -> bool:
+        wanted = self.conditions.get(key, {})
+        return all(
+            other in values and values[other] in allowed for other, allowed in wanted.items()
+        )
+
+
+def as_proposed(value: Any) -> Any:
+    """A config value as a distribution's choice: lists are spelled as on the command line."""
+    from unfused.config import shown
+
+    return shown(value) if isinstance(value, tuple) else value
+
+
+def _internal(distribution: BaseDistribution, value: Any) -> float:
+    try:
+        return distribution.to_internal_repr(value)
+    except ValueError:
+        return float("nan")
+
+
+def load(path: str, config: Config) -> Space:
+    """Read a space and hold it against the configuration that it is to change.
+
+    Raises:
+        ConfigError: one sentence, which names the file and the remedy.
+    """
+    names = _run(path)
+    space = Space(
+        Path(path).stem,
+        _table(path, names, "space"),
+        _conditions(path, names),
+        names.get("objectives", DEFAULT_OBJECTIVES),
+    )
+    _check_objectives(path, space.objectives)
+    _check_conditions(path, space)
+    for key, distribution in space.distributions.items():
+        _check_key(path, key, distribution, config)
+    return space
+
+
+def _run(path: str) -> dict[str, Any]:
+    if not Path(path).is_file():
+        raise ConfigError(f"--space {path}: there is no such file; search_spaces/ has some.")
+    try:
+        return runpy.run_path(path)
+    except Exception as error:
+        reason = str(error).strip().rstrip(".").replace("\n", " ")
+        raise ConfigError(f"{path} cannot be read as a search space: {reason}.") from None
+
+
+def _table(path: str, names: Mapping[str, Any], name: str) -> dict[str, Any]:
+    table = names.get(name)
+    if not isinstance(table, dict) or not table:
+        raise ConfigError(
+            f"{path} has no `{name}`; write {name} = {{'cluster.num_clusters':"
+            " IntDistribution(8, 256, log=True)}."
+        )
+    return table
+
+
+def _conditions(path: str, names: Mapping[str, Any]) -> dict[str, dict[str, tuple[Any, ...]]]:
+    found = names.get("conditions", {})
+    if not isinstance(found, dict) or not all(isinstance(v, dict) for v in found.values()):
+        raise ConfigError(
+            f"{path}: `conditions` is a table of tables, as in"
+            " {'cluster.whiten': {'cluster.num_components': (32, 64)}}."
+        )
+    return {
+        key: {other: _as_tuple(values) for other, values in wanted.items()}
+        for key, wanted in found.items()
+    }
+
+
+def _as_tuple(values: Any) -> tuple[Any, ...]:
+    return tuple(values) if isinstance(values, list | tuple) else (values,)
+
+
+def _check_objectives(path: str, objectives: Any) -> None:
+    if not isinstance(objectives, dict) or not 1 <= len(objectives) <= 2:
+        raise ConfigError(
+            f"{path}: `objectives` names one or two metrics and their directions, as in"
+            f" {DEFAULT_OBJECTIVES}."
+        )
+    for name, direction in objectives.items():
+        if name not in METRICS:
+            known = ", ".join(METRICS)
+            raise ConfigError(f"{path}: there is no objective {name!r}; choose from {known}.")
+        if direction not in DIRECTIONS:
+            raise ConfigError(f"{path}: {name} is to {direction!r}; say maximize or minimize.")
+
+
+def _check_conditions(path: str, space: Space) -> None:
+    order = list(space.distributions)
+    for key, wanted in space.conditions.items():
+        for other in wanted:
+            known = key in order and other in order
+            if not known or order.index(other) >= order.index(key):
+                raise ConfigError(
+                    f"{path}: {key!r} depends on {other!r}, so `space` must name both,"
+                    f" {other!r} first."
+                )
+
+
+def _check_key(path: str, key: str, distribution: Any, config: Config) -> None:
+    if not isinstance(distribution, BaseDistribution):
+        raise ConfigError(
+            f"{path}: {key} is {distribution!r}; it must be an Optuna distribution, as in"
+            " FloatDistribution(0.1, 1.0)."
+        )
+    if distribution.single():
+        raise ConfigError(
+            f"{path}: the range of {key} is empty or holds one value; widen it, or set the value"
+            " on the command line."
+        )
+    for value in _samples(distribution):
+        try:
+            override(config, {key: value})
+        except ConfigError as error:
+            raise ConfigError(f"{path}: {error}") from None
+
+
+def _samples(distribution: BaseDistribution) -> list[Any]:
+    if isinstance(distribution, CategoricalDistribution):
+        return list(distribution.choices)
+    assert isinstance(distribution, IntDistribution | FloatDistribution)
+    low, high = distribution.low, distribution.high
+    if isinstance(distribution, IntDistribution):
+        return [low, high]
+    if distribution.step:
+        return [low, min(high, low + distribution.step), high]
+    return [low + share * (high - low) for share in INSIDE]

@@ -1,0 +1,220 @@
+"""The memory of a search: an Optuna study on disk or in a database, behind Ray Tune's interface.
+
+The rule of this room: the study alone is what a search resumes from. Every trial that it holds ends
+as complete, pruned or failed, and one that a killed search left open is taken up again under its
+own number.
+
+Ray's own OptunaSearch is not used: it leaves a trial without a finite objective open for ever,
+tells a pruned one as complete, and cannot take an open one up again.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.pruners import BasePruner, MedianPruner, NopPruner, SuccessiveHalvingPruner
+from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESampler
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, TrialState
+from ray.tune.search import Searcher
+from ray.tune.stopper import Stopper
+
+from unfused.config import ConfigError
+from unfused.search.space import Space
+
+SAMPLERS = ("tpe", "nsga2", "random")
+PRUNERS = ("median", "halving", "none")
+STARTUP_TRIALS = 4
+"""Trials that are never pruned, for the others to be held against."""
+HOPELESS_TRIALS = 5
+"""So many failures with nothing else stop a search."""
+DATABASES = ("sqlite", "postgresql", "mysql", "mssql", "oracle")
+
+
+@contextmanager
+def opened(
+    location: str, name: str, space: Space, sampler: str, pruner: str, seed: int
+) -> Iterator[optuna.Study]:
+    """The study called `name`, made if there is none.
+
+    Args:
+        location: a file for Optuna's journal, or the URL of a database.
+        name: of the study.
+        space: gives the directions.
+        sampler: tpe, nsga2 or random; its random numbers go on where an earlier search ended.
+        pruner: median, halving or none; two objectives are never pruned.
+        seed: of the sampler.
+
+    Raises:
+        ConfigError: the storage cannot be opened, another search holds it, or its study has other
+            objectives.
+    """
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    with _storage(location) as storage:
+        study = optuna.create_study(
+            storage=storage, study_name=name, directions=space.directions, load_if_exists=True
+        )
+        if [d.name.lower() for d in study.directions] != space.directions:
+            raise ConfigError(
+                f"Study {name!r} in {location} has other objectives; choose another with --study."
+            )
+        study.sampler = _sampler(sampler, space, seed + len(study.get_trials(deepcopy=False)))
+        study.pruner = _pruner(pruner, space)
+        yield study
+
+
+@contextmanager
+def _storage(location: str) -> Iterator[BaseStorage]:
+    if "://" in location:
+        scheme = location.partition(":")[0].partition("+")[0]
+        if scheme not in DATABASES:
+            raise ConfigError(
+                f"--study-storage {location}: name a file, or a database as in"
+                " postgresql://user@host/optuna."
+            )
+        try:
+            yield RDBStorage(location)
+        except (ImportError, OSError) as error:
+            raise ConfigError(f"--study-storage {location} cannot be opened: {error}.") from None
+        return
+    path = Path(location)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Not `.lock`, which is the journal's own.
+    with open(f"{path}.held", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise ConfigError(
+                f"Another search holds {location}; wait for it, or name another with"
+                " --study-storage."
+            ) from None
+        yield JournalStorage(JournalFileBackend(str(path)))
+
+
+def _sampler(name: str, space: Space, seed: int) -> BaseSampler:
+    if name == "random":
+        return RandomSampler(seed=seed)
+    if name == "nsga2":
+        return NSGAIISampler(seed=seed)
+    if name == "tpe":
+        return TPESampler(seed=seed, multivariate=True, group=bool(space.conditions))
+    raise ConfigError(f"There is no sampler {name!r}; choose one of {', '.join(SAMPLERS)}.")
+
+
+def _pruner(name: str, space: Space) -> BasePruner:
+    if name not in PRUNERS:
+        raise ConfigError(f"There is no pruner {name!r}; choose one of {', '.join(PRUNERS)}.")
+    if name == "none" or len(space.objectives) > 1 or not space.is_labelled:
+        return NopPruner()
+    if name == "median":
+        return MedianPruner(n_startup_trials=STARTUP_TRIALS)
+    return SuccessiveHalvingPruner(min_resource=25, reduction_factor=2)
+
+
+def ended(study: optuna.Study) -> list[FrozenTrial]:
+    """Trials that are complete, pruned or failed, in order."""
+    return [trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()]
+
+
+def completed(study: optuna.Study) -> list[FrozenTrial]:
+    """Trials with a score, in order."""
+    return [t for t in ended(study) if t.state == TrialState.COMPLETE]
+
+
+class _Unkept:
+    """Tune writes its parts to disk to resume from; ours resumes from the study."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+class Proposer(_Unkept, Searcher):
+    """Hands out the study's trials, and tells it what came of them.
+
+    Args:
+        study: from `opened`.
+        space: what is asked for.
+        on_end: called with every trial that has ended.
+    """
+
+    def __init__(
+        self, study: optuna.Study, space: Space, on_end: Callable[[FrozenTrial], None]
+    ) -> None:
+        super().__init__()
+        self.study, self.space, self._on_end = study, space, on_end
+        left = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        self._left = [optuna.trial.Trial(study, trial._trial_id) for trial in left]
+        self._running: dict[str, optuna.trial.Trial] = {}
+        self.states: list[TrialState] = []
+        """How the trials that were handed out have ended."""
+
+    def suggest(self, trial_id: str) -> dict[str, Any]:
+        trial = self._left.pop(0) if self._left else self.study.ask()
+        self._running[trial_id] = trial
+        return {"number": trial.number, "changes": self.space.suggest(trial)}
+
+    def report(self, trial_id: str, step: int, value: float) -> bool:
+        """Note an intermediate value; whether the trial is to be pruned."""
+        trial = self._running[trial_id]
+        if len(self.space.objectives) > 1:
+            return False
+        trial.report(value if self.study.directions[0].name == "MAXIMIZE" else -value, step)
+        return trial.should_prune()
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        trial = self._running.pop(trial_id, None)
+        if trial is None:
+            return
+        outcome = json.loads((result or {}).get("outcome") or "{}")
+        reason = outcome.get("failed") or ("its process died" if error else "")
+        scores = outcome.get("scores", {})
+        for name, value in outcome.items():
+            trial.set_user_attr(name, value)
+        if not reason and not outcome:
+            self.study.tell(trial, state=TrialState.PRUNED)
+        elif reason or (reason := self._unusable(scores)):
+            trial.set_user_attr("failed", reason)
+            self.study.tell(trial, state=TrialState.FAIL)
+        else:
+            self.study.tell(trial, [scores[name] for name in self.space.objectives])
+        found = self.study.get_trials(deepcopy=False)[trial.number]
+        self.states.append(found.state)
+        self._on_end(found)
+
+    def _unusable(self, scores: dict[str, float]) -> str:
+        for name in self.space.objectives:
+            if not math.isfinite(scores.get(name, math.nan)):
+                return f"{name} is {scores.get(name, 'missing')}"
+        return ""
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the study is on disk."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing: the study is on disk."""
+
+
+class Pruning(_Unkept, Stopper):
+    """Ends a trial that the study's pruner gives up, and a search in which everything fails."""
+
+    def __init__(self, proposer: Proposer) -> None:
+        self._proposer = proposer
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        if result.get("outcome"):
+            return True
+        return self._proposer.report(trial_id, result["progress"], result["probe"])
+
+    def stop_all(self) -> bool:
+        states = self._proposer.states
+        return len(states) >= HOPELESS_TRIALS and set(states) == {TrialState.FAIL}

@@ -1,0 +1,224 @@
+"""One trial at a time, in a process of Ray Tune's: a pipeline run, judged as it goes.
+
+The rule of this room: a trial is the pipeline itself, with the store, the leases and the Ray Train
+session that every run has. The process and its session stay for the next trial, which so pays for
+its own training alone.
+"""
+
+from __future__ import annotations
+
+import json
+import queue
+import threading
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ray import tune
+
+from unfused import report, runtime, training
+from unfused.config import override
+from unfused.events import EpochDone, Event, OfTrial, RunFinished, Stream
+from unfused.pipeline import Inputs, Plan, Request, Run, open_cluster
+from unfused.search import quality
+from unfused.store import Folder
+
+PROBES = (25, 50, 75)
+"""At these shares (percent) of a student's epochs a trial may be pruned."""
+GIVE_UP_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all trials of a search share."""
+
+    request: Request
+    """With the configuration that a trial's changes are put on."""
+    inputs: Inputs
+    hardware: runtime.Hardware
+    relay: Any
+    """Takes the events of all trials to the search."""
+    record: dict[str, Any]
+    """Provenance of the search."""
+    labelled: bool
+    """Whether trials are scored on validation labels; otherwise they end with the student."""
+    probed: bool
+    """Whether trials are probed on the way."""
+
+    @property
+    def storage(self) -> Folder:
+        return Folder.of(self.request.options.store) / "work"
+
+
+def trial_request(request: Request, changes: dict[str, Any], labelled: bool = True) -> Request:
+    """The pipeline of one trial: the method's own arm, scored on validation clips."""
+    fixed = {"arms": ("unfused",), **({"evaluate.split": "valid"} if labelled else {})}
+    return replace(request, config=override(request.config, {**changes, **fixed}))
+
+
+def trial_plan(request: Request, inputs: Inputs, labelled: bool) -> Plan:
+    """Its plan; where no objective looks at labels it ends with the student."""
+    plan = Plan(request, inputs)
+    if not labelled:
+        students = [f"{prefix}distill/unfused" for prefix in plan.repetitions]
+        plan.keep(plan.upstream(students))
+    return plan
+
+
+class Trial(tune.Trainable):
+    """Ray Tune's side of a trial: every step is a probe, the last one the outcome."""
+
+    def setup(self, config: dict[str, Any], setting: Setting) -> None:
+        runtime.prepare_process()
+        runtime.quiet_ray()
+        self._setting, self._stack = setting, ExitStack()
+        self._cluster: runtime.Cluster | None = None
+        self._begin(config)
+
+    def _begin(self, config: dict[str, Any]) -> None:
+        self._pipeline = _Pipeline(self._setting, config, self._shared_cluster)
+
+    def _shared_cluster(self, stream: Stream) -> runtime.Cluster:
+        """This process's relay, leases and session, now with the events of another trial."""
+        setting = self._setting
+        if self._cluster is None:
+            storage = setting.storage / f"trials-{self.trial_id}"
+            self._cluster = self._stack.enter_context(
+                open_cluster(
+                    setting.request.options, setting.hardware, stream, storage, shared=True
+                )
+            )
+        self._cluster.stream = stream
+        return self._cluster
+
+    def step(self) -> dict[str, Any]:
+        return self._pipeline.results.get()
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self._pipeline.give_up()
+        self._begin(new_config)
+        return True
+
+    def cleanup(self) -> None:
+        self._pipeline.give_up()
+        self._stack.close()
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Nothing: the store has it."""
+
+
+class _Pipeline:
+    """A pipeline run on a thread, and the results that it puts out for Tune."""
+
+    def __init__(
+        self,
+        setting: Setting,
+        config: dict[str, Any],
+        cluster: Callable[[Stream], runtime.Cluster],
+    ) -> None:
+        self.results: queue.Queue[dict[str, Any]] = queue.Queue()
+        self.setting, self.number = setting, config["number"]
+        self.changes, self._cluster = config["changes"], cluster
+        self.stream = Stream([self._forward])
+        self._run: Run | None = None
+        self._given_up = threading.Event()
+        self._thread = threading.Thread(target=self._work, daemon=True)
+        self._thread.start()
+
+    def give_up(self) -> None:
+        """Stop after the epoch at hand, and wait for that."""
+        self._given_up.set()
+        while self._thread.is_alive():
+            if self._run is not None:
+                self._run.cancel()
+                cluster = self._cluster(self.stream)
+                cluster.session.cancel()
+            self._thread.join(GIVE_UP_SECONDS)
+
+    def _forward(self, event: Event) -> None:
+        self.setting.relay.put.remote(OfTrial(self.number, event))
+
+    def _work(self) -> None:
+        status, reason, outcome, summary = "FAILED", "", None, None
+        try:
+            plan, hits = self._execute()
+            outcome = outcome_of(plan, self.setting.labelled, hits)
+            summary = self._summary(plan, outcome)
+            status = "FINISHED"
+        except training.Cancelled:
+            status = "KILLED"
+        except Exception as error:
+            reason = training.root_cause(error)
+            outcome = {"failed": reason}
+        self.stream.emit(RunFinished(status, summary, reason))
+        if outcome is not None:
+            self.results.put({"progress": 100, "outcome": json.dumps(outcome)})
+
+    def _summary(self, plan: Plan, outcome: dict[str, Any]) -> dict[str, Any]:
+        whole = report.summarize(plan) if self.setting.labelled else {}
+        return {**whole, "scores": outcome["scores"]}
+
+    def _execute(self) -> tuple[Plan, list[str]]:
+        """Build what is missing; the plan, and the names of what was there before."""
+        setting = self.setting
+        request = trial_request(setting.request, self.changes, setting.labelled)
+        plan = trial_plan(request, setting.inputs, setting.labelled)
+        hits = [step.node.name for step in plan.steps.values() if step.manifest]
+        self._run = Run(plan, setting.hardware, self.stream, setting.record)
+        if self._given_up.is_set():
+            raise training.Cancelled("pruned before it began")
+        if setting.probed:
+            self.stream.subscribe(_Prober(plan, self.results))
+        self._run.execute(self._cluster(self.stream))
+        return plan, hits
+
+
+class _Prober:
+    """Probes the first repetition's student between its epochs, on the thread of the events."""
+
+    def __init__(self, plan: Plan, results: queue.Queue[dict[str, Any]]) -> None:
+        self._plan, self._results = plan, results
+        self._prefix = plan.repetitions[0]
+        self._probe: quality.Probe | None = None
+        self._left = list(PROBES)
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, EpochDone) and event.node == f"{self._prefix}distill/unfused":
+            self._look(event.node, 100 * event.epoch // event.num_epochs)
+
+    def _look(self, node: str, progress: int) -> None:
+        due = [share for share in self._left if share <= progress < 100]
+        if not due:
+            return
+        self._left = [share for share in self._left if share > progress]
+        self._probe = self._probe or quality.Probe(self._plan, self._prefix)
+        step = self._plan.steps[node]
+        score = self._probe.score(self._plan.store.checkpoints("distill", str(step.key)))
+        if score is not None:
+            self._results.put({"progress": due[-1], "probe": score})
+
+
+def outcome_of(plan: Plan, labelled: bool, hits: list[str]) -> dict[str, Any]:
+    """Scores of a finished trial, and what it built and found (`hits`, when it began)."""
+    steps = plan.steps.values()
+    students = [plan.steps[f"{prefix}distill/unfused"] for prefix in plan.repetitions]
+    scores = quality.label_free(plan, plan.repetitions[0])
+    scores["student_seconds"] = sum(_seconds(step) for step in students) / len(students)
+    found: dict[str, Any] = {
+        "scores": scores,
+        "hits": len(hits),
+        "built": len(plan.steps) - len(hits),
+        "seconds": round(sum(_seconds(s) for s in steps if s.node.name not in hits), 1),
+        "saved_seconds": round(sum(_seconds(s) for s in steps if s.node.name in hits), 1),
+    }
+    if labelled:
+        arm = report.summarize(plan)["arms"]["unfused"]
+        scores["valid_accuracy"] = arm["accuracy"]["mean"]
+        scores["valid_macro_f1"] = arm["macro_f1"]["mean"]
+    return found
+
+
+def _seconds(step: Any) -> float:
+    """What the artifact took whoever built it."""
+    return float(step.manifest["seconds"])
