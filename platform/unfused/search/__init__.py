@@ -188,7 +188,13 @@ class Runner:
             return
         if not study.trials:
             self._propose_defaults(study)
-        proposer = Proposer(study, self.search.space, self._tell)
+
+        def tell(trial: FrozenTrial) -> None:
+            cluster.drain()
+            said = dict(trial.user_attrs)
+            self.stream.emit(TrialEnded(trial.number, trial.state.name, trial.params, said))
+
+        proposer = Proposer(study, self.search.space, tell)
         setting = Setting(
             self.search.request,
             self.plan.inputs,
@@ -206,11 +212,6 @@ class Runner:
         values = self.search.space.defaults(self.search.request.config)
         if self.search.space.contains(values):
             study.enqueue_trial(values)
-
-    def _tell(self, trial: FrozenTrial) -> None:
-        self.stream.emit(
-            TrialEnded(trial.number, trial.state.name, trial.params, dict(trial.user_attrs))
-        )
 
     def _best(self, study: optuna.Study) -> FrozenTrial:
         """The best trial; of several that no other one beats, the best by the first objective."""
@@ -234,7 +235,7 @@ def tune_trials(setting: Setting, proposer: Proposer, num_trials: int, at_a_time
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
-    os.environ.setdefault("RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS", "0")
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     from ray import tune
 
     for name in ("ray.tune", "ray.tune.search"):

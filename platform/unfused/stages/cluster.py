@@ -48,7 +48,10 @@ def run(builds: Sequence[Build], cluster: runtime.Cluster) -> list[Facts]:
     import ray
 
     gpus = min(1, runtime.gpus_per_worker(cluster.options, cluster.hardware))
-    remote = ray.remote(num_cpus=1, num_gpus=gpus)(cluster_embeddings)
+    # The default strategy leaves a trial's own small share of the cluster, where this cannot fit.
+    remote = ray.remote(num_cpus=1, num_gpus=gpus, scheduling_strategy="DEFAULT")(
+        cluster_embeddings
+    )
     pending = [
         remote.remote(
             build.inputs["embeddings"],
