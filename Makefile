@@ -1,6 +1,7 @@
 # make install   the environment in .venv, every version pinned by constraints.txt
 # make demo      all stages on the embedded corpus
 # make test      the test suite
+# make test-cluster   ray up, jobs, several nodes; ends every Ray process of this machine
 # make bench     speed and memory against peers, docs/performance.md
 # make results   the README's tables, measured (hours)
 SHELL := /bin/bash
@@ -11,7 +12,7 @@ STAMP := $(VENV)/.installed
 # uv from the machine if there is one, else a private copy from the package index.
 UV = $(shell command -v uv || echo $(VENV)/bootstrap/bin/uv)
 
-.PHONY: install demo test lint bench results constraints clean
+.PHONY: install install-gpu demo test test-cluster lint bench results constraints clean
 
 install: $(STAMP)
 
@@ -23,11 +24,17 @@ $(STAMP): pyproject.toml constraints.txt
 	$(UV) pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
+install-gpu: install
+	$(UV) pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[gpu]'
+
 demo: install
 	$(BIN)/python pipelines/full.py --preset demo
 
 test: install lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m 'not cluster'
+
+test-cluster: install
+	$(BIN)/python -m pytest -m cluster
 
 lint: install
 	$(BIN)/ruff check platform pipelines tests benchmarks search_spaces

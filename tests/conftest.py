@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -115,6 +115,8 @@ class Program:
     """The program as a user starts it, in a working folder of its own."""
 
     folder: Path
+    extra: dict[str, str] = field(default_factory=dict)
+    """More of its environment."""
 
     def __call__(
         self, *arguments: str, timeout: float = 280, script: str = "full"
@@ -134,7 +136,7 @@ class Program:
     @property
     def environment(self) -> dict[str, str]:
         kept = {k: v for k, v in os.environ.items() if k not in ("RAY_ADDRESS", "PYTHONPATH")}
-        return kept | {"MLFLOW_TRACKING_URI": ""}
+        return kept | {"MLFLOW_TRACKING_URI": ""} | self.extra
 
     def run(self, *arguments: str, script: str = "full") -> dict:
         """Run to the end; the summary."""

@@ -56,3 +56,15 @@ def test_the_gpu_extra_resolves_beside_the_constraints_to_the_real_cuml(tmp_path
     )
     assert versions["cuml-cu13"].startswith("26.10.")
     assert versions["torch"] == "2.13.0" and versions["ray"] == "2.60.0"
+
+
+@pytest.mark.parametrize("file", ["cluster.yaml", "clusters/local.yaml"])
+def test_ray_up_takes_the_cluster_files_as_they_are(file):
+    import yaml
+    from ray.autoscaler._private.util import prepare_config, validate_config
+
+    settings = yaml.safe_load((ROOT / file).read_text())
+    validate_config(prepare_config(settings))
+    ports = " ".join(settings["head_start_ray_commands"])
+    assert "--dashboard-host=127.0.0.1" in ports and "RAY_AUTH_MODE=token" in ports
+    assert {".venv", "store", "*.db"} <= set(settings["rsync_exclude"])

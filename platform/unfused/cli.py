@@ -166,15 +166,20 @@ def show_config(
 
 
 def show_plan(request: Request) -> None:
-    """Print node, key, and hit or miss; builds nothing."""
+    """Print node, key, hit or miss, and what it asks of the cluster; builds nothing."""
     from unfused import runtime
 
     hardware = runtime.probe(request.options)
     plan = Plan(_resolved(request, hardware))
-    rows = [(s.node.name, s.key or "", s.status) for s in plan.steps.values()]
+    run = Run(plan, hardware, Stream())
+    run.check_fit()
+    rows = [
+        (s.node.name, s.key or "", s.status, "" if s.manifest else runtime.shown(run.needs(s)))
+        for s in plan.steps.values()
+    ]
     console = display.make_console()
     console.print(display.plan_table(rows))
-    missing = sum(status != "hit" for _, _, status in rows)
+    missing = sum(status != "hit" for _, _, status, _ in rows)
     console.print(f"{len(rows) - missing} hits, {missing} to build.")
 
 
@@ -296,7 +301,7 @@ def _tag_trial(trackers: dict[int, Any], event: Any) -> None:
 
 def show_search(console: Console, runner: Any) -> None:
     """Print what every trial shares and what may change; builds nothing."""
-    rows = [(s.node.name, s.key or "", s.status) for s in runner.plan.steps.values()]
+    rows = [(s.node.name, s.key or "", s.status, "") for s in runner.plan.steps.values()]
     console.print(display.plan_table(rows))
     console.print("Built once for all trials. What may change:")
     for key, distribution in runner.search.space.distributions.items():

@@ -36,6 +36,14 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minute:02d}:{second:02d}" if hours else f"{minute}:{second:02d}"
 
 
+def code_line(event: events.RunStarted) -> str:
+    """Which code runs: what was mounted or installed may be older than what one looks at."""
+    record = event.provenance
+    commit = f", commit {record['git_commit'][:10]}" if record.get("git_commit") else ""
+    changed = " with changes" if record.get("git_dirty") else ""
+    return f"code {record['code_digest']}{commit}{changed}"
+
+
 def _metrics(metrics: dict[str, float]) -> str:
     shown = {k: v for k, v in metrics.items() if k != "learning_rate"}
     return " ".join(f"{name} {value:.4g}" for name, value in shown.items())
@@ -82,6 +90,8 @@ class Plain:
 
     def _line(self, event: Event) -> str:
         match event:
+            case events.RunStarted():
+                return code_line(event)
             case events.NodeHit():
                 return f"{event.node} hit {event.key}"
             case events.NodeStarted():
@@ -140,6 +150,8 @@ class Live:
 
     def __call__(self, event: Event) -> None:
         match event:
+            case events.RunStarted():
+                self._say(code_line(event))
             case events.NodeHit():
                 self._say(f"[green]=[/] {event.node} [dim]{event.key} already built[/]")
             case events.NodeStarted():
@@ -253,9 +265,9 @@ def _shown(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def plan_table(rows: list[tuple[str, str, str]]) -> Table:
-    """Node, key and status of a dry run."""
-    table = Table("node", "key", "status", box=None, pad_edge=False)
+def plan_table(rows: list[tuple[str, str, str, str]]) -> Table:
+    """Node, key, status and needs of a dry run."""
+    table = Table("node", "key", "status", "asks for", box=None, pad_edge=False)
     for row in rows:
         table.add_row(*row)
     return table

@@ -451,10 +451,12 @@ class Run:
         Raises:
             DoesNotFit: names the stage, what is missing and the remedy.
         """
-        options = self.request.options
-        for stage in dict.fromkeys(step.node.stage for step in self.plan.missing):
-            needs = stages.module(stage).needs(options, self.hardware)
-            runtime.check_fit(stage, needs, self.hardware)
+        for step in {step.node.stage: step for step in self.plan.missing}.values():
+            runtime.check_fit(step.node.stage, self.needs(step), self.hardware)
+
+    def needs(self, step: Step) -> dict[str, float]:
+        """What a node asks of the cluster while it is built."""
+        return stages.module(step.node.stage).needs(self.request.options, self.hardware)
 
     def _check_parts(self) -> None:
         """What only the ingested data can tell, before anything is trained."""

@@ -97,6 +97,11 @@ def check_fit(stage: str, needs: dict[str, float], hardware: Hardware) -> None:
             )
 
 
+def shown(needs: dict[str, float]) -> str:
+    """`{"CPU": 2.0, "GPU": 1.0}` as "2 CPU, 1 GPU"."""
+    return ", ".join(f"{amount:g} {name}" for name, amount in needs.items() if amount)
+
+
 def available_cpus() -> int:
     """CPU cores that this process may use."""
     return len(os.sched_getaffinity(0))
@@ -257,7 +262,7 @@ def connect(
 
     mine = not ray.is_initialized()
     _start(options)
-    relay = ray.remote(num_cpus=0)(_Relay).remote()
+    relay = ray.remote(_Relay).options(**beside_driver()).remote()
     leases = _shared_leases() if shared or hardware.joined else None
     cluster = Cluster(relay, leases, stream, hardware, options)
     stop = threading.Event()
@@ -276,10 +281,26 @@ def _shared_leases() -> Any:
     """The one actor that all runs on this cluster ask."""
     import ray
 
-    shared = ray.remote(num_cpus=0)(_Leases)
+    shared = ray.remote(_Leases)
     return shared.options(
-        name="leases", get_if_exists=True, lifetime="detached", namespace=NAMESPACE
+        name="leases",
+        get_if_exists=True,
+        lifetime="detached",
+        namespace=NAMESPACE,
+        **beside_driver(),
     ).remote()
+
+
+def beside_driver() -> dict[str, Any]:
+    """Options of a small actor that lives as long as its driver: on the same node, on no CPU."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    here = ray.get_runtime_context().get_node_id()
+    return {
+        "num_cpus": 0,
+        "scheduling_strategy": NodeAffinitySchedulingStrategy(here, soft=False),
+    }
 
 
 def _pump(cluster: Cluster, stop: threading.Event) -> None:

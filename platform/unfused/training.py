@@ -416,7 +416,8 @@ class Session:
         import ray
 
         if self._thread is None:
-            self._desk, self._batches = ray.remote(num_cpus=0)(_Desk).remote(), 0
+            desk = ray.remote(_Desk).options(**runtime.beside_driver())
+            self._desk, self._batches = desk.remote(), 0
             trainer = self._trainer()
             self._thread = threading.Thread(target=self._fit, args=(trainer,), daemon=True)
             self._thread.start()
