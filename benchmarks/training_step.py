@@ -35,7 +35,7 @@ class Sizes:
     batch_size: int = 64
     embedding_dims: tuple[int, ...] = (2048,)
     steps: int = 8
-    repetitions: int = 3
+    repetitions: int = 2
 
 
 def measure(sizes: Sizes) -> harness.Report:
