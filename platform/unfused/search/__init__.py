@@ -30,7 +30,7 @@ from unfused.events import Event, Note, OfTrial, Stream, TrialEnded
 from unfused.pipeline import Plan, Request, Run, open_cluster
 from unfused.search import outcome, quality
 from unfused.search.space import Space
-from unfused.search.study import Proposer, Pruning, completed, ended, opened
+from unfused.search.study import Proposer, Pruning, check_choices, completed, ended, opened
 from unfused.search.trial import Setting, Trial, trial_plan, trial_request
 from unfused.store import Folder, digest
 
@@ -138,6 +138,7 @@ class Runner:
         Raises:
             ConfigError: one sentence.
         """
+        check_choices(self.search.sampler, self.search.pruner)
         self.run.check_fit()
         options = self.search.request.options
         needs = {

@@ -77,7 +77,7 @@ class Space:
         found: dict[str, Any] = {}
         for key, distribution in self.distributions.items():
             if self._holds(key, found):
-                found[key] = trial._suggest(key, distribution)
+                found[key] = _suggest(trial, key, distribution)
         return found
 
     def defaults(self, config: Config) -> dict[str, Any]:
@@ -106,6 +106,17 @@ class Space:
         return all(
             other in values and values[other] in allowed for other, allowed in wanted.items()
         )
+
+
+def _suggest(trial: optuna.trial.Trial, key: str, distribution: BaseDistribution) -> Any:
+    match distribution:
+        case CategoricalDistribution(choices=choices):
+            return trial.suggest_categorical(key, choices)
+        case IntDistribution(low=low, high=high, log=log, step=step):
+            return trial.suggest_int(key, low, high, step=step, log=log)
+        case FloatDistribution(low=low, high=high, log=log, step=step):
+            return trial.suggest_float(key, low, high, step=step, log=log)
+    raise TypeError(f"{distribution!r} is no distribution of Optuna's.")
 
 
 def as_proposed(value: Any) -> Any:

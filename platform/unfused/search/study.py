@@ -39,6 +39,17 @@ HOPELESS_TRIALS = 5
 DATABASES = ("sqlite", "postgresql", "mysql", "mssql", "oracle")
 
 
+def check_choices(sampler: str, pruner: str) -> None:
+    """Refuse a sampler or a pruner that is not there.
+
+    Raises:
+        ConfigError: it names those that are.
+    """
+    for what, name, known in (("sampler", sampler, SAMPLERS), ("pruner", pruner, PRUNERS)):
+        if name not in known:
+            raise ConfigError(f"There is no {what} {name!r}; choose one of {', '.join(known)}.")
+
+
 @contextmanager
 def opened(
     location: str, name: str, space: Space, sampler: str, pruner: str, seed: int
@@ -57,6 +68,7 @@ def opened(
         ConfigError: the storage cannot be opened, another search holds it, or its study has other
             objectives.
     """
+    check_choices(sampler, pruner)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     with _storage(location) as storage:
         study = optuna.create_study(
@@ -104,14 +116,10 @@ def _sampler(name: str, space: Space, seed: int) -> BaseSampler:
         return RandomSampler(seed=seed)
     if name == "nsga2":
         return NSGAIISampler(seed=seed)
-    if name == "tpe":
-        return TPESampler(seed=seed, multivariate=True, group=bool(space.conditions))
-    raise ConfigError(f"There is no sampler {name!r}; choose one of {', '.join(SAMPLERS)}.")
+    return TPESampler(seed=seed, multivariate=True, group=bool(space.conditions))
 
 
 def _pruner(name: str, space: Space) -> BasePruner:
-    if name not in PRUNERS:
-        raise ConfigError(f"There is no pruner {name!r}; choose one of {', '.join(PRUNERS)}.")
     if name == "none" or len(space.objectives) > 1 or not space.is_labelled:
         return NopPruner()
     if name == "median":
