@@ -29,7 +29,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from http.client import HTTPException
@@ -46,6 +46,7 @@ log = logging.getLogger(__name__)
 DEFAULT_URI = "sqlite:///mlflow.db"
 ANSWER_SECONDS = 5.0
 CLOSE_SECONDS = 120.0
+LEAST_PRIORITY = 19
 QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
@@ -274,6 +275,9 @@ class Tracker:
 
     def _work(self, open_index: Callable[[], _Index]) -> None:
         index = None
+        with suppress(OSError):
+            # MLflow's import and a new database take ten seconds of a core that start-up needs.
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LEAST_PRIORITY)
         try:
             index = open_index()
         except Exception as error:

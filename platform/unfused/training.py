@@ -418,8 +418,7 @@ class Session:
         if self._thread is None:
             desk = ray.remote(_Desk).options(**runtime.beside_driver())
             self._desk, self._batches = desk.remote(), 0
-            trainer = self._trainer()
-            self._thread = threading.Thread(target=self._fit, args=(trainer,), daemon=True)
+            self._thread = threading.Thread(target=self._fit, daemon=True)
             self._thread.start()
 
     def run(self, jobs: Sequence[Job]) -> list[dict[str, Any]]:
@@ -462,9 +461,10 @@ class Session:
             self._thread = None
             self._storage.delete()
 
-    def _fit(self, trainer: Any) -> None:
+    def _fit(self) -> None:
         try:
-            trainer.fit()
+            # Its import takes seconds, in which clips can be read.
+            self._trainer().fit()
         except BaseException as error:
             self._error = error
 
