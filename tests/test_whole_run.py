@@ -143,3 +143,19 @@ def test_overlap_between_train_and_test_is_refused_before_anything_is_built(
     assert refused.returncode == 2
     assert "data.allow_overlap=true" in refused.stderr
     assert not list(one.folder.glob("store/*/*/manifest.json"))
+
+
+def test_a_corpus_with_held_out_clips_is_refused_also_where_everything_is_there(
+    program, small_task, tmp_path
+):
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    for path in (small_task / "train" / "mid").glob("?.wav"):
+        shutil.copy(path, corpus / path.name)
+    shutil.copy(small_task / "test/low/0.wav", corpus / "same bytes.wav")
+    one = program("corpus")
+    arguments = ("--task", str(small_task), "--corpus", str(corpus), *TINY, "arms=[scratch]")
+    refused = one(*arguments)
+    assert refused.returncode == 2
+    assert "1 clip has the same bytes" in refused.stderr and "0.wav" in refused.stderr
+    assert not list(one.folder.glob("store/finetune/*"))

@@ -14,8 +14,9 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from unfused import corpora, provenance, runtime, stages, training
+from unfused import corpora, provenance, runtime, shards, stages, training
 from unfused.config import Config, ConfigError, RunOptions, Section, flatten, override
+from unfused.corpora import location
 from unfused.corpora.clip import Clip
 from unfused.events import (
     NodeFailed,
@@ -302,6 +303,25 @@ class Plan:
                 found = self.parts(self.steps[source]) | found
         return found
 
+    def refuse_overlap(self) -> None:
+        """Refuse a corpus that has clips which a task holds out.
+
+        Raises:
+            OverlapError: it names the first of them.
+        """
+        corpus = self.steps.get("ingest/corpus")
+        if corpus is None or self.request.config.data.allow_overlap:
+            return
+        learned = shards.digests(self.artifact("ingest/corpus:corpus"))
+        for step in self.steps.values():
+            if step.node.stage != "ingest" or step is corpus or not step.manifest:
+                continue
+            parts = [p for p in ("valid", "test") if p in step.manifest["facts"]["parts"]]
+            held_out = [shards.digests(self.artifact(f"{step.node.name}:{p}")) for p in parts]
+            shared = learned & set().union(*held_out)
+            if shared:
+                raise corpora.overlap(len(shared), f"{_path_of(step.clips, shared)!r}")
+
     @property
     def missing(self) -> list[Step]:
         return [step for step in self.steps.values() if step.manifest is None]
@@ -316,6 +336,12 @@ class Plan:
     def _is_ready(self, step: Step) -> bool:
         names = {ref.partition(":")[0] for ref in step.node.inputs.values()}
         return step.key is not None and all(self.steps[name].manifest for name in names)
+
+
+def _path_of(clips: tuple[Clip, ...], digests: set[str]) -> str:
+    """The first held-out clip with one of these digests."""
+    held_out = (clip.path for clip in clips if clip.split in ("valid", "test"))
+    return next(path for path in held_out if location.sha256(path) in digests)
 
 
 def _listed(clip: Clip) -> list[Any]:
@@ -411,6 +437,7 @@ class Run:
         )
         self._announce_hits()
         if not self.plan.missing:
+            self.plan.refuse_overlap()
             return
         if cluster:
             self._build_all(cluster)
@@ -427,11 +454,14 @@ class Run:
         self._cancelled.set()
 
     def _build_all(self, cluster: runtime.Cluster) -> None:
+        ingested = False
         while self.plan.missing:
             if self._cancelled.is_set():
                 raise training.Cancelled("cancelled")
             group = self.plan.next_group()
-            if group[0].node.stage != "ingest":
+            if group[0].node.stage != "ingest" and not ingested:
+                ingested = True
+                self.plan.refuse_overlap()
                 self._check_parts()
             self._build(group, cluster)
             self.plan.refresh()

@@ -90,6 +90,16 @@ def num_clips(part: Artifact) -> int:
     return sum(part.facts["shards"])
 
 
+def digests(part: Artifact) -> set[str]:
+    """SHA-256 of the bytes of every clip of a part."""
+    found: set[str] = set()
+    for number in range(len(part.facts["shards"])):
+        name = f"{part.folder.path}/part-{number:05d}.parquet"
+        with part.folder.filesystem.open_input_file(name) as source:
+            found |= set(pq.read_table(source, columns=["digest"])["digest"].to_pylist())
+    return found
+
+
 def may_be_kept(part: Artifact, rows: range) -> bool:
     """Whether the clips `rows` of a part, were they all of mean length, fit in `KEPT_BYTES`."""
     total = 2 * part.facts["seconds"] * part.facts["audio"]["sample_rate"]

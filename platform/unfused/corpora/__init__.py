@@ -6,7 +6,7 @@ The rule of this room: it says which clips there are and what each is for, and o
 from unfused.corpora.clip import Clip, ManifestError
 from unfused.corpora.demo import write as demo_manifests
 from unfused.corpora.manifest import read
-from unfused.corpora.overlap import OverlapError, refuse_overlap
+from unfused.corpora.overlap import OverlapError, overlap, refuse_overlap
 from unfused.corpora.splits import as_corpus, assign, check_task, folds, for_fold, label_map
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "folds",
     "for_fold",
     "label_map",
+    "overlap",
     "read",
     "refuse_overlap",
 ]

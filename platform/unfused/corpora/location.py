@@ -6,6 +6,7 @@ others are URIs with their paths percent-encoded, as `pyarrow.fs.FileSystem.from
 
 from __future__ import annotations
 
+import hashlib
 import os
 import posixpath
 from collections import defaultdict
@@ -110,6 +111,14 @@ def read_bytes(place: str) -> bytes:
     filesystem, path = locate(place)
     with filesystem.open_input_stream(path, compression=None) as stream:
         return stream.read()
+
+
+def sha256(place: str) -> str:
+    """Digest of a file's bytes; "" for one that cannot be read."""
+    try:
+        return hashlib.sha256(read_bytes(place)).hexdigest()
+    except OSError:
+        return ""
 
 
 def files_under(folder: str) -> list[tuple[str, Listed]]:

@@ -25,12 +25,14 @@ def refuse_overlap(train: Mapping[str, str], held_out: Mapping[str, str]) -> Non
         OverlapError: There is a clip in both.
     """
     shared = sorted(train.keys() & held_out.keys(), key=train.__getitem__)
-    if not shared:
-        return
-    count = "1 clip has" if len(shared) == 1 else f"{len(shared)} clips have"
-    first = shared[0]
-    raise OverlapError(
-        f"{count} the same bytes in train or corpus as in valid or test, the first"
-        f" {train[first]!r} and {held_out[first]!r}; remove them from one side, or set"
-        " data.allow_overlap=true."
+    if shared:
+        raise overlap(len(shared), f"{train[shared[0]]!r} and {held_out[shared[0]]!r}")
+
+
+def overlap(count: int, first: str) -> OverlapError:
+    """The error that tells of `count` clips, the `first` of them by name."""
+    clips = "1 clip has" if count == 1 else f"{count} clips have"
+    return OverlapError(
+        f"{clips} the same bytes in train or corpus as in valid or test, the first {first};"
+        " remove them from one side, or set data.allow_overlap=true."
     )
