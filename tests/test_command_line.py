@@ -63,3 +63,13 @@ def test_every_setting_can_be_listed_and_given_back(command):
     from unfused.config import Config, override, parse_overrides, preset
 
     assert override(Config(), parse_overrides(lines)) == preset("faithful")
+
+
+def test_an_interruption_says_how_to_go_on(command, monkeypatch):
+    def interrupted(request):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("unfused.running.run_pipeline", interrupted)
+    status, said = command("run", "--seeds", "2")
+    assert status == cli.INTERRUPTED == 130
+    assert "unfused run --seeds 2" in said and "Traceback" not in said

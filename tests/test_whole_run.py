@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+import signal
+import subprocess
 
 import numpy as np
 import pytest
@@ -99,6 +101,30 @@ def test_the_published_method_runs_on_two_workers_over_the_same_draws(
     assert summary["arms"]["scratch"]["accuracy"]["values"] == pytest.approx(
         alone["arms"]["scratch"]["accuracy"]["values"], abs=0.12
     )
+
+
+def test_ctrl_c_in_the_middle_of_training_stops_cleanly(program, small_task):
+    one = program("interrupted")
+    settings = [a for a in TINY if not a.startswith("pretrain.epochs")]
+    process = subprocess.Popen(
+        one.command("--task", str(small_task), *settings, "pretrain.epochs=500"),
+        cwd=one.folder,
+        env=one.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("pretrain epoch 2/"):
+            break
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "The same command goes on" in errors and "Traceback" not in errors
+    assert list(one.folder.glob("store/checkpoints/pretrain/*/latest.json"))
+    assert not list(one.folder.glob("store/pretrain/*"))
 
 
 def test_what_cannot_be_used_is_quarantined_with_its_reason(finished):

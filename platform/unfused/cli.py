@@ -23,6 +23,7 @@ from unfused import config as configuration
 from unfused import display
 from unfused.config import Config, ConfigError
 from unfused.pipeline import Request
+from unfused.runtime import leave
 
 DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
 
@@ -181,27 +182,30 @@ def main(arguments: list[str] | None = None) -> None:
     given = sys.argv[1:] if arguments is None else arguments
     console = display.make_console(error=True)
     try:
-        app(given, standalone_mode=False)
+        # Typer makes a status of Ctrl-C and returns it.
+        status = app(given, standalone_mode=False) or DONE
     except ConfigError as error:
         console.print(f"[red]error:[/] {escape(str(error))}", highlight=False)
-        sys.exit(WRONG)
-    except (typer.Exit, SystemExit) as stop:
-        sys.exit(getattr(stop, "exit_code", getattr(stop, "code", 0)))
+        leave(WRONG)
     except (KeyboardInterrupt, typer.Abort):
-        again = escape(f"unfused {shlex.join(given)}")
-        console.print(f"Stopped. The same command goes on from the last checkpoint: {again}")
-        sys.exit(INTERRUPTED)
+        status = INTERRUPTED
+    except typer.Exit as stop:
+        status = stop.exit_code
     except Exception as error:
         _fail(console, error)
+    if status == INTERRUPTED:
+        again = escape(f"unfused {shlex.join(given)}")
+        console.print(f"Stopped. The same command goes on from the last checkpoint: {again}")
+    leave(status)
 
 
 def _fail(console: Console, error: Exception) -> None:
     if hasattr(error, "format_message"):
         # Typer's own errors: an unknown option, a value of the wrong type.
         console.print(f"[red]error:[/] {escape(error.format_message())}", highlight=False)
-        sys.exit(WRONG)
+        leave(WRONG)
     console.print(f"[red]failed:[/] {escape(str(error))}", highlight=False)
     console.print("The same command goes on from what is built; UNFUSED_DEBUG=1 shows more.")
     if os.environ.get("UNFUSED_DEBUG"):
         console.print_exception()
-    sys.exit(FAILED)
+    leave(FAILED)

@@ -529,7 +529,9 @@ class Run:
                 build.out.delete()
                 if isinstance(error, training.Cancelled):
                     build.checkpoints.delete()
-                self.stream.emit(NodeFailed(step.node.name, str(error) or type(error).__name__))
+                stopped = isinstance(error, KeyboardInterrupt)
+                reason = "interrupted" if stopped else str(error) or type(error).__name__
+                self.stream.emit(NodeFailed(step.node.name, reason))
             raise
         shares = _shares(results, time.time() - began)
         for step, build, facts, seconds in zip(group, builds, results, shares, strict=True):

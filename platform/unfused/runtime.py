@@ -18,13 +18,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from unfused.config import Config, ConfigError, RunOptions, override
 from unfused.events import Event, Note, Stream
 
 NAMESPACE = "unfused"
 LEASE_SECONDS = 30.0
+_abandoned = False
+"""Whether a Ray of this process's own was left behind (see `leave`)."""
 
 
 class DoesNotFit(ConfigError):
@@ -270,11 +272,29 @@ def connect(
     pump.start()
     try:
         yield cluster
+    except BaseException:
+        if mine:
+            global _abandoned
+            _abandoned = True
+        raise
     finally:
         stop.set()
         pump.join(timeout=5)
-        if mine:
+        if mine and not _abandoned:
             ray.shutdown()
+
+
+def leave(status: int) -> NoReturn:
+    """Exit, at once where a run has left its own Ray in the middle of its work.
+
+    Threads may still wait inside Ray's core library, which crashes when it is shut down under them.
+    Ray's reaper ends the processes that the run had started.
+    """
+    if not _abandoned:
+        sys.exit(status)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def _shared_leases() -> Any:
