@@ -127,7 +127,8 @@ def _nodes_with_workers(address: str) -> set[str]:
 def test_a_node_that_dies_while_two_nodes_train_is_survived(program, small_task, four_nodes):
     one = program("nodes")
     one.extra = {"RAY_ADDRESS": four_nodes.address}
-    arguments = ["--task", str(small_task), "--num-workers", "2", *QUICK, "pretrain.epochs=60"]
+    settings = [a for a in QUICK if not a.startswith("pretrain.epochs")] + ["pretrain.epochs=60"]
+    arguments = ["--task", str(small_task), "--num-workers", "2", *settings]
     process = subprocess.Popen(
         one.command(*arguments, "--summary", "summary.json"),
         cwd=one.folder,

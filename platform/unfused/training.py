@@ -587,6 +587,13 @@ def _work(config: dict[str, Any]) -> None:
         number += 1
 
 
+def _is_lost_peer(error: Exception) -> bool:
+    """Whether a collective failed because another worker is gone (gloo has no error of its own)."""
+    return isinstance(error, dist.DistError) or (
+        isinstance(error, RuntimeError) and "gloo" in str(error)
+    )
+
+
 def _run_batch(worker: Worker, jobs: Sequence[Job], desk: Any, number: int) -> Outcome:
     import ray
 
@@ -595,6 +602,9 @@ def _run_batch(worker: Worker, jobs: Sequence[Job], desk: Any, number: int) -> O
     except Cancelled as error:
         return None, str(error)
     except Exception as error:
+        if _is_lost_peer(error):
+            # Not this worker's failure: Ray Train replaces the one that is gone, and all go on.
+            raise
         # The driver hears the reason at once; raising frees the workers that wait for this one.
         ray.get(desk.finish.remote(number, ([], root_cause(error))))
         raise
