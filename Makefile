@@ -1,6 +1,7 @@
 # make install   the environment in .venv, every version pinned by constraints.txt
 # make demo      all stages on the embedded corpus
 # make test      the test suite
+# make test-long      a whole search, killed and gone on with
 # make test-cluster   ray up, jobs, several nodes; ends every Ray process of this machine
 # make bench     speed and memory against peers, docs/performance.md
 # make results   the README's tables, measured (hours)
@@ -12,7 +13,7 @@ STAMP := $(VENV)/.installed
 # uv from the machine if there is one, else a private copy from the package index.
 UV = $(shell command -v uv || echo $(VENV)/bootstrap/bin/uv)
 
-.PHONY: install install-gpu demo test test-cluster lint bench results constraints clean
+.PHONY: install install-gpu demo test test-long test-cluster lint bench results constraints clean
 
 install: $(STAMP)
 
@@ -31,7 +32,10 @@ demo: install
 	$(BIN)/python pipelines/full.py --preset demo
 
 test: install lint
-	$(BIN)/python -m pytest -m 'not cluster'
+	$(BIN)/python -m pytest -m 'not cluster and not long'
+
+test-long: install
+	$(BIN)/python -m pytest -m long
 
 test-cluster: install
 	$(BIN)/python -m pytest -m cluster

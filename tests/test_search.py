@@ -298,7 +298,7 @@ SMALL = [a for a in TINY if not a.startswith(("rounds", "cluster.num_clusters", 
 SMALL += ["rounds=1", "pretrain.epochs=2", "cluster.num_clusters=5"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_search_is_killed_and_goes_on_and_builds_nothing_twice(program, small_task, space_file):
     one = program("search")
     space = space_file(SMALL_SPACE)
