@@ -119,7 +119,7 @@ class Program:
     """More of its environment."""
 
     def __call__(
-        self, *arguments: str, timeout: float = 280, script: str = "full"
+        self, *arguments: str, timeout: float = 600, script: str = "full"
     ) -> subprocess.CompletedProcess:
         return subprocess.run(
             self.command(*arguments, script=script),

@@ -299,6 +299,7 @@ SMALL += ["rounds=1", "pretrain.epochs=2", "cluster.num_clusters=5"]
 
 
 @pytest.mark.long
+@pytest.mark.timeout(1200)
 def test_a_search_is_killed_and_goes_on_and_builds_nothing_twice(program, small_task, space_file):
     one = program("search")
     space = space_file(SMALL_SPACE)
