@@ -211,6 +211,28 @@ def test_one_search_at_a_time_holds_a_study_on_disk(study):
         pass
 
 
+@pytest.mark.parametrize(
+    ("location", "says"),
+    [("sqlite:////no/such/folder/s.db", "cannot be opened"), ("redis://host/0", "name a file")],
+)
+def test_a_database_that_cannot_be_opened_is_one_sentence(location, says):
+    with (
+        pytest.raises(ConfigError, match=says) as refused,
+        opened(location, "some", TEMPERATURE, "tpe", "none", 0),
+    ):
+        pass
+    assert "\n" not in str(refused.value)
+
+
+def test_what_fails_while_a_database_is_open_is_not_blamed_on_it(tmp_path):
+    location = f"sqlite:///{tmp_path}/s.db"
+    with (
+        pytest.raises(OSError, match="disk is full"),
+        opened(location, "some", TEMPERATURE, "tpe", "none", 0),
+    ):
+        raise OSError("disk is full")
+
+
 def test_other_objectives_need_another_study(study):
     with study(TEMPERATURE):
         pass

@@ -199,6 +199,22 @@ class Inputs:
     tasks: tuple[Task, ...]
 
 
+def repetitions(
+    request: Request, inputs: Inputs
+) -> Iterator[tuple[str, Task, tuple[Node, ...]]]:
+    """The graph of every task (or fold) and seed, after the prefix of its nodes' names."""
+    for task in inputs.tasks:
+        for seed in range(request.seeds):
+            prefix = f"seed{seed}/" if request.seeds > 1 else ""
+            nodes = graph(
+                reseed(request.config, seed),
+                has_corpus=inputs.corpus is not None,
+                task_prefix=task.prefix,
+                prefix=prefix,
+            )
+            yield f"{task.prefix}{prefix}", task, nodes
+
+
 class Plan:
     """Every node of a request, its key and whether the store has it.
 
@@ -213,9 +229,12 @@ class Plan:
         self.inputs = inputs or read_inputs(request, self.store)
         self.steps: dict[str, Step] = {}
         self.repetitions: list[str] = []
-        for task in self.inputs.tasks:
-            for seed in range(request.seeds):
-                self._add(task, self.inputs.corpus, seed)
+        for prefix, task, nodes in repetitions(request, self.inputs):
+            self.repetitions.append(prefix)
+            for node in nodes:
+                clips = {"ingest/corpus": self.inputs.corpus or ()}.get(node.name, task.clips)
+                if node.name not in self.steps:
+                    self.steps[node.name] = Step(node, clips if node.stage == "ingest" else ())
         self.refresh()
 
     def keep(self, names: Collection[str]) -> None:
@@ -229,20 +248,6 @@ class Plan:
             if name in found:
                 found |= {ref.partition(":")[0] for ref in step.node.inputs.values()}
         return found
-
-    def _add(self, task: Task, corpus: tuple[Clip, ...] | None, seed: int) -> None:
-        prefix = f"seed{seed}/" if self.request.seeds > 1 else ""
-        self.repetitions.append(f"{task.prefix}{prefix}")
-        nodes = graph(
-            reseed(self.request.config, seed),
-            has_corpus=corpus is not None,
-            task_prefix=task.prefix,
-            prefix=prefix,
-        )
-        for node in nodes:
-            clips = {"ingest/corpus": corpus or ()}.get(node.name, task.clips)
-            if node.name not in self.steps:
-                self.steps[node.name] = Step(node, clips if node.stage == "ingest" else ())
 
     def refresh(self) -> None:
         """Work out every key that can be known now, and look it up in the store."""

@@ -276,7 +276,7 @@ class Tracker:
     def _work(self, open_index: Callable[[], _Index]) -> None:
         index = None
         with suppress(OSError):
-            # MLflow's import and a new database take ten seconds of a core that start-up needs.
+            # MLflow's import and a new database take CPU time that the run's own start needs.
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LEAST_PRIORITY)
         try:
             index = open_index()

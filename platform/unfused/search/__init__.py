@@ -25,9 +25,9 @@ import optuna
 from optuna.trial import FrozenTrial
 
 from unfused import report, runtime, shards
-from unfused.config import ConfigError, override
+from unfused.config import override
 from unfused.events import Event, Note, OfTrial, Stream, TrialEnded
-from unfused.pipeline import Plan, Request, Run, open_cluster
+from unfused.pipeline import Plan, Request, Run, open_cluster, repetitions
 from unfused.search import outcome, quality
 from unfused.search.space import Space
 from unfused.search.study import Proposer, Pruning, check_choices, completed, ended, opened
@@ -85,8 +85,9 @@ def shared_nodes(plan: Plan, search: Search) -> set[str]:
     same = {name: step.node for name, step in plan.steps.items()}
     for changes in search.space.changes():
         request = replace(plan.request, config=override(plan.request.config, changes))
-        other = Plan(request, plan.inputs).steps
-        same = {n: node for n, node in same.items() if n in other and other[n].node == node}
+        graphs = repetitions(request, plan.inputs)
+        other = {node.name: node for _, _, nodes in graphs for node in nodes}
+        same = {name: node for name, node in same.items() if other.get(name) == node}
     shared: set[str] = set()
     for name, node in same.items():
         if all(ref.partition(":")[0] in shared for ref in node.inputs.values()):
@@ -257,4 +258,4 @@ def tune_trials(setting: Setting, proposer: Proposer, num_trials: int, at_a_time
         tuner.fit()
 
 
-__all__ = ["ConfigError", "Runner", "Search", "SearchFailed", "concurrency", "shared_nodes"]
+__all__ = ["Runner", "Search", "SearchFailed", "concurrency", "shared_nodes"]

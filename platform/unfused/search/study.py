@@ -26,6 +26,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 from ray.tune.search import Searcher
 from ray.tune.stopper import Stopper
+from sqlalchemy.exc import SQLAlchemyError
 
 from unfused.config import ConfigError
 from unfused.search.space import Space
@@ -93,9 +94,11 @@ def _storage(location: str) -> Iterator[BaseStorage]:
                 " postgresql://user@host/optuna."
             )
         try:
-            yield RDBStorage(location)
-        except (ImportError, OSError) as error:
-            raise ConfigError(f"--study-storage {location} cannot be opened: {error}.") from None
+            database = RDBStorage(location)
+        except (ImportError, SQLAlchemyError) as error:
+            reason = str(error).partition("\n")[0]
+            raise ConfigError(f"--study-storage {location} cannot be opened: {reason}.") from None
+        yield database
         return
     path = Path(location)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -172,8 +175,6 @@ class Proposer(_Unkept, Searcher):
     def report(self, trial_id: str, step: int, value: float) -> bool:
         """Note an intermediate value; whether the trial is to be pruned."""
         trial = self._running[trial_id]
-        if len(self.space.objectives) > 1:
-            return False
         trial.report(value if self.study.directions[0].name == "MAXIMIZE" else -value, step)
         return trial.should_prune()
 

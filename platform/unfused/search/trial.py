@@ -143,8 +143,9 @@ class _Pipeline:
         status, reason, outcome, summary = "FAILED", "", None, None
         try:
             plan, hits = self._execute()
-            outcome = outcome_of(plan, self.setting.labelled, hits)
-            summary = self._summary(plan, outcome)
+            whole = report.summarize(plan) if self.setting.labelled else {}
+            outcome = outcome_of(plan, whole, hits)
+            summary = {**whole, "scores": outcome["scores"]}
             status = "FINISHED"
         except training.Cancelled:
             status = "KILLED"
@@ -154,10 +155,6 @@ class _Pipeline:
         self.stream.emit(RunFinished(status, summary, reason))
         if outcome is not None:
             self.results.put({"progress": 100, "outcome": json.dumps(outcome)})
-
-    def _summary(self, plan: Plan, outcome: dict[str, Any]) -> dict[str, Any]:
-        whole = report.summarize(plan) if self.setting.labelled else {}
-        return {**whole, "scores": outcome["scores"]}
 
     def _execute(self) -> tuple[Plan, list[str]]:
         """Build what is missing; the plan, and the names of what was there before."""
@@ -199,8 +196,14 @@ class _Prober:
             self._results.put({"progress": due[-1], "probe": score})
 
 
-def outcome_of(plan: Plan, labelled: bool, hits: list[str]) -> dict[str, Any]:
-    """Scores of a finished trial, and what it built and found (`hits`, when it began)."""
+def outcome_of(plan: Plan, summary: dict[str, Any], hits: list[str]) -> dict[str, Any]:
+    """Scores of a finished trial, and what it built and found (`hits`, when it began).
+
+    Args:
+        plan: of the trial.
+        summary: of it; empty where no label was looked at.
+        hits: nodes that were there when it began.
+    """
     steps = plan.steps.values()
     students = [plan.steps[f"{prefix}distill/unfused"] for prefix in plan.repetitions]
     scores = quality.label_free(plan, plan.repetitions[0])
@@ -212,8 +215,8 @@ def outcome_of(plan: Plan, labelled: bool, hits: list[str]) -> dict[str, Any]:
         "seconds": round(sum(_seconds(s) for s in steps if s.node.name not in hits), 1),
         "saved_seconds": round(sum(_seconds(s) for s in steps if s.node.name in hits), 1),
     }
-    if labelled:
-        arm = report.summarize(plan)["arms"]["unfused"]
+    if summary:
+        arm = summary["arms"]["unfused"]
         scores["valid_accuracy"] = arm["accuracy"]["mean"]
         scores["valid_macro_f1"] = arm["macro_f1"]["mean"]
     return found
