@@ -28,9 +28,11 @@ class Sizes:
     width: int = 128
     clusters: tuple[int, ...] = (64, 1024)
     iterations: int = 20
-    repetitions: int = 3
-    repeated_below: float = 5e8
+    repetitions: int = 2
+    repeated_below: float = 5e7
     """Problems of more rows x clusters are run once."""
+    lloyd_up_to: float = 5e7
+    """scikit-learn's KMeans takes part up to so many rows x clusters: minutes beyond."""
 
 
 def vectors(rows: int, width: int) -> np.ndarray:
@@ -128,6 +130,8 @@ def _race(x: np.ndarray, k: int, sizes: Sizes, repetitions: int):
         return once
 
     runs = contestants(x, k, sizes.iterations)
+    if len(x) * k > sizes.lloyd_up_to:
+        del runs["scikit-learn KMeans"]
     found = harness.alternate({n: timed(n, run) for n, run in runs.items()}, repetitions)
     return found, quality
 

@@ -21,7 +21,8 @@ import torch
 
 from unfused import runtime
 from unfused.audio.decode import decode
-from unfused.audio.frontend import crop_or_pad, to_float
+from unfused.audio.frontend import to_float
+from unfused.audio.samples import crop_or_pad
 from unfused.models.clip_encoder import log_mel
 
 AUDIO = peers.AUDIO

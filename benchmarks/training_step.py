@@ -34,7 +34,7 @@ CONTESTANTS = {
 class Sizes:
     batch_size: int = 64
     embedding_dims: tuple[int, ...] = (2048,)
-    steps: int = 8
+    steps: int = 5
     repetitions: int = 2
 
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from unfused.audio.frontend import FRAMES_IN_CACHE, LogMel, Normalize, crop_or_pad, to_float
+from unfused.audio.frontend import FRAMES_IN_CACHE, LogMel, Normalize, to_float
+from unfused.audio.samples import crop_or_pad
 
 DATA = Path(__file__).parents[1] / "../shared/data"
 SETTINGS = (

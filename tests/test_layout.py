@@ -31,6 +31,13 @@ def test_the_import_contracts_hold():
     assert done.returncode == 0, done.stdout
 
 
+def test_what_reads_clips_for_others_imports_no_torch():
+    """Two seconds and half a gigabyte in every reader of Ray Data."""
+    code = "import sys, unfused.shards, unfused.stages.ingest; sys.exit('torch' in sys.modules)"
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "platform")}
+    assert subprocess.run([sys.executable, "-c", code], env=environment).returncode == 0
+
+
 def test_the_constraints_pin_every_version_and_name_no_host():
     lines = (ROOT / "constraints.txt").read_text().splitlines()
     pins = [line for line in lines if line and not line.startswith("#")]

@@ -50,6 +50,25 @@ def test_what_auto_means_is_settled_before_anything_is_keyed(hardware, precision
     assert config.cluster.backend == backend
 
 
+def test_native_bfloat16_is_what_torch_finds():
+    import torch
+
+    found = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    assert runtime.native_bfloat16(gpu=False) == found
+
+
+@pytest.mark.parametrize(
+    ("flags", "native"),
+    [("sse2 avx512_bf16 sha", True), ("fma amx_bf16", True), ("avx512f bf16", False)],
+)
+def test_a_processor_without_the_instructions_computes_in_float32(
+    monkeypatch, tmp_path, flags, native
+):
+    (tmp_path / "cpuinfo").write_text(f"flags\t\t: {flags}\n")
+    monkeypatch.setattr(runtime, "CPU_FLAGS", tmp_path / "cpuinfo")
+    assert runtime.native_bfloat16(gpu=False) == native
+
+
 def test_a_precision_that_was_asked_for_is_kept():
     asked = override(Config(), {"distill.precision": "float32"})
     assert runtime.resolve(asked, CLUSTER).distill.precision == "float32"

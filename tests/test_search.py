@@ -361,6 +361,44 @@ def test_a_search_is_killed_and_goes_on_and_builds_nothing_twice(program, small_
     _mlflow_has_one_run_for_every_trial(one, found)
 
 
+WEIGHTS_SPACE = """
+space = {
+    "distill.temperature": FloatDistribution(0.5, 6.0, log=True),
+    "distill.kl_weight": FloatDistribution(0.001, 1.0, log=True),
+    "distill.cosine_weight": FloatDistribution(0.01, 1.0, log=True),
+    "distill.learning_rate": CategoricalDistribution((1e-3, 1e-8)),
+}
+"""
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1200)
+def test_a_search_over_the_loss_clusters_once_and_pruned_trials_leave_nothing(
+    program, small_task, space_file
+):
+    one = program("pruned")
+    found = one.run(
+        "--space", space_file(WEIGHTS_SPACE), "--task", str(small_task), "--num-trials", "8",
+        "--pruner", "halving", "--seed", "1", *SMALL, "distill.epochs=8", script="search",
+    )  # fmt: skip
+    states = [trial["state"] for trial in found["trials"]]
+    assert len(states) == 8 and set(states) == {"COMPLETE", "PRUNED"}
+    store = one.folder / "store"
+    assert len(list(store.glob("cluster/*/manifest.json"))) == 1
+    assert len(re.findall(r"(?m)^(?:trial \d+ )?cluster built", found["stdout"])) == 1
+    complete = states.count("COMPLETE")
+    assert len(list(store.glob("distill/*/manifest.json"))) == complete
+    assert len(list(store.glob("finetune/*/manifest.json"))) == complete
+    assert not list((store / "checkpoints").glob("*/*/*"))
+    assert not list((store / "work").glob("*/*")), "nothing half-built"
+
+    again = one.run(
+        "--space", space_file(WEIGHTS_SPACE), "--task", str(small_task), "--num-trials", "8",
+        "--pruner", "halving", "--seed", "1", *SMALL, "distill.epochs=8", script="search",
+    )  # fmt: skip
+    assert [trial["state"] for trial in again["trials"]] == states, "pruned stays pruned"
+
+
 def _the_best_line_gives_the_score_again(one, found) -> None:
     line = next(s for s in found["stdout"].splitlines() if s.startswith("reproduce"))
     arguments = line.split("pipelines/full.py")[1].split()

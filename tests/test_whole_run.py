@@ -7,6 +7,7 @@ import json
 import shutil
 import signal
 import subprocess
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -48,9 +49,13 @@ def test_plain_output_has_a_line_for_every_checkpointed_epoch(finished):
 
 def test_a_second_run_is_all_hits_and_gives_the_same_numbers(finished, small_task):
     one, summary = finished
-    again = one.run("--task", str(small_task), *TINY)
+    told = replace(one, extra={"PYTHONPROFILEIMPORTTIME": "1"})
+    again = told.run("--task", str(small_task), *TINY)
     assert {stage["status"] for stage in again["stages"]} == {"hit"}
     assert _numbers(again) == _numbers(summary)
+    imported = {line.rpartition("|")[2].strip() for line in again["stderr"].splitlines()}
+    assert "unfused.pipeline" in imported
+    assert not {"torch", "ray", "sklearn"} & imported, "nothing is built: seconds for nothing"
 
 
 def test_moving_the_files_rebuilds_nothing_but_the_ingest(finished, small_task, tmp_path):

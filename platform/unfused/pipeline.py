@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from unfused import corpora, provenance, runtime, shards, stages, training
+from unfused import corpora, provenance, runtime, shards, stages
 from unfused.config import Config, ConfigError, RunOptions, Section, flatten, override
 from unfused.corpora import location
 from unfused.corpora.clip import Clip
@@ -435,7 +435,7 @@ class Run:
                 none at all where nothing is missing.
 
         Raises:
-            training.Cancelled: `cancel` was called.
+            runtime.Cancelled: `cancel` was called.
         """
         self.stream.emit(
             RunStarted(flatten(self.request.config), tuple(self.plan.steps), self.record)
@@ -462,7 +462,7 @@ class Run:
         ingested = False
         while self.plan.missing:
             if self._cancelled.is_set():
-                raise training.Cancelled("cancelled")
+                raise runtime.Cancelled("cancelled")
             group = self.plan.next_group()
             if group[0].node.stage != "ingest" and not ingested:
                 ingested = True
@@ -532,7 +532,7 @@ class Run:
         except BaseException as error:
             for step, build in zip(group, builds, strict=True):
                 build.out.delete()
-                if isinstance(error, training.Cancelled):
+                if isinstance(error, runtime.Cancelled):
                     build.checkpoints.delete()
                 stopped = isinstance(error, KeyboardInterrupt)
                 reason = "interrupted" if stopped else str(error) or type(error).__name__
@@ -606,6 +606,9 @@ def open_cluster(
         storage: for Ray Train's own records while it runs.
         shared: whether others build on it at the same time.
     """
+    # Imports torch, which a run whose results are all kept never needs.
+    from unfused import training
+
     with runtime.connect(options, hardware, stream, shared=shared) as cluster:
         cluster.session = training.Session(cluster, storage)
         try:

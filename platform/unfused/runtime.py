@@ -25,6 +25,9 @@ from unfused.events import Event, Note, Stream
 
 NAMESPACE = "unfused"
 LEASE_SECONDS = 30.0
+GPU_DRIVERS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
+"""Devices of Linux without one of which torch finds no GPU: NVIDIA, AMD, Windows' subsystem."""
+CPU_FLAGS = Path("/proc/cpuinfo")
 _abandoned = False
 """Whether a Ray of this process's own was left behind (see `leave`)."""
 
@@ -122,14 +125,19 @@ def logical_cpus(options: RunOptions) -> int:
 
 def native_bfloat16(gpu: bool) -> bool:
     """Whether bfloat16 arithmetic is native; emulated it is slower than float32."""
-    import torch
-
     if gpu:
+        import torch
+
         return not torch.cuda.is_available() or torch.cuda.get_device_capability() >= (8, 0)
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    if not CPU_FLAGS.exists():
+        return False
+    return bool({"avx512_bf16", "amx_bf16"} & set(CPU_FLAGS.read_text().split()))
 
 
 def _local_gpus() -> int:
+    """GPUs that torch sees; it is imported (seconds) only where a driver is."""
+    if sys.platform == "linux" and not any(Path(path).exists() for path in GPU_DRIVERS):
+        return 0
     import torch
 
     return torch.cuda.device_count()

@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
-from unfused.audio.frontend import crop_or_pad, to_int16
+from unfused.audio.samples import crop_or_pad, to_int16
 from unfused.models.classifier import ClipClassifier
 from unfused.shards import window_offsets
 from unfused.store import Folder

@@ -23,7 +23,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from unfused.audio.frontend import crop_or_pad
+from unfused.audio.samples import crop_or_pad
 from unfused.store import Artifact, Folder
 
 SCHEMA = pa.schema([("digest", pa.string()), ("samples", pa.large_list(pa.int16()))])
@@ -96,7 +96,7 @@ def digests(part: Artifact) -> set[str]:
     for number in range(len(part.facts["shards"])):
         name = f"{part.folder.path}/part-{number:05d}.parquet"
         with part.folder.filesystem.open_input_file(name) as source:
-            found |= set(pq.read_table(source, columns=["digest"])["digest"].to_pylist())
+            found |= set(pq.ParquetFile(source).read(columns=["digest"])["digest"].to_pylist())
     return found
 
 

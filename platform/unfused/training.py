@@ -111,13 +111,13 @@ class Worker:
         """Give up, on all workers together, what the driver has cancelled.
 
         Raises:
-            Cancelled: it has.
+            runtime.Cancelled: it has.
         """
         cancelled = torch.tensor(float(self.is_first and self.is_cancelled()), device=self.device)
         if self.world > 1:
             dist.broadcast(cancelled, 0)
         if cancelled:
-            raise Cancelled("cancelled")
+            raise runtime.Cancelled("cancelled")
 
     def stream(self, part: Artifact, *, num_samples: int, training: Training) -> Stream:
         """The shuffled, endless supply of training windows of one part."""
@@ -392,10 +392,6 @@ class TrainingFailed(RuntimeError):
     """A Ray Train run ended with an error; the message is the worker's own."""
 
 
-class Cancelled(RuntimeError):
-    """Nobody wants the result any more."""
-
-
 class Session:
     """The Ray Train run that a pipeline's learned stages share.
 
@@ -440,7 +436,7 @@ class Session:
             raise TrainingFailed(root_cause(self._error or RuntimeError("the workers are gone")))
         facts, reason = outcome
         if facts is None:
-            raise Cancelled(reason)
+            raise runtime.Cancelled(reason)
         if reason:
             raise TrainingFailed(reason)
         if self._cluster.hardware.gpus or self._cluster.hardware.joined:
@@ -448,7 +444,7 @@ class Session:
         return facts
 
     def cancel(self) -> None:
-        """Have the workers give up the batch at hand after its epoch; `run` raises `Cancelled`."""
+        """Have the workers give up the batch at hand after its epoch: `run` raises Cancelled."""
         if self._desk is not None:
             self._desk.cancel.remote(self._batches - 1)
 
@@ -599,7 +595,7 @@ def _run_batch(worker: Worker, jobs: Sequence[Job], desk: Any, number: int) -> O
 
     try:
         return [job.run(worker) for job in jobs], ""
-    except Cancelled as error:
+    except runtime.Cancelled as error:
         return None, str(error)
     except Exception as error:
         if _is_lost_peer(error):

@@ -17,7 +17,7 @@ import numpy as np
 import soundfile
 import soxr
 
-from unfused.audio.frontend import to_int16
+from unfused.audio.samples import to_int16
 
 BLOCK_SAMPLES = 2**18
 """Samples (frames x channels) read at a time."""

@@ -15,12 +15,12 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.nn.functional import normalize, one_hot
+from torch.nn.functional import normalize, one_hot, pad
 
 from unfused.clustering.backends import Centroids, check, seed32
 
-CHUNK = 1 << 22
-"""Distances held at once (16 MiB in float32)."""
+CHUNK = 1 << 20
+"""Distances held at once (4 MiB in float32): more would leave the cache."""
 SEEDING_ROWS = 16
 """Rows per cluster in the pool that the first centroids come from."""
 MIN_SEEDING_ROWS = 4096
@@ -143,42 +143,46 @@ def _plus_plus(pool: Tensor, num_clusters: int, generator: torch.Generator) -> T
     squares = pool.square().sum(dim=1)
     first = torch.randint(len(pool), (1,), generator=generator)
     chosen = [pool[first.to(pool.device)]]
-    closest = _squared_distances(pool, squares, chosen[0])[0]
+    closest = _squared_distances(pool, squares, chosen[0])[0].clamp_(min=0)
     for _ in range(num_clusters - 1):
         weights = closest.cpu()
         weights = weights if weights.any() else torch.ones_like(weights)
         drawn = torch.multinomial(weights, num_trials, replacement=True, generator=generator)
         candidates = pool[drawn.to(pool.device)]
-        left = torch.minimum(_squared_distances(pool, squares, candidates), closest)
-        best = int(left.sum(dim=1).argmin())
-        closest = left[best]
+        left = _squared_distances(pool, squares, candidates)
+        best = int(torch.minimum(left, closest, out=left).sum(dim=1).argmin())
+        closest = left[best].clamp_(min=0)
         chosen.append(candidates[best : best + 1])
     return torch.cat(chosen)
 
 
 def _squared_distances(x: Tensor, squares: Tensor, candidates: Tensor) -> Tensor:
-    """(M, N) squared distances of all rows, of squared lengths (N,), to candidates (M, P)."""
+    """(M, N) squared distances of all rows, of squared lengths (N,), to candidates (M, P).
+
+    Rounding may leave them a little below zero.
+    """
     offsets = candidates.square().sum(dim=1)[:, None] + squares
-    return torch.addmm(offsets, candidates, x.T, alpha=-2).clamp(min=0)
+    return offsets.addmm_(candidates, x.T, alpha=-2)
 
 
 def _nearest(x: Tensor, centroids: Tensor) -> Tensor:
     """Labels (N,) int64 of the nearest centroids; of equals the first."""
-    offsets = centroids.square().sum(dim=1)
+    # |c|^2 - 2xc as one product of (x, 1) and (-2c, |c|^2): adding the squares takes another pass.
+    table = torch.cat([-2 * centroids, centroids.square().sum(dim=1, keepdim=True)], dim=1).T
     chunks = x.split(max(1, CHUNK // len(centroids)))
-    return torch.cat([torch.addmm(offsets, c, centroids.T, alpha=-2).argmin(dim=1) for c in chunks])
+    return torch.cat([(pad(chunk, (0, 1), value=1) @ table).argmin(dim=1) for chunk in chunks])
 
 
 def _sums(x: Tensor, labels: Tensor, num_clusters: int) -> tuple[Tensor, Tensor]:
     """Sums (K, P) float64 and counts (K,) int64 of the rows of each cluster."""
     sums = x.new_zeros(num_clusters, x.shape[1], dtype=torch.float64)
-    size = max(1, CHUNK // max(num_clusters, x.shape[1]))
+    size = max(1, CHUNK // max(num_clusters if x.is_cuda else 1, x.shape[1]))
     for rows, ids in zip(x.split(size), labels.split(size), strict=True):
         if x.is_cuda:
             # index_add_ on CUDA adds in any order, which no seed can repeat.
             sums += one_hot(ids, num_clusters).to(x.dtype).T @ rows
         else:
-            sums.index_add_(0, ids, rows.double())
+            sums += x.new_zeros(sums.shape).index_add_(0, ids, rows)
     return sums, torch.bincount(labels, minlength=num_clusters)
 
 

@@ -147,7 +147,7 @@ class _Pipeline:
             outcome = outcome_of(plan, whole, hits)
             summary = {**whole, "scores": outcome["scores"]}
             status = "FINISHED"
-        except training.Cancelled:
+        except runtime.Cancelled:
             status = "KILLED"
         except Exception as error:
             reason = training.root_cause(error)
@@ -164,7 +164,7 @@ class _Pipeline:
         hits = [step.node.name for step in plan.steps.values() if step.manifest]
         self._run = Run(plan, setting.hardware, self.stream, setting.record)
         if self._given_up.is_set():
-            raise training.Cancelled("pruned before it began")
+            raise runtime.Cancelled("pruned before it began")
         if setting.probed:
             self.stream.subscribe(_Prober(plan, self.results))
         self._run.execute(self._cluster(self.stream))
