@@ -1,6 +1,6 @@
 """Peak memory of every process, and the cost, as the clips grow: streaming means flat.
 
-    python benchmarks/memory.py --num-clips 640 1280 2560 5120 --seconds 10
+    python benchmarks/memory.py --num-clips 160 320 640 1280 --seconds 40
 
 The whole program ingests, pre-trains, embeds, clusters and distils generated WAV files on a Ray
 cluster whose object store is capped, with clips never kept at hand (UNFUSED_KEPT_MIB=0). A
@@ -38,8 +38,8 @@ STAGES = ("ingest", "pretrain", "embed", "cluster", "distill")
 
 @dataclass(frozen=True)
 class Sizes:
-    num_clips: tuple[int, ...] = (640, 1280, 2560, 5120)
-    seconds: float = 10.0
+    num_clips: tuple[int, ...] = (160, 320, 640, 1280)
+    seconds: float = 40.0
     object_store_mib: int = 76
     """Ray takes no less."""
 

@@ -11,9 +11,11 @@ import getpass
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from pathlib import Path
@@ -22,7 +24,7 @@ import pytest
 import yaml
 
 from conftest import ROOT, TINY
-from unfused import provenance
+from unfused import provenance, runtime
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 QUICK = [a for a in TINY if not a.startswith("rounds")] + ["rounds=1"]
@@ -98,35 +100,110 @@ def test_a_store_in_object_storage_gives_the_numbers_of_a_local_one(
     assert searched["folder"].startswith("s3://bucket/store/searches/")
 
 
-@pytest.fixture
-def four_nodes():
-    """Four nodes of one CPU each, so that two workers are never on one."""
-    from ray.cluster_utils import Cluster
+class OwnCluster:
+    """Ray's own test cluster: four nodes of one CPU each, so that two workers are never on one."""
 
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
-    for _ in range(3):
-        cluster.add_node(num_cpus=1)
+    def __init__(self, folder: Path) -> None:
+        from ray.cluster_utils import Cluster
+
+        self._cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+        for _ in range(3):
+            self._cluster.add_node(num_cpus=1)
+        self.address = self._cluster.address
+        self.head = self._cluster.head_node.node_id
+
+    def kill(self, node_id: str) -> None:
+        (node,) = (n for n in self._cluster.worker_nodes if n.node_id == node_id)
+        self._cluster.remove_node(node, allow_graceful=False)
+
+    def end(self) -> None:
+        self._cluster.shutdown()
+
+
+class Processes:
+    """The same of `ray start`: every node a group of processes with a folder of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self._port, self._nodes = free_port(), {}
+        self.address = f"127.0.0.1:{self._port}"
+        self._start(folder, "head", "--head", f"--port={self._port}", "--include-dashboard=false")
+        for name in ("one", "two", "three"):
+            self._start(folder, name, f"--address={self.address}")
+        deadline = time.monotonic() + 120
+        while len(known := self._known()) < 4 and time.monotonic() < deadline:
+            time.sleep(1)
+        assert len(known) == 4, known
+        self._names = known
+        (self.head,) = (node_id for node_id, name in known.items() if name == "head")
+
+    def _start(self, folder: Path, name: str, *arguments: str) -> None:
+        ray = str(Path(sys.executable).with_name("ray"))
+        size = ("--num-cpus=1", "--object-store-memory=100000000")
+        own = (f"--labels=name={name}", f"--temp-dir={tempfile.mkdtemp(prefix='ray-')}")
+        self._nodes[name] = subprocess.Popen(
+            [ray, "start", "--block", *size, *own, *arguments],
+            start_new_session=True,
+            stdout=open(folder / f"{name}.log", "w"),  # noqa: SIM115
+            stderr=subprocess.STDOUT,
+        )
+        if name == "head":
+            deadline = time.monotonic() + 60
+            while time.monotonic() < deadline:
+                with contextlib.suppress(OSError):
+                    socket.create_connection(("127.0.0.1", self._port), timeout=1).close()
+                    return
+                time.sleep(0.5)
+
+    def _known(self) -> dict[str, str]:
+        nodes = asked(self.address, "[(n['NodeID'], n['Labels']) for n in ray.nodes()]")
+        return {node_id: labels["name"] for node_id, labels in nodes if "name" in labels}
+
+    def kill(self, node_id: str) -> None:
+        os.killpg(self._nodes[self._names[node_id]].pid, signal.SIGKILL)
+
+    def end(self) -> None:
+        for process in self._nodes.values():
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGTERM)
+        for process in self._nodes.values():
+            process.wait(timeout=60)
+
+
+@pytest.fixture(params=[OwnCluster, Processes])
+def nodes(request, tmp_path):
+    cluster = request.param(tmp_path)
     yield cluster
-    cluster.shutdown()
+    cluster.end()
+
+
+def asked(address: str, expression: str):
+    """The value of an expression on a cluster."""
+    code = (
+        "import ray, json;"
+        f"ray.init(address={address!r}, log_to_driver=False);"
+        f"print(json.dumps({expression}))"
+    )
+    token = {"RAY_AUTH_MODE": "token"} if runtime.AUTH_TOKEN.exists() else {}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | token,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def _nodes_with_workers(address: str) -> set[str]:
     """Ids of the nodes that hold Ray Train's workers now."""
-    code = (
-        "import ray, json; ray.init(address=%r, log_to_driver=False);"
-        "t = ray.util.placement_group_table();"
-        "print(json.dumps([n for g in t.values() if g['state'] == 'CREATED'"
-        " for n in g['bundles_to_node_id'].values()]))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code % address], capture_output=True, text=True, check=True
-    )
-    return set(json.loads(done.stdout.splitlines()[-1]))
+    held = "[n for g in ray.util.placement_group_table().values() if g['state'] == 'CREATED'"
+    return set(asked(address, f"{held} for n in g['bundles_to_node_id'].values()]"))
 
 
-def test_a_node_that_dies_while_two_nodes_train_is_survived(program, small_task, four_nodes):
+def test_a_node_that_dies_while_two_nodes_train_is_survived(program, small_task, nodes):
     one = program("nodes")
-    one.extra = {"RAY_ADDRESS": four_nodes.address}
+    one.extra = {"RAY_ADDRESS": nodes.address}
     settings = [a for a in QUICK if not a.startswith("pretrain.epochs")] + ["pretrain.epochs=60"]
     arguments = ["--task", str(small_task), "--num-workers", "2", *settings]
     process = subprocess.Popen(
@@ -143,11 +220,9 @@ def test_a_node_that_dies_while_two_nodes_train_is_survived(program, small_task,
             said += line
             if line.startswith("pretrain epoch 2/"):
                 break
-        workers = _nodes_with_workers(four_nodes.address)
+        workers = _nodes_with_workers(nodes.address)
         assert len(workers) == 2, said
-        head = four_nodes.head_node.node_id
-        victim = next(n for n in four_nodes.worker_nodes if n.node_id in workers - {head})
-        four_nodes.remove_node(victim, allow_graceful=False)
+        nodes.kill(next(iter(workers - {nodes.head})))
         said += process.communicate(timeout=400)[0]
     finally:
         process.kill()

@@ -24,6 +24,15 @@ def command(tmp_path, monkeypatch, capsys):
     return run
 
 
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "nonsense", "127.0.0.1:none"])
+def test_a_cluster_that_is_not_there_is_said_at_once(command, monkeypatch, tmp_path, address):
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    status, said = command("run", "--preset", "demo")
+    assert status == 2
+    assert address in said and "unset RAY_ADDRESS" in said and said.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

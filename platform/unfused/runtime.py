@@ -11,6 +11,7 @@ import ctypes
 import importlib.util
 import logging
 import os
+import socket
 import sys
 import threading
 import time
@@ -25,15 +26,21 @@ from unfused.events import Event, Note, Stream
 
 NAMESPACE = "unfused"
 LEASE_SECONDS = 30.0
+KNOCK_SECONDS = 10.0
 GPU_DRIVERS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
 """Devices of Linux without one of which torch finds no GPU: NVIDIA, AMD, Windows' subsystem."""
 CPU_FLAGS = Path("/proc/cpuinfo")
+AUTH_TOKEN = Path.home() / ".ray" / "auth_token"
 _abandoned = False
 """Whether a Ray of this process's own was left behind (see `leave`)."""
 
 
 class DoesNotFit(ConfigError):
     """A stage needs what the cluster can never offer."""
+
+
+class NoCluster(ConfigError):
+    """The cluster that RAY_ADDRESS names is not there."""
 
 
 @dataclass(frozen=True)
@@ -346,6 +353,9 @@ def _pump(cluster: Cluster, stop: threading.Event) -> None:
 def _start(options: RunOptions) -> None:
     # Read when Ray's core library is loaded: its C++ side writes to stderr past Python's logging.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    if os.environ.get("RAY_ADDRESS") and AUTH_TOKEN.exists():
+        # Where there is a token, `ray start` asks for it; whoever joins has to be told to send it.
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
     import ray
 
     if ray.is_initialized():
@@ -362,12 +372,35 @@ def _start(options: RunOptions) -> None:
     }
     if os.environ.get("RAY_ADDRESS"):
         mine = ("PYTHONPATH", *(name for name in os.environ if name.startswith("UNFUSED_")))
-        ray.init(runtime_env={"env_vars": {name: os.environ[name] for name in mine}}, **common)
+        sent = {"env_vars": {name: os.environ[name] for name in mine}}
+        try:
+            _knock(os.environ["RAY_ADDRESS"])
+            with _native_stderr_closed():
+                ray.init(runtime_env=sent, **common)
+        except (OSError, RuntimeError, ValueError) as error:
+            raise NoCluster(
+                f"No Ray cluster at RAY_ADDRESS={os.environ['RAY_ADDRESS']} lets this run in; start"
+                " it, bring its ~/.ray/auth_token, or unset RAY_ADDRESS to run on this machine."
+            ) from error
         return
     with _native_stderr_closed():
         ray.init(
             address="local", num_cpus=logical_cpus(options), include_dashboard=False, **common
         )
+
+
+def _knock(address: str) -> None:
+    """Fail where nothing listens, for which Ray itself would wait for ever.
+
+    Raises:
+        OSError: nothing does.
+    """
+    from ray._private.services import canonicalize_bootstrap_address
+
+    found = canonicalize_bootstrap_address(address)
+    if found and "://" not in found:
+        host, _, port = found.rpartition(":")
+        socket.create_connection((host.strip("[]"), int(port)), timeout=KNOCK_SECONDS).close()
 
 
 @contextmanager
