@@ -276,6 +276,10 @@ def ssh_to_myself(tmp_path):
         "PasswordAuthentication": "no",
         "PidFile": tmp_path / "sshd.pid",
     }
+    # What this machine's shells need to reach the package index, a login over ssh needs as well.
+    indices = ("SSL_CERT", "REQUESTS_CA", "UV_", "PIP_")
+    passed = [f"{k}={v}" for k, v in os.environ.items() if k.startswith(indices) and " " not in v]
+    settings |= {"SetEnv": " ".join(passed)} if passed else {}
     options = [word for name, value in settings.items() for word in ("-o", f"{name}={value}")]
     server = subprocess.Popen([sshd, "-D", "-e", "-f", "/dev/null", *options])
     yield key
