@@ -341,10 +341,11 @@ def test_ray_up_submit_and_the_run_in_mlflow(up_file, tmp_path):
         assert f"code {provenance.code_digest()}" in said
         _the_server_has_the_run_and_its_model(f"http://127.0.0.1:{port}")
     finally:
-        subprocess.run(
-            [ray, "down", str(path), "--yes"], cwd=ROOT, env=environment, capture_output=True
-        )
-        subprocess.run(["pkill", "-f", f"mlflow.*{port}"], check=False)
+        end = f'cd {home} && .venv/bin/ray stop; pkill -f "[m]lflow server.*{port}"; true'
+        run("exec", str(path), end)
+        run("down", str(path), "--yes")
+    left = subprocess.run(["pgrep", "-f", str(home)], capture_output=True, text=True).stdout
+    assert not left, "Ray and MLflow have ended"
 
 
 def _the_server_has_the_run_and_its_model(uri: str) -> None:

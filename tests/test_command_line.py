@@ -25,12 +25,14 @@ def command(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "nonsense", "127.0.0.1:none"])
-def test_a_cluster_that_is_not_there_is_said_at_once(command, monkeypatch, tmp_path, address):
-    monkeypatch.setenv("RAY_ADDRESS", address)
-    status, said = command("run", "--preset", "demo")
-    assert status == 2
-    assert address in said and "unset RAY_ADDRESS" in said and said.count("\n") == 1
-    assert not list(tmp_path.iterdir())
+def test_a_cluster_that_is_not_there_is_said_at_once(program, address):
+    one = program("gone")
+    one.extra = {"RAY_ADDRESS": address}
+    refused = one("--preset", "demo", timeout=60)
+    assert refused.returncode == 2
+    assert address in refused.stderr and "unset RAY_ADDRESS" in refused.stderr
+    assert refused.stderr.count("\n") == 1
+    assert not list(one.folder.iterdir())
 
 
 @pytest.mark.parametrize(

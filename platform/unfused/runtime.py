@@ -43,6 +43,10 @@ class NoCluster(ConfigError):
     """The cluster that RAY_ADDRESS names is not there."""
 
 
+class Cancelled(RuntimeError):
+    """Nobody wants the result any more."""
+
+
 @dataclass(frozen=True)
 class Hardware:
     """What the cluster has or may grow to."""
