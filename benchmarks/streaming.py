@@ -44,7 +44,7 @@ class Sizes:
     num_clips: int = 512
     seconds: tuple[float, ...] = (1.0, 10.0)
     embedding_dim: int = 2048
-    epochs: int = 4
+    epochs: int = 3
     repetitions: int = 2
 
 

@@ -24,9 +24,11 @@ import pytest
 import yaml
 
 from conftest import ROOT, TINY
-from unfused import provenance, runtime
+from unfused import provenance
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
+OPEN = {"RAY_AUTH_MODE": "disabled"}
+"""`ray start` asks for a token wherever one was ever made."""
 QUICK = [a for a in TINY if not a.startswith("rounds")] + ["rounds=1"]
 
 
@@ -143,6 +145,7 @@ class Processes:
         self._nodes[name] = subprocess.Popen(
             [ray, "start", "--block", *size, *own, *arguments],
             start_new_session=True,
+            env=os.environ | OPEN,
             stdout=open(folder / f"{name}.log", "w"),  # noqa: SIM115
             stderr=subprocess.STDOUT,
         )
@@ -183,10 +186,9 @@ def asked(address: str, expression: str):
         f"ray.init(address={address!r}, log_to_driver=False);"
         f"print(json.dumps({expression}))"
     )
-    token = {"RAY_AUTH_MODE": "token"} if runtime.AUTH_TOKEN.exists() else {}
     done = subprocess.run(
         [sys.executable, "-c", code],
-        env=os.environ | token,
+        env=os.environ | OPEN,
         capture_output=True,
         text=True,
         timeout=120,
@@ -203,7 +205,7 @@ def _nodes_with_workers(address: str) -> set[str]:
 
 def test_a_node_that_dies_while_two_nodes_train_is_survived(program, small_task, nodes):
     one = program("nodes")
-    one.extra = {"RAY_ADDRESS": nodes.address}
+    one.extra = {"RAY_ADDRESS": nodes.address, **OPEN}
     settings = [a for a in QUICK if not a.startswith("pretrain.epochs")] + ["pretrain.epochs=60"]
     arguments = ["--task", str(small_task), "--num-workers", "2", *settings]
     process = subprocess.Popen(

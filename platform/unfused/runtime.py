@@ -30,7 +30,6 @@ KNOCK_SECONDS = 10.0
 GPU_DRIVERS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
 """Devices of Linux without one of which torch finds no GPU: NVIDIA, AMD, Windows' subsystem."""
 CPU_FLAGS = Path("/proc/cpuinfo")
-AUTH_TOKEN = Path.home() / ".ray" / "auth_token"
 _abandoned = False
 """Whether a Ray of this process's own was left behind (see `leave`)."""
 
@@ -357,9 +356,6 @@ def _pump(cluster: Cluster, stop: threading.Event) -> None:
 def _start(options: RunOptions) -> None:
     # Read when Ray's core library is loaded: its C++ side writes to stderr past Python's logging.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    if os.environ.get("RAY_ADDRESS") and AUTH_TOKEN.exists():
-        # Where there is a token, `ray start` asks for it; whoever joins has to be told to send it.
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
     import ray
 
     if ray.is_initialized():
@@ -384,7 +380,8 @@ def _start(options: RunOptions) -> None:
         except (OSError, RuntimeError, ValueError) as error:
             raise NoCluster(
                 f"No Ray cluster at RAY_ADDRESS={os.environ['RAY_ADDRESS']} lets this run in; start"
-                " it, bring its ~/.ray/auth_token, or unset RAY_ADDRESS to run on this machine."
+                " it, export RAY_AUTH_MODE=token where it asks for its ~/.ray/auth_token, or unset"
+                " RAY_ADDRESS to run on this machine."
             ) from error
         return
     with _native_stderr_closed():
