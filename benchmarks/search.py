@@ -29,7 +29,10 @@ class Sizes:
     num_trials: int = 12
     separate: int = 2
     """Trials that are run again on their own."""
-    settings: str = "encoder.embedding_dim=512 finetune.labels_per_class=5 finetune.num_repeats=5"
+    settings: str = (
+        "encoder.embedding_dim=256 rounds=1 finetune.mode=linear finetune.labels_per_class=5"
+        " finetune.num_repeats=5"
+    )
 
 
 def run(script: str, folder: Path, *arguments: str) -> tuple[float, dict]:

@@ -4,9 +4,9 @@
 
 Same model, objective, front end, precision, threads and allocator. A worker keeps a small share of
 the clips at hand (`kept`); the path of a share that is too large for that is measured on the same
-clips by UNFUSED_KEPT_MIB=0 (`streamed`). `memory, beside Ray` is the hand-written loop while a
+clips as if none could be kept (`streamed`). `memory, beside Ray` is the hand-written loop while a
 Ray Train run of this machine waits for work: what Ray's own processes take of the cores, whatever
-feeds the training. Each contestant runs in a process of its own.
+feeds the training.
 """
 
 from __future__ import annotations
@@ -17,9 +17,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 import harness
@@ -33,8 +31,9 @@ from unfused.events import EpochDone, Event, Stream
 from unfused.stages.pretrain import PretrainJob
 from unfused.store import Artifact, Folder
 
-PATHS = {"kept": "512", "streamed": "0"}
+PATHS = {"kept": 512 * 2**20, "streamed": 0}
 BESIDE = "memory, beside Ray"
+CONTESTANTS = ("memory", BESIDE, *PATHS)
 RAY_NICENESS = 15
 """Of Ray's workers."""
 
@@ -74,38 +73,62 @@ def write_part(folder: Path, clips: np.ndarray, per_shard: int = 512) -> Artifac
     return Artifact(Folder.of(folder), "part", facts)
 
 
-def through_ray(sizes: Sizes, seconds: float) -> dict[str, float]:
-    """Pre-train with a real Ray Train run; the figures of its epochs."""
+@dataclass(frozen=True)
+class Keeping:
+    """A job whose worker keeps so many bytes of clips at hand."""
+
+    job: PretrainJob
+    kept: int
+
+    @property
+    def node(self) -> str:
+        return self.job.node
+
+    def run(self, worker: training.Worker) -> dict:
+        shards.KEPT_BYTES = self.kept
+        return self.job.run(worker)
+
+
+def beside_and_through_ray(sizes: Sizes, seconds: float) -> dict[str, dict[str, float]]:
+    """The hand-written loop beside a Ray Train run that waits, and then that run on every path."""
     options = RunOptions()
     hardware = runtime.probe(options)
     config = runtime.resolve(preset("recommended"), hardware)
-    told: list[EpochDone] = []
+    told: dict[str, list[EpochDone]] = {}
     stream = Stream()
 
     def keep(event: Event) -> None:
         if isinstance(event, EpochDone):
-            told.append(event)
+            told.setdefault(event.node, []).append(event)
 
     stream.subscribe(keep)
+    found = {}
     with tempfile.TemporaryDirectory() as place, runtime.connect(options, hardware, stream) as ray:
         root = Path(place)
         part = write_part(root / "part", waves(sizes.num_clips, seconds))
         ray.session = training.Session(ray, Folder.of(root / "work"))
-        ray.session.start()
-        job = PretrainJob(
-            "pretrain",
-            part,
-            EncoderConfig(embedding_dim=sizes.embedding_dim),
-            config.pretrain.model_copy(update={"epochs": sizes.epochs}),
-            Folder.of(root / "out"),
-            Folder.of(root / "checkpoints"),
-        )
-        ray.session.run([job])
+        for name, kept in PATHS.items():
+            job = PretrainJob(
+                name,
+                part,
+                EncoderConfig(embedding_dim=sizes.embedding_dim),
+                config.pretrain.model_copy(update={"epochs": sizes.epochs}),
+                Folder.of(root / name),
+                Folder.of(root / "checkpoints" / name),
+            )
+            ray.session.run([Keeping(job, kept)])
+            found[name] = _figures(told[name], sizes)
+        os.nice(RAY_NICENESS)
+        found[BESIDE] = in_memory(sizes, seconds)
         ray.session.close()
-    later = told[1:]
+    return found
+
+
+def _figures(epochs: list[EpochDone], sizes: Sizes) -> dict[str, float]:
+    later = epochs[1:]
     return {
         "clips/s": statistics.median(event.clips_per_second for event in later),
-        "first batch": told[0].first_wait_seconds,
+        "first batch": epochs[0].first_wait_seconds,
         "between epochs": statistics.median(event.first_wait_seconds for event in later),
         "waiting": statistics.median(
             event.wait_seconds * event.clips_per_second / sizes.num_clips for event in later
@@ -122,59 +145,26 @@ def in_memory(sizes: Sizes, seconds: float) -> dict[str, float]:
     return {"clips/s": statistics.median(rates[1:])}
 
 
-@dataclass(frozen=True)
-class Nothing:
-    """A job that ends when the workers are there."""
-
-    node = "nothing"
-
-    def run(self, worker: training.Worker) -> dict[str, float]:
-        return {}
-
-
-def beside_ray(sizes: Sizes, seconds: float) -> dict[str, float]:
-    """The hand-written loop, as nice as a worker of Ray's, beside one that waits."""
-    options = RunOptions()
-    hardware, stream = runtime.probe(options), Stream()
-    with tempfile.TemporaryDirectory() as place, runtime.connect(options, hardware, stream) as ray:
-        ray.session = training.Session(ray, Folder.of(place))
-        ray.session.run([Nothing()])
-        os.nice(RAY_NICENESS)
-        found = in_memory(sizes, seconds)
-        ray.session.close()
-    return found
-
-
-def _in_process(path: str, sizes: Sizes, seconds: float, kept: list[dict]) -> float:
-    given = json.dumps([path, sizes.num_clips, seconds, sizes.embedding_dim, sizes.epochs])
-    environment = os.environ | {"UNFUSED_KEPT_MIB": PATHS.get(path, "0")}
-    began = time.perf_counter()
-    done = subprocess.run(
-        [sys.executable, __file__, "--child", given],
-        check=True,
-        stdout=subprocess.PIPE,
-        env=environment,
-    )
-    found = json.loads(done.stdout.splitlines()[-1])
-    kept.append(found | {"whole": time.perf_counter() - began})
-    return found["clips/s"]
+def _in_process(of: str, sizes: Sizes, seconds: float) -> dict[str, dict[str, float]]:
+    """Figures by contestant, from a process of their own."""
+    given = json.dumps([of, sizes.num_clips, seconds, sizes.embedding_dim, sizes.epochs])
+    command = [sys.executable, __file__, "--child", given]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE)
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def measure(sizes: Sizes) -> harness.Report:
     rows, aims = [], []
     for seconds in sizes.seconds:
-        kept: dict[str, list[dict]] = {name: [] for name in ("memory", BESIDE, *PATHS)}
-        found = harness.alternate(
-            {
-                name: partial(_in_process, name, sizes, seconds, figures)
-                for name, figures in kept.items()
-            },
-            sizes.repetitions,
-        )
+        rounds = [
+            _in_process("memory", sizes, seconds) | _in_process("ray", sizes, seconds)
+            for _ in range(sizes.repetitions)
+        ]
+        found = {name: [one[name]["clips/s"] for one in rounds] for name in CONTESTANTS}
         for name, rates in found.items():
             ratio = harness.ratio(found, name, "memory")
             middle = {
-                key: statistics.median(one[key] for one in kept[name]) for key in kept[name][0]
+                key: statistics.median(one[name][key] for one in rounds) for key in rounds[0][name]
             }
             rows.append(
                 [
@@ -207,10 +197,13 @@ def measure(sizes: Sizes) -> harness.Report:
     )
 
 
-def _child(path: str, num_clips: int, seconds: float, embedding_dim: int, epochs: int) -> None:
+def _child(of: str, num_clips: int, seconds: float, embedding_dim: int, epochs: int) -> None:
     sizes = replace(Sizes(), num_clips=num_clips, embedding_dim=embedding_dim, epochs=epochs)
-    run = {"memory": in_memory, BESIDE: beside_ray}.get(path, through_ray)
-    print(json.dumps(run(sizes, seconds)))
+    if of == "memory":
+        found = {"memory": in_memory(sizes, seconds)}
+    else:
+        found = beside_and_through_ray(sizes, seconds)
+    print(json.dumps(found))
 
 
 if __name__ == "__main__":
