@@ -5,7 +5,9 @@ The rule of this room: it joins the rooms below and decides nothing else.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rich.console import Console
@@ -50,10 +52,29 @@ def run_pipeline(request: Request) -> dict[str, Any]:
     stream.subscribe(tracker)
     shown = display.for_terminal(console)
     stream.subscribe(shown)
-    status, result, reason = "FAILED", None, ""
+    with closing(tracker):
+        with reported(stream, shown) as outcome:
+            run.execute()
+            result = outcome.summary = report.summarize(plan)
+        result["mlflow"] = tracker.describe()
+        _register(plan, tracker)
+    _show_result(console, plan, result, uri)
+    return result
+
+
+@dataclass
+class Outcome:
+    """What the end of a run tells its subscribers besides how it ended."""
+
+    summary: dict[str, Any] | None = None
+
+
+@contextmanager
+def reported(stream: Stream, shown: display.Plain | display.Live) -> Iterator[Outcome]:
+    """Tell a stream how the body ended: finished, killed, or failed and why."""
+    outcome, status, reason = Outcome(), "FAILED", ""
     try:
-        run.execute()
-        result = report.summarize(plan)
+        yield outcome
         status = "FINISHED"
     except KeyboardInterrupt:
         status = "KILLED"
@@ -63,13 +84,7 @@ def run_pipeline(request: Request) -> dict[str, Any]:
         raise
     finally:
         shown.close()
-        stream.emit(RunFinished(status, result, reason))
-        if result is not None:
-            result["mlflow"] = tracker.describe()
-            _register(plan, tracker)
-        tracker.close()
-    _show_result(console, plan, result, uri)
-    return result
+        stream.emit(RunFinished(status, outcome.summary, reason))
 
 
 def _register(plan: Plan, tracker: tracking.Tracker) -> None:

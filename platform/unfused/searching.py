@@ -6,6 +6,7 @@ The rule of this room: it joins the rooms below and decides nothing else.
 from __future__ import annotations
 
 import shlex
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from typing import Any
 
@@ -15,8 +16,8 @@ from rich.markup import escape
 from unfused import config as configuration
 from unfused import display, runtime, tracking
 from unfused.config import Config
-from unfused.events import Event, RunFinished, Stream, TrialEnded
-from unfused.running import resolved
+from unfused.events import Event, Stream, TrialEnded
+from unfused.running import reported, resolved
 from unfused.search import Runner, Search
 from unfused.search import concurrency as what_fits
 
@@ -65,26 +66,12 @@ def run_search(search: Search, concurrency: int | None, dry_run: bool) -> dict[s
     stream.subscribe(lambda event: _tag_trial(trackers, event))
     shown = display.for_terminal(console)
     stream.subscribe(shown)
-    status, reason, result = "FAILED", "", None
-    try:
+    with closing(tracker), reported(stream, shown), ExitStack() as ended:
+        ended.callback(lambda: [one.close() for one in trackers.values()])
         result = runner.execute()
-        status = "FINISHED"
-    except KeyboardInterrupt:
-        status = "KILLED"
-        raise
-    except Exception as error:
-        reason = str(error)
-        raise
-    finally:
-        shown.close()
-        if result is not None:
-            files = {name: search.folder.read(name) for name in result["files"]}
-            tracker.end_search(result["best"]["number"], search.folder.uri, files)
-            result["mlflow"] = tracker.describe()
-        for one in trackers.values():
-            one.close()
-        stream.emit(RunFinished(status, None, reason))
-        tracker.close()
+        files = {name: search.folder.read(name) for name in result["files"]}
+        tracker.end_search(result["best"]["number"], search.folder.uri, files)
+        result["mlflow"] = tracker.describe()
     _show_search_result(console, search, result, uri, runtime.resolve(Config(), hardware))
     return result
 
