@@ -389,7 +389,7 @@ def test_a_search_over_the_loss_clusters_once_and_pruned_trials_leave_nothing(
     one = program("pruned")
     arguments = [
         "--space", space_file(WEIGHTS_SPACE), "--task", str(_by_chance(small_task, tmp_path)),
-        "--num-trials", "8", "--pruner", "halving", *SMALL, "distill.epochs=8",
+        "--num-trials", "8", "--pruner", "halving", *SMALL,
     ]  # fmt: skip
     found = one.run(*arguments, script="search")
     states = [trial["state"] for trial in found["trials"]]
