@@ -12,7 +12,9 @@ import importlib.metadata
 import json
 import os
 import platform
+import shlex
 import statistics
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -143,7 +145,7 @@ def main(name: str, sizes: Any, measure: Callable[[Any], Report]) -> None:
     machine, began = host(), time.perf_counter()
     report = measure(chosen)
     kept = {
-        "command": f"python benchmarks/{name}.py",
+        "command": shlex.join(["python", f"benchmarks/{name}.py", *sys.argv[1:]]),
         "seconds": round(time.perf_counter() - began, 1),
         "host": machine,
         "sizes": dataclasses.asdict(chosen),

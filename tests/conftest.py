@@ -145,8 +145,10 @@ class Program:
         summary = json.loads((self.folder / "summary.json").read_text())
         return {**summary, "stdout": done.stdout, "stderr": done.stderr}
 
-    def kill_after(self, line: str, *arguments: str, script: str = "full") -> str:
-        """Start, wait for a line of output, SIGKILL everything; the output so far."""
+    def start_until(
+        self, line: str, *arguments: str, script: str = "full"
+    ) -> tuple[subprocess.Popen, str]:
+        """Start and wait for a line of output; the process, and its output so far."""
         process = subprocess.Popen(
             self.command(*arguments, script=script),
             cwd=self.folder,
@@ -162,11 +164,15 @@ class Program:
         for text in process.stdout:
             seen += text
             if text.startswith(line):
-                break
+                return process, seen
             assert time.monotonic() < deadline, seen
+        raise AssertionError(seen)
+
+    def kill_after(self, line: str, *arguments: str, script: str = "full") -> str:
+        """Start, wait for a line of output, SIGKILL everything; the output so far."""
+        process, seen = self.start_until(line, *arguments, script=script)
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-        assert line in seen, seen
         return seen
 
 

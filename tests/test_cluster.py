@@ -208,20 +208,10 @@ def test_a_node_that_dies_while_two_nodes_train_is_survived(program, small_task,
     one.extra = {"RAY_ADDRESS": nodes.address, **OPEN}
     settings = [a for a in QUICK if not a.startswith("pretrain.epochs")] + ["pretrain.epochs=60"]
     arguments = ["--task", str(small_task), "--num-workers", "2", *settings]
-    process = subprocess.Popen(
-        one.command(*arguments, "--summary", "summary.json"),
-        cwd=one.folder,
-        env=one.environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
+    process, said = one.start_until(
+        "pretrain epoch 2/", *arguments, "--summary", "summary.json"
     )
-    said = ""
     try:
-        for line in process.stdout:
-            said += line
-            if line.startswith("pretrain epoch 2/"):
-                break
         workers = _nodes_with_workers(nodes.address)
         assert len(workers) == 2, said
         nodes.kill(next(iter(workers - {nodes.head})))

@@ -6,7 +6,6 @@ import csv
 import json
 import shutil
 import signal
-import subprocess
 from dataclasses import replace
 
 import numpy as np
@@ -111,23 +110,12 @@ def test_the_published_method_runs_on_two_workers_over_the_same_draws(
 def test_ctrl_c_in_the_middle_of_training_stops_cleanly(program, small_task):
     one = program("interrupted")
     settings = [a for a in TINY if not a.startswith("pretrain.epochs")]
-    process = subprocess.Popen(
-        one.command("--task", str(small_task), *settings, "pretrain.epochs=500"),
-        cwd=one.folder,
-        env=one.environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    assert process.stdout is not None
-    for line in process.stdout:
-        if line.startswith("pretrain epoch 2/"):
-            break
+    arguments = ("--task", str(small_task), *settings, "pretrain.epochs=500")
+    process, _ = one.start_until("pretrain epoch 2/", *arguments)
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130, errors
-    assert "The same command goes on" in errors and "Traceback" not in errors
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    assert "The same command goes on" in said and "Traceback" not in said
     assert list(one.folder.glob("store/checkpoints/pretrain/*/latest.json"))
     assert not list(one.folder.glob("store/pretrain/*"))
 

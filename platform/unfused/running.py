@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from rich.console import Console
@@ -52,29 +52,31 @@ def run_pipeline(request: Request) -> dict[str, Any]:
     stream.subscribe(tracker)
     shown = display.for_terminal(console)
     stream.subscribe(shown)
+    result: dict[str, Any] = {}
     with closing(tracker):
-        with reported(stream, shown) as outcome:
+        with reported(stream, shown, result):
             run.execute()
-            result = outcome.summary = report.summarize(plan)
+            result |= report.summarize(plan)
         result["mlflow"] = tracker.describe()
         _register(plan, tracker)
     _show_result(console, plan, result, uri)
     return result
 
 
-@dataclass
-class Outcome:
-    """What the end of a run tells its subscribers besides how it ended."""
-
-    summary: dict[str, Any] | None = None
-
-
 @contextmanager
-def reported(stream: Stream, shown: display.Plain | display.Live) -> Iterator[Outcome]:
-    """Tell a stream how the body ended: finished, killed, or failed and why."""
-    outcome, status, reason = Outcome(), "FAILED", ""
+def reported(
+    stream: Stream, shown: display.Plain | display.Live, summary: dict[str, Any] | None = None
+) -> Iterator[None]:
+    """Tell a stream how the body ended: finished, killed, or failed and why.
+
+    Args:
+        stream: of the run.
+        shown: its display, which ends with it.
+        summary: what the body fills for the subscribers.
+    """
+    status, reason = "FAILED", ""
     try:
-        yield outcome
+        yield
         status = "FINISHED"
     except KeyboardInterrupt:
         status = "KILLED"
@@ -84,7 +86,7 @@ def reported(stream: Stream, shown: display.Plain | display.Live) -> Iterator[Ou
         raise
     finally:
         shown.close()
-        stream.emit(RunFinished(status, outcome.summary, reason))
+        stream.emit(RunFinished(status, summary or None, reason))
 
 
 def _register(plan: Plan, tracker: tracking.Tracker) -> None:

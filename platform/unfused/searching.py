@@ -6,7 +6,7 @@ The rule of this room: it joins the rooms below and decides nothing else.
 from __future__ import annotations
 
 import shlex
-from contextlib import ExitStack, closing
+from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
@@ -66,12 +66,15 @@ def run_search(search: Search, concurrency: int | None, dry_run: bool) -> dict[s
     stream.subscribe(lambda event: _tag_trial(trackers, event))
     shown = display.for_terminal(console)
     stream.subscribe(shown)
-    with closing(tracker), reported(stream, shown), ExitStack() as ended:
-        ended.callback(lambda: [one.close() for one in trackers.values()])
-        result = runner.execute()
-        files = {name: search.folder.read(name) for name in result["files"]}
-        tracker.end_search(result["best"]["number"], search.folder.uri, files)
-        result["mlflow"] = tracker.describe()
+    with closing(tracker), reported(stream, shown):
+        try:
+            result = runner.execute()
+            files = {name: search.folder.read(name) for name in result["files"]}
+            tracker.end_search(result["best"]["number"], search.folder.uri, files)
+            result["mlflow"] = tracker.describe()
+        finally:
+            for one in trackers.values():
+                one.close()
     _show_search_result(console, search, result, uri, runtime.resolve(Config(), hardware))
     return result
 

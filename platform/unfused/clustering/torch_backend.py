@@ -15,12 +15,13 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.nn.functional import normalize, one_hot, pad
+from torch.nn.functional import normalize, one_hot
 
 from unfused.clustering.backends import Centroids, check, seed32
 
 CHUNK = 1 << 20
-"""Distances held at once (4 MiB in float32): more would leave the cache."""
+"""Distances held at once on CPU (4 MiB in float32): more would leave the cache."""
+GPU_CHUNK = 1 << 22
 SEEDING_ROWS = 16
 """Rows per cluster in the pool that the first centroids come from."""
 MIN_SEEDING_ROWS = 4096
@@ -167,16 +168,20 @@ def _squared_distances(x: Tensor, squares: Tensor, candidates: Tensor) -> Tensor
 
 def _nearest(x: Tensor, centroids: Tensor) -> Tensor:
     """Labels (N,) int64 of the nearest centroids; of equals the first."""
-    # |c|^2 - 2xc as one product of (x, 1) and (-2c, |c|^2): adding the squares takes another pass.
-    table = torch.cat([-2 * centroids, centroids.square().sum(dim=1, keepdim=True)], dim=1).T
-    chunks = x.split(max(1, CHUNK // len(centroids)))
-    return torch.cat([(pad(chunk, (0, 1), value=1) @ table).argmin(dim=1) for chunk in chunks])
+    offsets = centroids.square().sum(dim=1)
+    chunks = x.split(_chunk(x, len(centroids)))
+    return torch.cat([torch.addmm(offsets, c, centroids.T, alpha=-2).argmin(dim=1) for c in chunks])
+
+
+def _chunk(x: Tensor, width: int) -> int:
+    """Rows at a time of which each makes `width` values."""
+    return max(1, (GPU_CHUNK if x.is_cuda else CHUNK) // width)
 
 
 def _sums(x: Tensor, labels: Tensor, num_clusters: int) -> tuple[Tensor, Tensor]:
     """Sums (K, P) float64 and counts (K,) int64 of the rows of each cluster."""
     sums = x.new_zeros(num_clusters, x.shape[1], dtype=torch.float64)
-    size = max(1, CHUNK // max(num_clusters if x.is_cuda else 1, x.shape[1]))
+    size = _chunk(x, max(num_clusters, x.shape[1]) if x.is_cuda else x.shape[1])
     for rows, ids in zip(x.split(size), labels.split(size), strict=True):
         if x.is_cuda:
             # index_add_ on CUDA adds in any order, which no seed can repeat.
@@ -188,7 +193,7 @@ def _sums(x: Tensor, labels: Tensor, num_clusters: int) -> tuple[Tensor, Tensor]
 
 def _residuals(x: Tensor, centroids: Tensor, labels: Tensor) -> Tensor:
     """Squared distance (N,) of every row to its own centroid."""
-    size = max(1, CHUNK // x.shape[1])
+    size = _chunk(x, x.shape[1])
     parts = zip(x.split(size), labels.split(size), strict=True)
     return torch.cat([(rows - centroids[ids]).square().sum(dim=1) for rows, ids in parts])
 
