@@ -148,7 +148,7 @@ def _difference(platform: Platform) -> float:
 
 def _shares(platform: Platform) -> str:
     """The operations that log-mel of all clips spends its time in, by the profiler's own count."""
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+    with torch.autograd.profiler.profile(use_kineto=False) as profile:
         platform.epoch()
     spent = {event.key: event.self_cpu_time_total for event in profile.key_averages()}
     whole = sum(spent.values())

@@ -14,6 +14,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +35,17 @@ class Sizes:
         "encoder.embedding_dim=256 rounds=1 finetune.mode=linear finetune.labels_per_class=5"
         " finetune.num_repeats=5"
     )
+    folder: str = ""
+    """Where the search is kept; a temporary folder if empty."""
+
+
+@contextmanager
+def working_folder(path: str) -> Iterator[Path]:
+    """The folder of a size that is empty by default."""
+    with ExitStack() as stack:
+        place = Path(path or stack.enter_context(tempfile.TemporaryDirectory())).resolve()
+        place.mkdir(parents=True, exist_ok=True)
+        yield place
 
 
 def run(script: str, folder: Path, *arguments: str) -> tuple[float, dict]:
@@ -62,10 +75,12 @@ def measure(sizes: Sizes) -> harness.Report:
     task, space = (str((harness.ROOT / path).resolve()) for path in (sizes.task, sizes.space))
     settings = shlex.split(sizes.settings)
     common = ["--task", task, *settings]
-    with tempfile.TemporaryDirectory() as place:
+    with working_folder(sizes.folder) as place:
+        if (place / "store").exists():
+            sys.exit(f"{place} has a store, so its search would cost nothing; give a new folder.")
         searched = ("--space", space, "--num-trials", str(sizes.num_trials), "--pruner", "none")
-        whole, summary = run("search", Path(place), *common, *searched)
-        seconds = built_seconds(Path(place) / "store")
+        whole, summary = run("search", place, *common, *searched)
+        seconds = built_seconds(place / "store")
     trials = [trial for trial in summary["trials"] if trial["state"] == "COMPLETE"]
     alone = []
     for trial in trials[: sizes.separate]:

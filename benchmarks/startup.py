@@ -41,7 +41,7 @@ IMPORTS = ("torch", "ray", "ray.data", "ray.train.torch", "mlflow", "unfused.pip
 @dataclass(frozen=True)
 class Sizes:
     num_clips: int = 48
-    repetitions: int = 2
+    repetitions: int = 1
 
 
 def write_task(folder: Path, count: int, seconds: float = 1.0) -> Path:

@@ -17,7 +17,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import harness
@@ -36,6 +36,8 @@ BESIDE = "memory, beside Ray"
 CONTESTANTS = ("memory", BESIDE, *PATHS)
 RAY_NICENESS = 15
 """Of Ray's workers."""
+Found = dict[tuple[str, float], dict[str, float]]
+"""Figures by contestant and seconds of a clip."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ class Keeping:
         return self.job.run(worker)
 
 
-def beside_and_through_ray(sizes: Sizes, seconds: float) -> dict[str, dict[str, float]]:
+def beside_and_through_ray(sizes: Sizes) -> Found:
     """The hand-written loop beside a Ray Train run that waits, and then that run on every path."""
     options = RunOptions()
     hardware = runtime.probe(options)
@@ -102,24 +104,26 @@ def beside_and_through_ray(sizes: Sizes, seconds: float) -> dict[str, dict[str, 
             told.setdefault(event.node, []).append(event)
 
     stream.subscribe(keep)
-    found = {}
+    found: Found = {}
     with tempfile.TemporaryDirectory() as place, runtime.connect(options, hardware, stream) as ray:
         root = Path(place)
-        part = write_part(root / "part", waves(sizes.num_clips, seconds))
         ray.session = training.Session(ray, Folder.of(root / "work"))
-        for name, kept in PATHS.items():
-            job = PretrainJob(
-                name,
-                part,
-                EncoderConfig(embedding_dim=sizes.embedding_dim),
-                config.pretrain.model_copy(update={"epochs": sizes.epochs}),
-                Folder.of(root / name),
-                Folder.of(root / "checkpoints" / name),
-            )
-            ray.session.run([Keeping(job, kept)])
-            found[name] = _figures(told[name], sizes)
+        for seconds in sizes.seconds:
+            part = write_part(root / f"{seconds:g}", waves(sizes.num_clips, seconds))
+            for path, kept in PATHS.items():
+                name = f"{path} {seconds:g}"
+                job = PretrainJob(
+                    name,
+                    part,
+                    EncoderConfig(embedding_dim=sizes.embedding_dim),
+                    config.pretrain.model_copy(update={"epochs": sizes.epochs}),
+                    Folder.of(root / name),
+                    Folder.of(root / "checkpoints" / name),
+                )
+                ray.session.run([Keeping(job, kept)])
+                found[path, seconds] = _figures(told[name], sizes)
         os.nice(RAY_NICENESS)
-        found[BESIDE] = in_memory(sizes, seconds)
+        found |= in_memory(sizes, BESIDE)
         ray.session.close()
     return found
 
@@ -136,35 +140,37 @@ def _figures(epochs: list[EpochDone], sizes: Sizes) -> dict[str, float]:
     }
 
 
-def in_memory(sizes: Sizes, seconds: float) -> dict[str, float]:
+def in_memory(sizes: Sizes, name: str = "memory") -> Found:
     runtime.prepare_process()
     config = runtime.resolve(preset("recommended"), runtime.probe(RunOptions()))
-    clips = torch.from_numpy(waves(sizes.num_clips, seconds))
-    loop = peers.InMemoryLoop(clips, config.pretrain, sizes.embedding_dim)
-    rates = [loop.epoch() for _ in range(sizes.epochs)]
-    return {"clips/s": statistics.median(rates[1:])}
+    found: Found = {}
+    for seconds in sizes.seconds:
+        clips = torch.from_numpy(waves(sizes.num_clips, seconds))
+        loop = peers.InMemoryLoop(clips, config.pretrain, sizes.embedding_dim)
+        rates = [loop.epoch() for _ in range(sizes.epochs)]
+        found[name, seconds] = {"clips/s": statistics.median(rates[1:])}
+    return found
 
 
-def _in_process(of: str, sizes: Sizes, seconds: float) -> dict[str, dict[str, float]]:
-    """Figures by contestant, from a process of their own."""
-    given = json.dumps([of, sizes.num_clips, seconds, sizes.embedding_dim, sizes.epochs])
-    command = [sys.executable, __file__, "--child", given]
+def _in_process(of: str, sizes: Sizes) -> Found:
+    """What a process of its own finds."""
+    command = [sys.executable, __file__, "--child", of, json.dumps(asdict(sizes))]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE)
-    return json.loads(done.stdout.splitlines()[-1])
+    return {(name, seconds): f for name, seconds, f in json.loads(done.stdout.splitlines()[-1])}
 
 
 def measure(sizes: Sizes) -> harness.Report:
     rows, aims = [], []
+    rounds = [
+        _in_process("memory", sizes) | _in_process("ray", sizes) for _ in range(sizes.repetitions)
+    ]
     for seconds in sizes.seconds:
-        rounds = [
-            _in_process("memory", sizes, seconds) | _in_process("ray", sizes, seconds)
-            for _ in range(sizes.repetitions)
-        ]
-        found = {name: [one[name]["clips/s"] for one in rounds] for name in CONTESTANTS}
+        found = {name: [one[name, seconds]["clips/s"] for one in rounds] for name in CONTESTANTS}
         for name, rates in found.items():
             ratio = harness.ratio(found, name, "memory")
             middle = {
-                key: statistics.median(one[name][key] for one in rounds) for key in rounds[0][name]
+                key: statistics.median(one[name, seconds][key] for one in rounds)
+                for key in rounds[0][name, seconds]
             }
             rows.append(
                 [
@@ -197,17 +203,13 @@ def measure(sizes: Sizes) -> harness.Report:
     )
 
 
-def _child(of: str, num_clips: int, seconds: float, embedding_dim: int, epochs: int) -> None:
-    sizes = replace(Sizes(), num_clips=num_clips, embedding_dim=embedding_dim, epochs=epochs)
-    if of == "memory":
-        found = {"memory": in_memory(sizes, seconds)}
-    else:
-        found = beside_and_through_ray(sizes, seconds)
-    print(json.dumps(found))
+def _child(of: str, sizes: Sizes) -> None:
+    found = in_memory(sizes) if of == "memory" else beside_and_through_ray(sizes)
+    print(json.dumps([[*who, figures] for who, figures in found.items()]))
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--child"]:
-        _child(*json.loads(sys.argv[2]))
+        _child(sys.argv[2], Sizes(**json.loads(sys.argv[3])))
     else:
         harness.main("streaming", Sizes(), measure)

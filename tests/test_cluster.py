@@ -167,8 +167,7 @@ class Processes:
     def end(self) -> None:
         for process in self._nodes.values():
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGTERM)
-        for process in self._nodes.values():
+                os.killpg(process.pid, signal.SIGKILL)
             process.wait(timeout=60)
 
 
@@ -207,7 +206,7 @@ def test_a_node_that_dies_while_two_nodes_train_is_survived(program, small_task,
     one = program("nodes")
     one.extra = {"RAY_ADDRESS": nodes.address, **OPEN}
     settings = [a for a in QUICK if not a.startswith("pretrain.epochs")] + ["pretrain.epochs=60"]
-    arguments = ["--task", str(small_task), "--num-workers", "2", *settings]
+    arguments = ["--task", str(small_task), "--num-workers", "2", *settings, "arms=[teacher]"]
     process, said = one.start_until(
         "pretrain epoch 2/", *arguments, "--summary", "summary.json"
     )
