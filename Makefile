@@ -6,6 +6,8 @@
 # make bench     speed and memory against peers, docs/performance.md
 # make results   the README's tables, measured (hours)
 SHELL := /bin/bash
+# A run starts a dozen processes; without bytecode each compiles its libraries anew.
+unexport PYTHONDONTWRITEBYTECODE
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
