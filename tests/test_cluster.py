@@ -126,7 +126,7 @@ class Processes:
     """The same of `ray start`: every node a group of processes with a folder of its own."""
 
     def __init__(self, folder: Path) -> None:
-        self._port, self._nodes = free_port(), {}
+        self._port, self._nodes, self._folders = free_port(), {}, []
         self.address = f"127.0.0.1:{self._port}"
         self._start(folder, "head", "--head", f"--port={self._port}", "--include-dashboard=false")
         for name in ("one", "two", "three"):
@@ -141,7 +141,8 @@ class Processes:
     def _start(self, folder: Path, name: str, *arguments: str) -> None:
         ray = str(Path(sys.executable).with_name("ray"))
         size = ("--num-cpus=1", "--object-store-memory=100000000")
-        own = (f"--labels=name={name}", f"--temp-dir={tempfile.mkdtemp(prefix='ray-')}")
+        self._folders.append(tempfile.mkdtemp(prefix="ray-"))  # a socket's path has to be short
+        own = (f"--labels=name={name}", f"--temp-dir={self._folders[-1]}")
         self._nodes[name] = subprocess.Popen(
             [ray, "start", "--block", *size, *own, *arguments],
             start_new_session=True,
@@ -169,6 +170,8 @@ class Processes:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait(timeout=60)
+        for folder in self._folders:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(params=[OwnCluster, Processes])
@@ -207,9 +210,7 @@ def test_a_node_that_dies_while_two_nodes_train_is_survived(program, small_task,
     one.extra = {"RAY_ADDRESS": nodes.address, **OPEN}
     settings = [a for a in QUICK if not a.startswith("pretrain.epochs")] + ["pretrain.epochs=60"]
     arguments = ["--task", str(small_task), "--num-workers", "2", *settings, "arms=[teacher]"]
-    process, said = one.start_until(
-        "pretrain epoch 2/", *arguments, "--summary", "summary.json"
-    )
+    process, said = one.start_until("pretrain epoch 2/", *arguments, "--summary", "summary.json")
     try:
         workers = _nodes_with_workers(nodes.address)
         assert len(workers) == 2, said
@@ -335,8 +336,17 @@ def test_ray_up_submit_and_the_run_in_mlflow(up_file, tmp_path):
         end = f'cd {home} && .venv/bin/ray stop; pkill -f "[m]lflow server.*{port}"; true'
         run("exec", str(path), end)
         run("down", str(path), "--yes")
-    left = subprocess.run(["pgrep", "-f", str(home)], capture_output=True, text=True).stdout
-    assert not left, "Ray and MLflow have ended"
+    assert not _left_of(home), "Ray and MLflow have ended"
+
+
+def _left_of(home: Path, seconds: float = 30) -> str:
+    """Processes that name a folder and do not end in time."""
+    deadline = time.monotonic() + seconds
+    while True:
+        found = subprocess.run(["pgrep", "-af", str(home)], capture_output=True, text=True).stdout
+        if not found or time.monotonic() > deadline:
+            return found
+        time.sleep(1)
 
 
 def _the_server_has_the_run_and_its_model(uri: str) -> None:
