@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import itertools
 import os
 import wave
 from collections import Counter
@@ -333,6 +334,17 @@ def test_few_groups_still_leave_every_class_in_every_split(seed):
     ]
     split = corpora.assign(clips, 0.15, 0.15, seed)
     assert len({(clip.label, clip.split) for clip in split}) == 6
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_group_moved_for_one_class_is_not_taken_from_another_that_needs_it(seed):
+    clips = [
+        Clip(f"/{speaker}-{word}.wav", word, group=f"speaker {speaker}")
+        for speaker, words in enumerate(itertools.combinations("abcdef", 2))
+        for word in words
+    ]
+    split = corpora.assign(clips, 0.15, 0.15, seed)
+    assert len({(clip.label, clip.split) for clip in split}) == 18
 
 
 def test_the_splits_of_a_manifest_are_left_alone():
