@@ -92,6 +92,9 @@ def test_a_store_in_object_storage_gives_the_numbers_of_a_local_one(
     assert {stage["status"] for stage in again["stages"]} == {"hit"}
     assert _numbers(again) == _numbers(local)
 
+    embedded = remote("--store", "s3://bucket/demo", "--preset", "demo", "--dry-run")
+    assert embedded.returncode == 0 and "0 hits" in embedded.stdout, embedded.stderr
+
     space = tmp_path / "space.py"
     space.write_text(
         "from optuna.distributions import FloatDistribution\n"
@@ -288,7 +291,7 @@ def up_file(ssh_to_myself, tmp_path):
     settings = yaml.safe_load(text)
     settings["cluster_name"] = f"test-{os.getpid()}"
     settings["auth"] = {"ssh_user": getpass.getuser(), "ssh_private_key": str(ssh_to_myself)}
-    settings["file_mounts"] = {str(home): str(ROOT)}
+    settings["file_mounts"][str(home)] = str(ROOT)
     path = tmp_path / "local.yaml"
     path.write_text(yaml.safe_dump(settings))
     return path, home

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 
@@ -75,3 +76,22 @@ def test_ray_up_takes_the_cluster_files_as_they_are(file):
     ports = " ".join(settings["head_start_ray_commands"])
     assert "--dashboard-host=127.0.0.1" in ports and "RAY_AUTH_MODE=token" in ports
     assert {".venv", "store", "*.db"} <= set(settings["rsync_exclude"])
+
+
+def test_what_the_cluster_may_grow_to_is_what_its_file_starts():
+    import yaml
+
+    settings = yaml.safe_load((ROOT / "cluster.yaml").read_text())
+    (said,) = re.findall(r'UNFUSED_GROWS_TO="([^"]*)"', settings["head_start_ray_commands"][-1])
+    kinds = [kind.partition("*") for kind in said.split(";")]
+    workers = {n: t for n, t in settings["available_node_types"].items() if n != "head"}
+    counts = [t["max_workers"] for t in workers.values() if t["max_workers"]]
+    assert [int(count) for count, _, _ in kinds] == counts
+    assert all("GPU=1" in shape for _, _, shape in kinds)
+    pods = yaml.safe_load((ROOT / "deploy" / "kuberay.yaml").read_text())["spec"]["rayClusterSpec"]
+    (head,) = pods["headGroupSpec"]["template"]["spec"]["containers"]
+    (group,) = pods["workerGroupSpecs"]
+    limits = group["template"]["spec"]["containers"][0]["resources"]["limits"]
+    shape = f"CPU={limits['cpu']},GPU={limits['nvidia.com/gpu']}"
+    grows = {entry["name"]: entry["value"] for entry in head["env"]}["UNFUSED_GROWS_TO"]
+    assert grows == f"{group['maxReplicas']}*{shape}"

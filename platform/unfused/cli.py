@@ -37,7 +37,9 @@ Overrides = Annotated[
 ]
 Corpus = Annotated[str | None, typer.Option(help="Unlabelled clips (as --task).")]
 Task = Annotated[str | None, typer.Option(help="Labelled clips: manifest or folder.")]
-Store = Annotated[str, typer.Option(help="Folder or URI of the artifacts.")]
+Store = Annotated[
+    str, typer.Option(envvar="UNFUSED_STORE", help="Folder or URI of the artifacts.")
+]
 TrackingUri = Annotated[
     str | None,
     typer.Option(help="MLflow; default MLFLOW_TRACKING_URI, else sqlite:///mlflow.db."),

@@ -372,7 +372,7 @@ def read_inputs(request: Request, store: Store) -> Inputs:
             "--corpus is the unlabelled half; name the labelled clips with --task as well."
         )
     if task_path is None:
-        corpus_path, task_path = _demo(store)
+        corpus_path, task_path = corpora.demo_manifests((store.root / "demo").uri)
     data = request.config.data
     clips = corpora.read(task_path)
     if request.folds:
@@ -388,14 +388,6 @@ def read_inputs(request: Request, store: Store) -> Inputs:
     if corpus_path is None:
         return Inputs(None, tuple(tasks))
     return Inputs(tuple(corpora.as_corpus(corpora.read(corpus_path))), tuple(tasks))
-
-
-def _demo(store: Store) -> tuple[str, str]:
-    """The embedded corpus and task, beside a local store."""
-    if store.root.local is None:
-        raise ConfigError("The embedded corpus needs a local --store; name your clips with --task.")
-    corpus, task = corpora.demo_manifests(store.root.local / "demo")
-    return str(corpus), str(task)
 
 
 class Run:
@@ -484,8 +476,9 @@ class Run:
         """Refuse what the cluster can never satisfy.
 
         Raises:
-            DoesNotFit: names the stage, what is missing and the remedy.
+            ConfigError: names the stage, what is missing and the remedy.
         """
+        runtime.check_cluster(self.request.options, self.hardware)
         for step in {step.node.stage: step for step in self.plan.missing}.values():
             runtime.check_fit(step.node.stage, self.needs(step), self.hardware)
 

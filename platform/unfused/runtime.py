@@ -10,12 +10,13 @@ import asyncio
 import ctypes
 import importlib.util
 import logging
+import math
 import os
 import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,10 @@ KNOCK_SECONDS = 10.0
 GPU_DRIVERS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
 """Devices of Linux without one of which torch finds no GPU: NVIDIA, AMD, Windows' subsystem."""
 CPU_FLAGS = Path("/proc/cpuinfo")
+GROWS_TO = "UNFUSED_GROWS_TO"
+"""Environment of a cluster's head: the nodes that its autoscaler may start, as `8*CPU=8,GPU=1`,
+more kinds after semicolons. Ray 2.60 tells jobs only of nodes that are there."""
+HEAD = "node:__internal_head__"
 _abandoned = False
 """Whether a Ray of this process's own was left behind (see `leave`)."""
 
@@ -57,6 +62,10 @@ class Hardware:
     cuml: bool
     joined: bool
     """Whether this is somebody's cluster (named by RAY_ADDRESS) and not this run's own."""
+    node_gpus: float = math.inf
+    """The most GPUs of one node."""
+    machines: int = 1
+    """Machines that the cluster has or may grow to."""
 
 
 def probe(options: RunOptions) -> Hardware:
@@ -68,13 +77,57 @@ def probe(options: RunOptions) -> Hardware:
         return Hardware(cpus, gpus, native_bfloat16(gpus > 0), cuml, joined=False)
     _start(options)
     import ray
-    from ray._private.state import state
 
-    limits = state.get_max_resources_from_cluster_config() or {}
-    now = ray.cluster_resources()
-    gpus = max(now.get("GPU", 0.0), limits.get("GPU", 0.0))
-    cpus = max(now.get("CPU", 0.0), limits.get("CPU", 0.0))
-    return Hardware(cpus, gpus, native_bfloat16(gpus > 0), cuml, joined=True)
+    return of_cluster(ray.nodes(), os.environ.get(GROWS_TO, ""), cuml)
+
+
+def of_cluster(nodes: Sequence[Mapping[str, Any]], grows_to: str, cuml: bool) -> Hardware:
+    """The hardware of somebody's cluster.
+
+    Args:
+        nodes: as `ray.nodes()` has them.
+        grows_to: as `GROWS_TO` has it; empty for a cluster that does not grow.
+        cuml: whether cuML is installed.
+
+    Raises:
+        ConfigError: `grows_to` cannot be read.
+    """
+    alive = [node for node in nodes if node["Alive"]]
+    shapes = [node["Resources"] for node in alive]
+    hosts = {node["NodeManagerAddress"] for node in alive}
+    heads = [shape for shape in shapes if HEAD in shape]
+    grown = heads + [shape for count, shape in _node_kinds(grows_to) for _ in range(count)]
+    # Nodes that are there now may be some of those that the cluster grows to.
+    cpus, gpus = (max(_total(shapes, name), _total(grown, name)) for name in ("CPU", "GPU"))
+    return Hardware(
+        cpus,
+        gpus,
+        native_bfloat16(gpus > 0),
+        cuml,
+        joined=True,
+        node_gpus=max((shape.get("GPU", 0.0) for shape in shapes + grown), default=0.0),
+        machines=max(len(hosts), len(grown)),
+    )
+
+
+def _total(shapes: Sequence[Mapping[str, float]], resource: str) -> float:
+    return sum(shape.get(resource, 0.0) for shape in shapes)
+
+
+def _node_kinds(text: str) -> list[tuple[int, dict[str, float]]]:
+    """`8*CPU=8,GPU=1; 4*CPU=16` as how many there may be of what."""
+    kinds = []
+    try:
+        for kind in filter(None, map(str.strip, text.split(";"))):
+            count, _, shape = kind.partition("*")
+            pairs = (resource.split("=") for resource in shape.split(","))
+            kinds.append((int(count), {name.strip(): float(amount) for name, amount in pairs}))
+    except ValueError:
+        raise ConfigError(
+            f"{GROWS_TO}={text!r} does not read like 8*CPU=8,GPU=1; correct it where the cluster's"
+            " head is started."
+        ) from None
+    return kinds
 
 
 def resolve(config: Config, hardware: Hardware) -> Config:
@@ -110,6 +163,27 @@ def check_fit(stage: str, needs: dict[str, float], hardware: Hardware) -> None:
                 f"{'cluster' if hardware.joined else 'machine'} has or may grow to {has:g}; "
                 "lower --num-workers or --gpus-per-worker, or run on a larger cluster."
             )
+
+
+def check_cluster(options: RunOptions, hardware: Hardware) -> None:
+    """Refuse a worker that no node can hold, and a store that other machines cannot see.
+
+    Raises:
+        DoesNotFit: a worker's GPUs are more than those of any node.
+        ConfigError: the store is a folder of one machine, and the cluster has several.
+    """
+    each = gpus_per_worker(options, hardware)
+    if each > hardware.node_gpus:
+        raise DoesNotFit(
+            f"A worker needs {each:g} GPUs and no machine of this cluster has or will have more"
+            f" than {hardware.node_gpus:g}; lower --gpus-per-worker."
+        )
+    if hardware.machines > 1 and "://" not in options.store:
+        raise ConfigError(
+            f"--store {options.store} is a folder of one machine and this cluster has or may grow"
+            f" to {hardware.machines}; give s3://bucket/path, gs://bucket/path, or file:///path for"
+            " a folder that all of them mount (UNFUSED_STORE sets it for every run)."
+        )
 
 
 def shown(needs: dict[str, float]) -> str:

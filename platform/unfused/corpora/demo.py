@@ -10,17 +10,20 @@ Axes: S samples.
 from __future__ import annotations
 
 import csv
-import shutil
-import uuid
+import tempfile
 import wave
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
+from pyarrow import fs
+
+from unfused.corpora import location
 
 VERSION = 2
 """Goes up when the sounds change: another version is another corpus."""
 
+MANIFESTS = ("corpus.csv", "task.csv")
 SAMPLE_RATE = 16000
 SPLIT_SIZES = {"train": 48, "valid": 12, "test": 24}
 CORPUS_SIZE = 1200
@@ -34,33 +37,42 @@ TIMBRES = ((1, 2, 3, 4, 5), (1, 3, 5, 7))
 Rng = np.random.Generator
 
 
-def write(folder: str | Path, seed: int = 0) -> tuple[Path, Path]:
-    """Write the demo corpus below `folder`, unless it is there already.
+def write(place: str | Path, seed: int = 0) -> tuple[str, str]:
+    """Write the demo corpus below a folder or URI, unless it is there already.
 
     Returns:
         `corpus.csv` (1,200 clips, no labels) and `task.csv` (8 classes, each with 48 train,
         12 valid and 24 test clips), of about a second of 16 kHz int16 WAV.
     """
-    home = Path(folder).expanduser().resolve() / f"v{VERSION}-seed{seed}"
-    if not home.exists():
-        home.parent.mkdir(parents=True, exist_ok=True)
-        _write_at_once(home, seed)
-    return home / "corpus.csv", home / "task.csv"
+    home = location.join(location.absolute(str(place)), f"v{VERSION}-seed{seed}")
+    corpus, task = (location.join(home, name) for name in MANIFESTS)
+    if location.kind(task) == fs.FileType.NotFound:
+        with tempfile.TemporaryDirectory() as place:
+            draft = Path(place)
+            (draft / "clips").mkdir()
+            _write_corpus(draft, seed)
+            _write_task(draft, seed)
+            _publish(draft, home)
+    return corpus, task
 
 
-def _write_at_once(home: Path, seed: int) -> None:
-    """Another writer may be faster, its bytes are the same; half a corpus is never seen."""
-    draft = home.with_name(f".{home.name}-{uuid.uuid4().hex[:8]}")
-    try:
-        (draft / "clips").mkdir(parents=True)
-        _write_corpus(draft, seed)
-        _write_task(draft, seed)
-        draft.rename(home)
-    except OSError:
-        if not home.exists():
-            raise
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
+def _publish(draft: Path, home: str) -> None:
+    """Half a corpus is never seen: the task's manifest, which is looked for, comes last.
+
+    Another writer may be at it too; its bytes are the same.
+    """
+    filesystem, path = location.locate(home)
+    filesystem.create_dir(f"{path}/clips", recursive=True)
+    here = fs.LocalFileSystem()
+    fs.copy_files(
+        str(draft / "clips"),
+        f"{path}/clips",
+        source_filesystem=here,
+        destination_filesystem=filesystem,
+    )
+    for name in MANIFESTS:
+        with filesystem.open_output_stream(f"{path}/{name}") as stream:
+            stream.write((draft / name).read_bytes())
 
 
 def _write_corpus(home: Path, seed: int) -> None:
