@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import math
 import random
 import re
+import shlex
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import optuna
 import pytest
@@ -13,12 +17,13 @@ import torch
 from optuna.trial import TrialState
 
 from conftest import ROOT, TINY
-from unfused import pipeline
+from unfused import display, events, pipeline, runtime, search, searching
 from unfused.config import Config, ConfigError, RunOptions, override, parse_overrides
-from unfused.search import Search, outcome, quality, shared_nodes
+from unfused.events import NodeFailed, OfTrial, RunFinished, RunStarted, Stream, TrialEnded
+from unfused.search import Runner, Search, SearchFailed, outcome, quality, shared_nodes
 from unfused.search.space import Space, load
 from unfused.search.study import Proposer, Pruning, opened
-from unfused.search.trial import trial_plan, trial_request
+from unfused.search.trial import _training_seconds, costs, trial_plan, trial_request
 
 SPACES = sorted((ROOT / "search_spaces").glob("*.py"))
 HEAD = "from optuna.distributions import *\n"
@@ -97,12 +102,16 @@ def _space(*keys: str, objectives: dict[str, str] | None = None) -> Space:
     return Space("some", chosen, {}, objectives or {"valid_accuracy": "maximize"})
 
 
-def _plan(small_task, space: Space, tmp_path: Path) -> tuple[pipeline.Plan, Search]:
+def _search(small_task, space: Space, tmp_path: Path, **changes) -> Search:
     options = RunOptions(store=str(tmp_path / "store"))
-    config = override(Config(), parse_overrides(list(TINY)))
-    search = Search(pipeline.Request(config, options, None, str(small_task)), space)
-    request = trial_request(search.request, {}, space.is_labelled)
-    return trial_plan(request, None, space.is_labelled), search
+    config = override(Config(), {**parse_overrides(list(TINY)), **changes})
+    return Search(pipeline.Request(config, options, None, str(small_task)), space)
+
+
+def _plan(small_task, space: Space, tmp_path: Path) -> tuple[pipeline.Plan, Search]:
+    found = _search(small_task, space, tmp_path)
+    request = trial_request(found.request, {}, space.is_labelled)
+    return trial_plan(request, None, space.is_labelled), found
 
 
 @pytest.mark.parametrize(
@@ -141,7 +150,7 @@ def study(tmp_path):
     """`study(space)` opens one and the same study on disk."""
 
     def open_it(space: Space, **changes):
-        settings = {"sampler": "tpe", "pruner": "median", "seed": 0, **changes}
+        settings = {"sampler": "tpe", "pruner": "median", "seed": 0, "identity": {}, **changes}
         return opened(str(tmp_path / "s.journal"), "some", space, **settings)
 
     return open_it
@@ -152,8 +161,6 @@ TEMPERATURE = _space("distill.temperature")
 
 def _ended(score: float | None = None, **said) -> dict:
     scores = {} if score is None else {"scores": {"valid_accuracy": score}}
-    import json
-
     return {"outcome": json.dumps({**scores, "hits": 1, **said})}
 
 
@@ -219,7 +226,7 @@ def test_one_search_at_a_time_holds_a_study_on_disk(study):
 def test_a_database_that_cannot_be_opened_is_one_sentence(location, says):
     with (
         pytest.raises(ConfigError, match=says) as refused,
-        opened(location, "some", TEMPERATURE, "tpe", "none", 0),
+        opened(location, "some", TEMPERATURE, "tpe", "none", 0, {}),
     ):
         pass
     assert "\n" not in str(refused.value)
@@ -229,16 +236,42 @@ def test_what_fails_while_a_database_is_open_is_not_blamed_on_it(tmp_path):
     location = f"sqlite:///{tmp_path}/s.db"
     with (
         pytest.raises(OSError, match="disk is full"),
-        opened(location, "some", TEMPERATURE, "tpe", "none", 0),
+        opened(location, "some", TEMPERATURE, "tpe", "none", 0, {}),
     ):
         raise OSError("disk is full")
 
 
-def test_other_objectives_need_another_study(study):
-    with study(TEMPERATURE):
+@pytest.mark.parametrize(
+    ("space", "identity", "says"),
+    [
+        (replace(TEMPERATURE, objectives={"held_out_loss": "minimize"}), {}, "objectives"),
+        (replace(TEMPERATURE, objectives={"effective_rank": "maximize"}), {}, "objectives"),
+        (_space("distill.kl_weight"), {}, "distributions"),
+        (TEMPERATURE, {"settings": "b", "clips": "a"}, "settings"),
+        (TEMPERATURE, {"settings": "a", "clips": "b"}, "clips"),
+    ],
+)
+def test_trials_that_are_not_comparable_need_another_study(study, space, identity, says):
+    same = {"settings": "a", "clips": "a"}
+    for before in ({"settings": "refused", "clips": "refused"}, same, same):
+        with study(TEMPERATURE, identity=before) as found:
+            if before is same:
+                found.ask()
+    with (
+        pytest.raises(ConfigError, match=f"other {says}; .*--study") as refused,
+        study(space, identity={**same, **identity}),
+    ):
         pass
-    other = _space("distill.temperature", objectives={"held_out_loss": "minimize"})
-    with pytest.raises(ConfigError, match="other objectives"), study(other):
+    assert "\n" not in str(refused.value)
+
+
+def test_a_study_of_somebody_else_with_other_directions_is_refused(tmp_path):
+    location = f"sqlite:///{tmp_path}/s.db"
+    optuna.create_study(storage=location, study_name="some", direction="minimize")
+    with (
+        pytest.raises(ConfigError, match="other objectives"),
+        opened(location, "some", TEMPERATURE, "tpe", "none", 0, {}),
+    ):
         pass
 
 
@@ -309,6 +342,259 @@ def test_proxies_are_ranked_against_the_labels():
             )
         )
     assert outcome.proxies(study) == {"effective_rank": 1.0, "held_out_loss": -1.0}
+
+
+@pytest.mark.parametrize("directions", [("maximize",), ("minimize",), ("maximize", "minimize")])
+def test_what_matters_is_what_the_best_trials_have_in_common(directions, monkeypatch):
+    rng = random.Random(0)
+    study = optuna.create_study(directions=directions)
+    sign = 1 if directions[0] == "maximize" else -1
+    both = {name: optuna.distributions.FloatDistribution(0, 1) for name in "xy"}
+    for _ in range(60):
+        x, y = rng.random(), rng.random()
+        value = sign * ((x > 0.9) - 9 * (y < 0.1) + 0.01 * rng.random())
+        values = [value, rng.random()][: len(directions)]
+        trial = optuna.trial.create_trial(
+            params={"x": x, "y": y}, distributions=both, values=values
+        )
+        study.add_trial(trial)
+    space = SimpleNamespace(objectives=dict(zip("ab", directions, strict=False)))
+    found = outcome.importances(study, space)
+    assert found["x"] > 0.6 > found["y"], "good trials have a large x, the worst a small y"
+
+    pictures = optuna.visualization.matplotlib
+    shown: dict[str, float] = {}
+    for name in pictures.__all__:
+        monkeypatch.setattr(pictures, name, lambda *args, **about: about)
+    monkeypatch.setattr(outcome, "_png", lambda about: about)
+    for name, about in outcome._pictures(study, space):
+        shown |= {name: about["target"](study.trials[0])} if "target" in about else {}
+    first = study.trials[0].values[0]
+    assert shown["importance.png"] == -sign * first
+    assert shown["history.png"] == shown["slice.png"] == first
+
+
+@pytest.mark.parametrize("split", ["valid", "test"])
+def test_a_search_chooses_on_validation_clips_and_ends_on_test_clips(split, small_task, tmp_path):
+    asked = _search(small_task, TEMPERATURE, tmp_path, **{"evaluate.split": split})
+    for labelled, scored_on in ((True, "valid"), (False, "test")):
+        request = trial_request(asked.request, {}, labelled)
+        assert request.config.evaluate.split == scored_on
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_the_line_that_reproduces_the_best_trial_is_a_command_of_any_shell(
+    labelled, small_task, tmp_path
+):
+    changes = {"evaluate.split": "valid", "arms": ["scratch", "unfused"]}
+    space = TEMPERATURE if labelled else BLIND
+    asked = _search(small_task, space, tmp_path, **changes)
+    line = outcome.line({"distill.temperature": 2.5, "distill.augment.crop_scale": "[0.5,1.5]"})
+    command = searching.best_command(asked, line, Config())
+    words = shlex.split(command)
+    assert shlex.join(words) == command and "'arms=[unfused]'" in command
+    pairs = [word for word in words[2:] if "=" in word]
+    settings = parse_overrides(pairs)
+    assert settings.get("evaluate.split") == ("valid" if labelled else None)
+    assert settings["distill.temperature"] == "2.5"
+    assert settings["cluster.num_clusters"] == "6"
+
+
+def test_what_another_trial_has_built_meanwhile_is_a_hit(small_task, tmp_path):
+    plan, _ = _plan(small_task, TEMPERATURE, tmp_path)
+    for step in plan.steps.values():
+        step.manifest, step.status = {"seconds": 10.0}, "hit"
+    plan.steps["distill/unfused"].status = "built"
+    others = len(plan.steps) - 1
+    found = {"hits": others, "built": 1, "seconds": 10.0, "saved_seconds": 10.0 * others}
+    assert costs(plan) == found
+
+
+@pytest.mark.parametrize(("facts", "seconds"), [({"training_seconds": 3.0}, 3.0), ({}, 10.0)])
+def test_a_student_costs_its_epochs_and_not_the_start_of_workers(facts, seconds):
+    step = SimpleNamespace(manifest={"seconds": 10.0, "facts": facts})
+    assert _training_seconds(step) == seconds
+
+
+LAPTOP = runtime.Hardware(8, 0, bfloat16=False, cuml=False, joined=False)
+GPUS = replace(LAPTOP, cpus=4, gpus=4)
+CLUSTER = replace(LAPTOP, cpus=17, gpus=16, joined=True)
+
+
+@pytest.mark.parametrize(
+    ("hardware", "options", "fits"),
+    [
+        (GPUS, {}, 4),
+        (GPUS, {"gpus_per_worker": 0.5}, 8),
+        (CLUSTER, {}, 8),
+        (CLUSTER, {"num_workers": 2}, 4),
+        (CLUSTER, {"num_workers": 4}, 2),
+        (replace(CLUSTER, cpus=400), {}, 16),
+        (replace(CLUSTER, gpus=0), {}, 4),
+        (replace(CLUSTER, cpus=2), {}, 1),
+    ],
+)
+def test_as_many_trials_at_a_time_as_there_are_devices_for(hardware, options, fits):
+    request = pipeline.Request(Config(), RunOptions(**options))
+    assert search.concurrency(Search(request, TEMPERATURE), hardware) == fits
+
+
+def _runner(asked: Search, hardware: runtime.Hardware = LAPTOP, **options) -> Runner:
+    request = replace(asked.request, options=asked.request.options.model_copy(update=options))
+    return Runner(replace(asked, request=request), hardware, Stream())
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"concurrency": 8}, ""),
+        ({"concurrency": 9}, "8 trials at a time.*--concurrency"),
+        ({"num_workers": 9}, "--num-workers"),
+    ],
+)
+def test_more_trials_at_a_time_than_fit_are_refused(options, says, small_task, tmp_path):
+    runner = _runner(_search(small_task, TEMPERATURE, tmp_path), CLUSTER, **options)
+    if not says:
+        return runner.check()
+    with pytest.raises(runtime.DoesNotFit, match=says):
+        runner.check()
+
+
+def _ingest(asked: Search) -> None:
+    """Put what ingesting the clips would tell into the store."""
+    plan = pipeline.Plan(trial_request(asked.request, {}))
+    counts = {"low": 16, "mid": 16, "high": 16}
+    labels = {"shards": [], "counts": counts, "digest": "l"}
+    parts = {name: {"shards": [48], "digest": name} for name in ("train", "valid", "test")}
+    parts |= {f"{name}.labels": labels for name in parts}
+    for step in plan.steps.values():
+        if step.node.stage == "ingest":
+            out = plan.store.begin("ingest", str(step.key))
+            out.write("nothing", b"")
+            plan.store.commit("ingest", str(step.key), out, {"facts": {"parts": parts}})
+
+
+BLIND = _space("distill.temperature", objectives={"effective_rank": "maximize"})
+CLUSTERS = _space("cluster.num_clusters")
+RATES = Space(
+    "rates",
+    {"audio.sample_rate": optuna.distributions.CategoricalDistribution((16000, 22050))},
+    {},
+    {"valid_accuracy": "maximize"},
+)
+
+
+@pytest.mark.parametrize(
+    ("space", "changes", "says"),
+    [
+        (TEMPERATURE, {}, ""),
+        (TEMPERATURE, {"finetune.labels_per_class": 17}, "labels_per_class=17"),
+        (BLIND, {"finetune.labels_per_class": 17}, "labels_per_class=17"),
+        (TEMPERATURE, {"cluster.num_clusters": 49}, "num_clusters=49"),
+        (CLUSTERS, {"cluster.num_clusters": 49}, ""),
+        (RATES, {"finetune.labels_per_class": 17}, ""),
+    ],
+)
+def test_what_the_clips_rule_out_in_every_trial_is_refused_before_anything_is_trained(
+    space, changes, says, small_task, tmp_path
+):
+    asked = _search(small_task, space, tmp_path, **changes)
+    _ingest(asked)
+    runner = _runner(asked)
+    if not says:
+        return runner.check_parts()
+    with pytest.raises(ConfigError, match=says):
+        runner.check_parts()
+    with pytest.raises(ConfigError, match=says):
+        runner.run.execute(SimpleNamespace(lease=lambda *a: pytest.fail("something is built")))
+
+
+def test_validation_labels_of_all_folds_count_though_the_clips_are_not_shared(
+    small_task, tmp_path
+):
+    asked = _search(small_task, RATES, tmp_path)
+    runner = _runner(asked)
+    assert not runner.plan.steps
+    (task,) = runner.plan.inputs.tasks
+    folds = tuple(replace(task, prefix=f"fold{number}/") for number in range(3))
+    request = trial_request(asked.request, {"audio.sample_rate": 22050})
+    plan = pipeline.Plan(request, pipeline.Inputs(None, folds))
+    for number in range(3):
+        parts = {"valid": {"shards": [4, number], "digest": "d"}}
+        plan.steps[f"fold{number}/ingest/task"].manifest = {"facts": {"parts": parts}}
+    assert search.validation_labels(plan) == 4 + 5 + 6
+
+
+def test_other_clips_or_settings_are_another_identity(small_task, tmp_path):
+    runner = _runner(_search(small_task, TEMPERATURE, tmp_path))
+    same = _runner(_search(small_task, TEMPERATURE, tmp_path, **{"evaluate.split": "valid"}))
+    assert same.identity == runner.identity
+    other = _runner(_search(small_task, TEMPERATURE, tmp_path, **{"pretrain.seed": 9}))
+    assert other.identity["settings"] != runner.identity["settings"]
+    assert other.identity["clips"] == runner.identity["clips"]
+    (task,) = runner.plan.inputs.tasks
+    fewer = replace(task, clips=task.clips[1:])
+    other.plan.inputs = pipeline.Inputs(None, (fewer,))
+    assert other.identity["clips"] != runner.identity["clips"]
+
+
+def test_a_search_without_a_score_names_the_remedy(small_task, tmp_path):
+    study = optuna.create_study()
+    failed = {"failed": "it broke."}
+    study.add_trial(optuna.trial.create_trial(state=TrialState.FAIL, user_attrs=failed))
+    with pytest.raises(SearchFailed, match=r"it broke\. .*--num-trials.*--study"):
+        _runner(_search(small_task, TEMPERATURE, tmp_path))._best(study)
+
+
+class _Tracker(list):
+    """What a tracker is told, in order."""
+
+    def __call__(self, event: events.Event) -> None:
+        self.append(event)
+
+    tag = close = lambda self, *told: self.append(told)
+
+
+def test_a_search_that_is_stopped_ends_the_runs_of_the_trials_that_ran():
+    told: dict[int, _Tracker] = {}
+    trials = searching.Trials(lambda number: told.setdefault(number, _Tracker()))
+    started, finished = RunStarted({}, (), {}), RunFinished("FINISHED")
+    for number, event in ((0, started), (1, started), (0, finished)):
+        trials(OfTrial(number, event))
+    trials(TrialEnded(0, "COMPLETE", {}, {}))
+    trials(TrialEnded(2, "FAIL", {}, {}))
+    trials.close()
+    assert told[0] == [started, finished, ({"trial": 0, "state": "COMPLETE"},), ()]
+    assert told[1] == [started, RunFinished("KILLED"), ()]
+    assert set(told) == {0, 1}
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (runtime.Cancelled("cancelled"), "trial 3 distill/unfused given up"),
+        (ValueError("no"), "trial 3 distill/unfused failed: no"),
+    ],
+)
+def test_a_pruned_student_is_given_up_and_has_not_failed(
+    error, line, small_task, tmp_path, monkeypatch
+):
+    plan, _ = _plan(small_task, TEMPERATURE, tmp_path)
+    seen: list = []
+    run = pipeline.Run(plan, LAPTOP, Stream([seen.append]))
+
+    def stop(builds, cluster):
+        raise error
+
+    monkeypatch.setattr(pipeline.stages, "module", lambda stage: SimpleNamespace(run=stop))
+    gone = SimpleNamespace(delete=lambda: None)
+    build = SimpleNamespace(out=gone, checkpoints=gone)
+    monkeypatch.setattr(run, "_as_build", lambda step: build)
+    monkeypatch.setattr(run, "_upstream", lambda step: {})
+    with pytest.raises(type(error)):
+        run._build_now([plan.steps["distill/unfused"]], None)
+    assert isinstance(seen[-1], NodeFailed)
+    assert display.Plain()._line(OfTrial(3, seen[-1])) == line
 
 
 SMALL_SPACE = """
@@ -409,7 +695,7 @@ def test_a_search_over_the_loss_clusters_once_and_pruned_trials_leave_nothing(
 
 def _the_best_line_gives_the_score_again(one, found) -> None:
     line = next(s for s in found["stdout"].splitlines() if s.startswith("reproduce"))
-    arguments = line.split("pipelines/full.py")[1].split()
+    arguments = shlex.split(line.split("pipelines/full.py")[1])
     again = one.run(*arguments)
     assert again["scored_on"] == "valid"
     assert again["arms"]["unfused"]["accuracy"]["mean"] == found["best"]["values"][0]

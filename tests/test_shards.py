@@ -124,3 +124,13 @@ def test_writing_a_shard_keeps_no_more_than_a_row_group(tmp_path):
     file = pq.ParquetFile(tmp_path / "big" / "part-00000.parquet")
     sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
     assert max(sizes) * long[0].nbytes <= shards.ROW_GROUP_BYTES + long[0].nbytes
+
+
+def test_windows_of_a_few_clips_are_those_of_a_whole_pass(tmp_path):
+    rng = np.random.default_rng(0)
+    clips = [rng.integers(-9, 9, rng.integers(50, 300), dtype=np.int16) for _ in range(200)]
+    part = write_part(tmp_path / "part", clips, per_shard=90)
+    pieces = shards.slices(part, range(200), 64)
+    whole = np.concatenate([shards.even_windows(p, 100, 3)["samples"] for p in pieces])
+    for few in (np.array([5]), np.array([0, 63, 64, 89, 90, 199]), np.arange(0, 200, 7)):
+        assert np.array_equal(shards.windows_of(part, few, 100, 3), whole[few])

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import itertools
+import threading
 import time
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,7 +16,7 @@ import torch
 from torch import nn
 
 from distributed import on_two_ranks
-from unfused import training
+from unfused import runtime, training
 from unfused.config import FinetuneConfig
 from unfused.optimizers import LARC, build_optimizer, learning_rate_factor
 from unfused.store import Folder
@@ -68,6 +72,17 @@ def test_a_resumed_fit_ends_where_an_undisturbed_one_does(tmp_path):
     assert _state(resumed) == _state(whole)
     assert emitted[0].epoch == 3
     assert [event.epoch for event in emitted[1:]] == [4, 5, 6]
+
+
+def test_training_seconds_count_the_epochs_before_an_interruption(tmp_path):
+    checkpoints = Folder.of(tmp_path)
+    half = SCHEDULE.model_copy(update={"epochs": 3})
+    told = _worker().fit(Line(), _stream(), half, node="n", checkpoints=checkpoints)
+    state = checkpoints.read_json("latest.json")
+    assert told["training_seconds"] == pytest.approx(state["seconds"], abs=1e-3)
+    checkpoints.write_json("latest.json", {**state, "seconds": 100.0})
+    told = _worker().fit(Line(), _stream(), SCHEDULE, node="n", checkpoints=checkpoints)
+    assert 100 < told["training_seconds"] < 110
 
 
 def test_resuming_a_finished_fit_changes_nothing(tmp_path):
@@ -185,3 +200,123 @@ def test_larc_follows_its_formula():
     local = 0.001 * start.norm() / (grad.norm() + 0.01 * start.norm())
     expected = start - 0.1 * min(float(local) / 0.1, 1.0) * (grad + 0.01 * start)
     torch.testing.assert_close(weight.detach(), expected)
+
+
+DONE = [{"loss": 1.0}], ""
+FAILED, CANCELLED = ([], "out of memory"), (None, "cancelled")
+
+
+class Workers:
+    """In Ray Train's place: every job is what is to come of it, and "gone" the end of the fit."""
+
+    def __init__(self, desk) -> None:
+        self.desk = desk
+
+    def fit(self) -> None:
+        for number in itertools.count():
+            jobs = self.desk.next.remote(number).result()
+            if jobs is None:
+                return
+            outcome = DONE if jobs == ["gone"] else jobs[0]
+            self.desk.finish.remote(number, outcome).result()
+            if jobs == ["gone"]:
+                return
+
+
+class Local:
+    """An actor in this process, for which `ray.get` is a future's result."""
+
+    def __init__(self, actor) -> None:
+        self.actor, self.loop = actor, asyncio.new_event_loop()
+        threading.Thread(target=self.loop.run_forever, daemon=True).start()
+
+    def __getattr__(self, name: str):
+        def remote(*arguments):
+            answer = getattr(self.actor, name)(*arguments)
+            return asyncio.run_coroutine_threadsafe(answer, self.loop)
+
+        return SimpleNamespace(remote=remote)
+
+
+@pytest.fixture
+def session(tmp_path, monkeypatch):
+    """`session(gpus=1)`: a session on such hardware, without Ray."""
+    import ray
+
+    def remote(actor):
+        return SimpleNamespace(options=lambda: SimpleNamespace(remote=lambda: Local(actor())))
+
+    def make(**hardware) -> training.Session:
+        laptop = runtime.Hardware(4, 0, bfloat16=False, cuml=False, joined=False)
+        cluster = SimpleNamespace(hardware=replace(laptop, **hardware), drain=lambda: None)
+        one = training.Session(cluster, Folder.of(tmp_path / "work"))
+        monkeypatch.setattr(one, "_trainer", lambda: Workers(one._desk))
+        return one
+
+    monkeypatch.setattr(ray, "get", lambda answer: answer.result())
+    monkeypatch.setattr(ray, "remote", remote)
+    monkeypatch.setattr(runtime, "beside_driver", dict)
+    return make
+
+
+def _threads(session: training.Session) -> list[threading.Thread]:
+    return [session._thread] if session._thread and session._thread.is_alive() else []
+
+
+@pytest.mark.parametrize(
+    ("hardware", "outcome", "error", "stays"),
+    [
+        ({}, DONE, None, True),
+        ({}, CANCELLED, runtime.Cancelled, True),
+        ({}, FAILED, training.TrainingFailed, False),
+        ({"gpus": 1}, DONE, None, False),
+        ({"gpus": 1}, CANCELLED, runtime.Cancelled, False),
+        ({"gpus": 1}, FAILED, training.TrainingFailed, False),
+        ({"joined": True}, CANCELLED, runtime.Cancelled, False),
+    ],
+)
+def test_workers_stay_where_nobody_waits_for_them_and_go_where_a_job_fails(
+    session, hardware, outcome, error, stays
+):
+    one = session(**hardware)
+    one.start()
+    before = _threads(one)
+    if error is None:
+        one.run([outcome])
+    else:
+        with pytest.raises(error, match=outcome[1]):
+            one.run([outcome])
+    assert [thread.is_alive() for thread in before] == [stays]
+    assert one.run([DONE]) == DONE[0]
+    assert (_threads(one) == before) == stays
+    one.close()
+
+
+def test_workers_that_have_ended_are_started_anew(session):
+    one = session()
+    one.run(["gone"])
+    one._thread.join(5)
+    assert one.run([DONE]) == DONE[0]
+    one.close()
+
+
+@pytest.mark.parametrize("world", [1, 2])
+def test_a_job_that_fails_ends_the_workers_where_others_wait_for_one(world, monkeypatch):
+    import ray
+
+    told: list = []
+    desk = SimpleNamespace(finish=SimpleNamespace(remote=lambda *outcome: told.append(outcome)))
+    monkeypatch.setattr(ray, "get", lambda answer: answer)
+
+    class Broken:
+        def run(self, worker):
+            raise ValueError("no such thing")
+
+    worker = replace(_worker(), world=world)
+    if world == 1:
+        found = training._run_batch(worker, [Broken()], desk, 0)
+        assert found == ([], "no such thing") and not told
+    else:
+        with pytest.raises(ValueError):
+            training._run_batch(worker, [Broken()], desk, 0)
+        assert told == [(0, ([], "no such thing"))]

@@ -49,6 +49,10 @@ def _metrics(metrics: dict[str, float]) -> str:
     return " ".join(f"{name} {value:.4g}" for name, value in shown.items())
 
 
+def _ending(event: events.NodeFailed) -> str:
+    return "given up" if event.given_up else f"failed: {event.reason}"
+
+
 class Clock:
     """How long a node's remaining epochs take, judged by those that this run has trained.
 
@@ -105,7 +109,7 @@ class Plain:
             case events.NodeFinished():
                 return f"{event.node} built {event.key} in {event.seconds:.1f} s"
             case events.NodeFailed():
-                return f"{event.node} failed: {event.reason}"
+                return f"{event.node} {_ending(event)}"
             case events.OfTrial():
                 inner = of_trial(event)
                 return self._line(inner) if inner else ""
@@ -170,7 +174,7 @@ class Live:
                 )
             case events.NodeFailed():
                 self._end(event.node)
-                self._say(f"[red]x[/] {event.node}: {event.reason}")
+                self._say(f"[red]x[/] {event.node} {escape(_ending(event))}")
             case events.OfTrial():
                 inner = of_trial(event)
                 if inner:

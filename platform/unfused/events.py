@@ -62,6 +62,8 @@ class NodeFinished(Event):
 class NodeFailed(Event):
     node: str
     reason: str
+    given_up: bool = False
+    """Whether nobody wanted it any more."""
 
 
 @dataclass(frozen=True, slots=True)

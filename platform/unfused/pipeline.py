@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 import uuid
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -327,6 +327,17 @@ class Plan:
             if shared:
                 raise corpora.overlap(len(shared), f"{_path_of(step.clips, shared)!r}")
 
+    def check_parts(self) -> None:
+        """What only the ingested data can tell, before anything is trained.
+
+        Raises:
+            ConfigError: of the first missing node that cannot be built from its parts.
+        """
+        for step in self.missing:
+            check = getattr(stages.module(step.node.stage), "check", None)
+            if check:
+                check(step.node.config, self.parts(step))
+
     @property
     def missing(self) -> list[Step]:
         return [step for step in self.steps.values() if step.manifest is None]
@@ -398,6 +409,7 @@ class Run:
         hardware: what it may use.
         stream: where its events go.
         record: provenance, where the process that was started is another one.
+        check_parts: called when all clips are ingested; by default the plan's own.
     """
 
     def __init__(
@@ -406,11 +418,13 @@ class Run:
         hardware: runtime.Hardware,
         stream: Stream,
         record: dict[str, Any] | None = None,
+        check_parts: Callable[[], None] | None = None,
     ) -> None:
         self.plan, self.hardware, self.stream = plan, hardware, stream
         self.request = plan.request
         self.id = uuid.uuid4().hex[:8]
         self.record = record or provenance.collect()
+        self._check_parts = check_parts or plan.check_parts
         self._resumed: dict[str, int] = {}
         self._cancelled = threading.Event()
         stream.subscribe(self._watch)
@@ -486,13 +500,6 @@ class Run:
         """What a node asks of the cluster while it is built."""
         return stages.module(step.node.stage).needs(self.request.options, self.hardware)
 
-    def _check_parts(self) -> None:
-        """What only the ingested data can tell, before anything is trained."""
-        for step in self.plan.missing:
-            check = getattr(stages.module(step.node.stage), "check", None)
-            if check:
-                check(step.node.config, self.plan.parts(step))
-
     def _build(self, group: list[Step], cluster: runtime.Cluster) -> None:
         keys = [f"{step.node.stage}/{step.key}" for step in group]
         with ExitStack() as leases:
@@ -525,11 +532,12 @@ class Run:
         except BaseException as error:
             for step, build in zip(group, builds, strict=True):
                 build.out.delete()
-                if isinstance(error, runtime.Cancelled):
+                given_up = isinstance(error, runtime.Cancelled)
+                if given_up:
                     build.checkpoints.delete()
                 stopped = isinstance(error, KeyboardInterrupt)
                 reason = "interrupted" if stopped else str(error) or type(error).__name__
-                self.stream.emit(NodeFailed(step.node.name, reason))
+                self.stream.emit(NodeFailed(step.node.name, reason, given_up))
             raise
         shares = _shares(results, time.time() - began)
         for step, build, facts, seconds in zip(group, builds, results, shares, strict=True):

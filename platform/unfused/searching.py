@@ -6,6 +6,7 @@ The rule of this room: it joins the rooms below and decides nothing else.
 from __future__ import annotations
 
 import shlex
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from typing import Any
@@ -16,7 +17,7 @@ from rich.markup import escape
 from unfused import config as configuration
 from unfused import display, runtime, tracking
 from unfused.config import Config
-from unfused.events import Event, Stream, TrialEnded
+from unfused.events import Event, OfTrial, RunFinished, RunStarted, Stream, TrialEnded
 from unfused.running import reported, resolved
 from unfused.search import Runner, Search
 from unfused.search import concurrency as what_fits
@@ -39,21 +40,19 @@ def run_search(search: Search, concurrency: int | None, dry_run: bool) -> dict[s
     search = replace(search, request=request)
     hardware = runtime.probe(options)
     stream = Stream()
-    trackers: dict[int, tracking.Tracker] = {}
 
-    def tracker_of(number: int) -> tracking.Tracker:
-        if number not in trackers:
-            trackers[number] = tracking.Tracker(
-                uri,
-                options.experiment,
-                options.store,
-                parent=tracker.describe()["run_id"],
-                name=f"{search.name} trial {number}",
-                kind="trial",
-            )
-        return trackers[number]
+    def new_tracker(number: int) -> tracking.Tracker:
+        return tracking.Tracker(
+            uri,
+            options.experiment,
+            options.store,
+            parent=tracker.describe()["run_id"],
+            name=f"{search.name} trial {number}",
+            kind="trial",
+        )
 
-    runner = Runner(search, hardware, stream, tracker_of)
+    trials = Trials(new_tracker)
+    runner = Runner(search, hardware, stream)
     runner.check()
     if dry_run:
         show_search(console, runner)
@@ -63,25 +62,55 @@ def run_search(search: Search, concurrency: int | None, dry_run: bool) -> dict[s
         uri, options.experiment, options.store, name=search.name, kind="search"
     )
     stream.subscribe(tracker)
-    stream.subscribe(lambda event: _tag_trial(trackers, event))
+    stream.subscribe(trials)
     shown = display.for_terminal(console)
     stream.subscribe(shown)
     with closing(tracker), reported(stream, shown):
-        try:
+        with closing(trials):
             result = runner.execute()
-            files = {name: search.folder.read(name) for name in result["files"]}
-            tracker.end_search(result["best"]["number"], search.folder.uri, files)
-            result["mlflow"] = tracker.describe()
-        finally:
-            for one in trackers.values():
-                one.close()
+        files = {name: search.folder.read(name) for name in result["files"]}
+        tracker.end_search(result["best"]["number"], search.folder.uri, files)
+        result["mlflow"] = tracker.describe()
     _show_search_result(console, search, result, uri, runtime.resolve(Config(), hardware))
     return result
 
 
-def _tag_trial(trackers: dict[int, tracking.Tracker], event: Event) -> None:
-    if isinstance(event, TrialEnded) and event.number in trackers:
-        trackers[event.number].tag({"trial": event.number, "state": event.state})
+class Trials:
+    """The trackers of a search's trials.
+
+    Args:
+        new: makes the tracker of trial n.
+    """
+
+    def __init__(self, new: Callable[[int], tracking.Tracker]) -> None:
+        self._new = new
+        self._trackers: dict[int, tracking.Tracker] = {}
+        self._running: set[int] = set()
+
+    def __call__(self, event: Event) -> None:
+        """Record an event of a trial, or tag what came of it."""
+        match event:
+            case OfTrial(number, inner):
+                self._record(number, inner)
+            case TrialEnded() if event.number in self._trackers:
+                state = {"trial": event.number, "state": event.state}
+                self._trackers[event.number].tag(state)
+
+    def _record(self, number: int, event: Event) -> None:
+        if number not in self._trackers:
+            self._trackers[number] = self._new(number)
+        if isinstance(event, RunStarted):
+            self._running.add(number)
+        if isinstance(event, RunFinished):
+            self._running.discard(number)
+        self._trackers[number](event)
+
+    def close(self) -> None:
+        """End the runs of trials that nothing ended, and wait until all is written."""
+        for number in sorted(self._running):
+            self._trackers[number](RunFinished("KILLED"))
+        for tracker in self._trackers.values():
+            tracker.close()
 
 
 def show_search(console: Console, runner: Runner) -> None:
@@ -124,7 +153,7 @@ def _show_search_result(
 
 
 def best_command(search: Search, line: str, defaults: Config) -> str:
-    """The pipeline command that gives the best trial's validation score again."""
+    """The pipeline command that gives the best trial's validation score, if any, again."""
     request, options = search.request, search.request.options
     words = ["python", "pipelines/full.py"]
     for name in ("corpus", "task"):
@@ -133,11 +162,14 @@ def best_command(search: Search, line: str, defaults: Config) -> str:
     words += ["--store", options.store] if options.store != "store" else []
     words += ["--seeds", str(request.seeds)] if request.seeds > 1 else []
     words += ["--folds"] if request.folds else []
-    changed = {pair.partition("=")[0] for pair in line.split()}
+    pairs = [*shlex.split(line), "arms=[unfused]"]
+    if search.space.is_labelled:
+        pairs.append("evaluate.split=valid")
+    changed = {pair.partition("=")[0] for pair in pairs} | {"evaluate.split"}
     base, config = configuration.flatten(defaults), request.config
     words += [
         f"{key}={configuration.shown(value)}"
         for key, value in configuration.flatten(config).items()
-        if value != base[key] and key not in changed and key != "arms"
+        if value != base[key] and key not in changed
     ]
-    return f"{shlex.join(words)} {line} arms=[unfused] evaluate.split=valid"
+    return shlex.join([*words, *pairs])

@@ -198,15 +198,23 @@ def windows_of(
     """Evenly spaced windows (n, C, S) int16 of a few clips of a part, read here and now.
 
     Args:
-        part: where the clips are; only their row groups are read.
+        part: where the clips are; it is read in pieces, of which those without one of them are not.
         indices: (n,) of the clips, ascending.
         num_samples: S.
         num_crops: C.
     """
-    jumps = np.flatnonzero(np.diff(indices) != 1) + 1
-    runs = [range(int(run[0]), int(run[-1]) + 1) for run in np.split(indices, jumps)]
-    pieces = [piece for run in runs for piece in slices(part, run, ROW_GROUP_CLIPS)]
-    return np.concatenate([even_windows(p, num_samples, num_crops)["samples"] for p in pieces])
+    wanted = {int(index): row for row, index in enumerate(indices)}
+    at = window_offsets(num_crops)
+    samples = np.zeros((len(indices), num_crops, num_samples), np.int16)
+    between = range(int(indices[0]), int(indices[-1]) + 1)
+    for piece in slices(part, between, ROW_GROUP_CLIPS):
+        if not wanted.keys() & range(piece.first, piece.first + piece.rows):
+            continue
+        for index, wave in read_clips(piece):
+            if index in wanted:
+                for column in range(num_crops):
+                    samples[wanted[index], column] = crop_or_pad(wave, num_samples, at[column])
+    return samples
 
 
 def selected_clips(piece: Slice, wanted: np.ndarray) -> dict[str, list]:

@@ -143,12 +143,16 @@ class Worker:
         after_epoch: Callable[[int], dict[str, float]] | None = None,
         quiet: bool = False,
     ) -> dict[str, float]:
-        """Train `learner` in place for `training.epochs` epochs; returns the last one's metrics.
+        """Train `learner` in place for `training.epochs` epochs.
 
         Args:
             checkpoints: where every finished epoch is kept and an interrupted fit resumes from.
             after_epoch: metrics of a finished epoch, called on every worker with its number.
             quiet: emit no events (the many small fits of fine-tuning report as a whole).
+
+        Returns:
+            The last epoch's metrics, and `training_seconds` of all epochs, those before an
+            interruption among them.
         """
         loop = _Loop(self, learner.to(self.device), stream, training, node, quiet)
         start, metrics = loop.restore(checkpoints) if checkpoints else (0, {})
@@ -163,7 +167,7 @@ class Worker:
             loop.report(epoch, metrics)
             if not quiet:
                 self.heed()
-        return metrics
+        return {**metrics, "training_seconds": round(loop.seconds, 3)}
 
 
 @dataclass(frozen=True)
@@ -244,6 +248,8 @@ class _Loop:
             training.optimizer, learner.parameters(), training.learning_rate, training.weight_decay
         )
         self.clips_per_second = 0.0
+        self.seconds = 0.0
+        """That the epochs took so far."""
         self.waits: list[float] = []
         """Seconds that each step of the epoch waited for its batch."""
 
@@ -275,8 +281,9 @@ class _Loop:
                 f"The loss of {self.node} is {loss} in epoch {epoch + 1}; "
                 f"lower the learning rate (now {self.training.learning_rate:g})."
             )
-        seen = self.stream.num_clips * self.worker.world
-        self.clips_per_second = seen / (time.perf_counter() - began)
+        seconds = time.perf_counter() - began
+        self.seconds += seconds
+        self.clips_per_second = self.stream.num_clips * self.worker.world / seconds
         return {"loss": loss, "learning_rate": self.optimizer.param_groups[0]["lr"], **metrics}
 
     def _step(self, batch: Batch, step: int) -> float:
@@ -354,7 +361,7 @@ class _Loop:
             dist.barrier()
         if self.worker.is_first:
             state = {"epochs": epochs, "world": self.worker.world, "metrics": metrics}
-            checkpoints.write_json("latest.json", state)
+            checkpoints.write_json("latest.json", {**state, "seconds": self.seconds})
             (checkpoints / f"epoch-{epochs - 1:05d}").delete()
 
     def restore(self, checkpoints: Folder) -> tuple[int, dict[str, float]]:
@@ -378,6 +385,7 @@ class _Loop:
         self.learner.load_state_dict(states[0]["model"])
         self.optimizer.load_state_dict(states[0]["optimizer"])
         self.learner.load_rank_state([state["rank"] for state in states])
+        self.seconds = latest.get("seconds", 0.0)
         self._emit(Resumed(self.node, latest["epochs"]))
         return latest["epochs"], latest["metrics"]
 
@@ -397,7 +405,7 @@ class Session:
 
     Starting one costs many seconds on a laptop (controller, workers, imports), so the workers stay
     and take one batch of jobs after the other from a desk. Where others may want the workers' GPUs
-    or the cluster is shared, the run ends after each batch.
+    or the cluster is shared, the run ends after each batch, and everywhere after one that failed.
     """
 
     def __init__(self, cluster: runtime.Cluster, storage: Folder) -> None:
@@ -411,9 +419,11 @@ class Session:
         """Start the workers in the background, unless they are there."""
         import ray
 
+        if self._thread is not None and not self._thread.is_alive():
+            self.close()
         if self._thread is None:
             desk = ray.remote(_Desk).options(**runtime.beside_driver())
-            self._desk, self._batches = desk.remote(), 0
+            self._desk, self._batches, self._error = desk.remote(), 0, None
             self._thread = threading.Thread(target=self._fit, daemon=True)
             self._thread.start()
 
@@ -422,25 +432,29 @@ class Session:
 
         Raises:
             TrainingFailed: with the reason a worker gave.
+            runtime.Cancelled: `cancel` was called.
         """
         import ray
 
         self.start()
         ray.get(self._desk.put.remote(list(jobs)))
         self._batches += 1
-        outcome = None
-        while outcome is None and self._thread.is_alive():  # type: ignore[union-attr]
+        outcome, alive = None, True
+        while outcome is None and alive:
+            alive = self._thread.is_alive()  # type: ignore[union-attr]
             outcome = ray.get(self._desk.outcome.remote(self._batches - 1, 1.0))
         self._cluster.drain()
         if outcome is None:
-            raise TrainingFailed(root_cause(self._error or RuntimeError("the workers are gone")))
+            error = self._error or RuntimeError("the workers are gone")
+            outcome = [], root_cause(error)
         facts, reason = outcome
+        failed = facts is not None and bool(reason)
+        if failed or self._cluster.hardware.gpus or self._cluster.hardware.joined:
+            self.close()
         if facts is None:
             raise runtime.Cancelled(reason)
-        if reason:
+        if failed:
             raise TrainingFailed(reason)
-        if self._cluster.hardware.gpus or self._cluster.hardware.joined:
-            self.close()
         return facts
 
     def cancel(self) -> None:
@@ -601,6 +615,9 @@ def _run_batch(worker: Worker, jobs: Sequence[Job], desk: Any, number: int) -> O
         if _is_lost_peer(error):
             # Not this worker's failure: Ray Train replaces the one that is gone, and all go on.
             raise
+        outcome: Outcome = [], root_cause(error)
+        if worker.world == 1:
+            return outcome
         # The driver hears the reason at once; raising frees the workers that wait for this one.
-        ray.get(desk.finish.remote(number, ([], root_cause(error))))
+        ray.get(desk.finish.remote(number, outcome))
         raise

@@ -16,7 +16,7 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,9 +24,9 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial
 
-from unfused import report, runtime, shards
-from unfused.config import override
-from unfused.events import Event, Note, OfTrial, Stream, TrialEnded
+from unfused import report, runtime, shards, stages
+from unfused.config import ConfigError, RunOptions, override
+from unfused.events import Note, Stream, TrialEnded
 from unfused.pipeline import Plan, Request, Run, open_cluster, repetitions
 from unfused.search import outcome, quality
 from unfused.search.space import Space
@@ -95,43 +95,53 @@ def shared_nodes(plan: Plan, search: Search) -> set[str]:
     return shared
 
 
+def trial_needs(options: RunOptions, hardware: runtime.Hardware) -> dict[str, float]:
+    """What a trial asks of the cluster while it trains, its own process with it."""
+    needs = stages.training_needs(options, hardware)
+    return needs | {"CPU": needs["CPU"] + TRIAL_CPUS}
+
+
+def room(options: RunOptions, hardware: runtime.Hardware) -> int:
+    """Trials that can run at a time."""
+    needs = trial_needs(options, hardware)
+    rooms = [hardware.cpus / needs["CPU"]]
+    if needs["GPU"]:
+        rooms.append(hardware.gpus / needs["GPU"])
+    return int(min(rooms))
+
+
 def concurrency(search: Search, hardware: runtime.Hardware) -> int:
     """Trials at a time: as many as there are devices for, at least one."""
     options = search.request.options
-    gpus = runtime.gpus_per_worker(options, hardware) * options.num_workers
-    if gpus:
-        return max(1, int(hardware.gpus / gpus))
+    gpus = stages.training_needs(options, hardware)["GPU"]
     cpus = hardware.cpus if hardware.joined else runtime.available_cpus()
-    return max(1, int(cpus) // (2 * options.num_workers + 2))
+    if not gpus:
+        return max(1, int(cpus) // (2 * options.num_workers + 2))
+    # A machine of this run's own declares the CPUs that its trials ask for.
+    return max(1, room(options, hardware) if hardware.joined else int(hardware.gpus / gpus))
+
+
+def validation_labels(plan: Plan) -> int:
+    """Labelled validation clips of all tasks of a plan that is ingested."""
+    trains = [f"{task.prefix}ingest/task:train" for task in plan.inputs.tasks]
+    parts = [quality.held_out(plan, train) for train in trains]
+    return sum(shards.num_clips(part) for part in parts if part)
 
 
 class Runner:
     """One search from its first node to its last picture."""
 
-    def __init__(
-        self,
-        search: Search,
-        hardware: runtime.Hardware,
-        stream: Stream,
-        tracker_of: Callable[[int], Callable[[Event], None]],
-    ) -> None:
+    def __init__(self, search: Search, hardware: runtime.Hardware, stream: Stream) -> None:
         """Args:
         search: what was asked for, with `auto` settings resolved and its concurrency set.
         hardware: what trials may use.
         stream: where the search's events go.
-        tracker_of: what records the events of trial n.
         """
         self.search, self.hardware, self.stream = search, hardware, stream
-        self._tracker_of = tracker_of
         request = trial_request(search.request, {}, search.space.is_labelled)
         self.plan = trial_plan(request, None, search.space.is_labelled)
         self.plan.keep(shared_nodes(self.plan, search))
-        self.run = Run(self.plan, hardware, stream)
-        stream.subscribe(self._hand_on)
-
-    def _hand_on(self, event: Event) -> None:
-        if isinstance(event, OfTrial):
-            self._tracker_of(event.number)(event.event)
+        self.run = Run(self.plan, hardware, stream, check_parts=self.check_parts)
 
     def check(self) -> None:
         """Refuse what the cluster can never satisfy, before anything is written.
@@ -142,14 +152,32 @@ class Runner:
         check_choices(self.search.sampler, self.search.pruner)
         self.run.check_fit()
         options = self.search.request.options
-        needs = {
-            "CPU": options.concurrency * (2 * options.num_workers + TRIAL_CPUS),
-            "GPU": options.concurrency
-            * options.num_workers
-            * runtime.gpus_per_worker(options, self.hardware),
-        }
-        what = f"a search with {options.concurrency} trials at a time"
-        runtime.check_fit(what, needs, self.hardware)
+        runtime.check_fit("a trial", trial_needs(options, self.hardware), self.hardware)
+        most = room(options, self.hardware)
+        if options.concurrency > most:
+            raise runtime.DoesNotFit(
+                f"There are CPUs and GPUs for {most} trials at a time, not for"
+                f" {options.concurrency}; lower --concurrency."
+            )
+
+    def check_parts(self) -> None:
+        """Refuse what the clips rule out in every trial, or in the score at the end.
+
+        What is impossible as it was given may be possible where the space changes it.
+
+        Raises:
+            ConfigError: what a pipeline says to the settings as they were given.
+        """
+        if not self.plan.steps:
+            return
+        refusals: list[ConfigError] = []
+        for changes in ({}, *self.search.space.changes()):
+            request = trial_request(self.search.request, changes, self.search.space.is_labelled)
+            try:
+                return Plan(request, self.plan.inputs).check_parts()
+            except ConfigError as error:
+                refusals.append(error)
+        raise refusals[0]
 
     def execute(self) -> dict[str, Any]:
         """Build what is shared, run the trials that are missing, score the best one on test clips.
@@ -158,30 +186,39 @@ class Runner:
             SearchFailed: every trial failed.
         """
         search, options = self.search, self.search.request.options
-        settings = (search.space, search.sampler, search.pruner, search.seed)
-        with opened(search.location, search.name, *settings) as study:
+        asked = (search.space, search.sampler, search.pruner, search.seed)
+        with opened(search.location, search.name, *asked, self.identity) as study:
             storage = self.plan.store.root / "work" / self.run.id
             with open_cluster(options, self.hardware, self.stream, storage, shared=True) as cluster:
                 self.run.execute(cluster)
+                # A run that has nothing to train has not asked.
+                self.check_parts()
                 cluster.session.close()
                 self._try(study, cluster)
                 best = self._best(study)
-                test = self._score(best, cluster)
+                plan = self._score(best, cluster)
+            test = report.summarize(plan)
             result = outcome.report(study, search.space, best)
-            result |= {"test": test, "labels": self._labels(test), "folder": search.folder.uri}
+            labels = self._labels(plan, test)
+            result |= {"test": test, "labels": labels, "folder": search.folder.uri}
             result["files"] = outcome.save(search.folder, study, search.space, result)
             return result
 
-    def _labels(self, test: Mapping[str, Any]) -> dict[str, int]:
-        """How many labels the search has looked at."""
-        valid = quality.held_out(self.plan, self._train) if self.search.space.is_labelled else None
-        used = test["labels_per_draw"]["train"]
-        return {"train": used, "valid": shards.num_clips(valid) if valid else 0}
-
     @property
-    def _train(self) -> str:
-        """The first repetition's training clips."""
-        return f"{self.plan.inputs.tasks[0].prefix}ingest/task:train"
+    def identity(self) -> dict[str, str]:
+        """What the trials of a study have in common, beside the space."""
+        request, inputs = self.plan.request, self.plan.inputs
+        listed = [
+            [[clip.name, clip.label, clip.split, clip.size] for clip in clips]
+            for clips in (inputs.corpus or (), *(task.clips for task in inputs.tasks))
+        ]
+        settings = [request.config.model_dump(mode="json"), request.seeds]
+        return {"settings": digest(settings), "clips": digest(listed)}
+
+    def _labels(self, plan: Plan, test: Mapping[str, Any]) -> dict[str, int]:
+        """How many labels the search has looked at."""
+        valid = validation_labels(plan) if self.search.space.is_labelled else 0
+        return {"train": test["labels_per_draw"]["train"], "valid": valid}
 
     def _try(self, study: optuna.Study, cluster: runtime.Cluster) -> None:
         missing = self.search.num_trials - len(ended(study))
@@ -220,16 +257,19 @@ class Runner:
         if not completed(study):
             reasons = [t.user_attrs["failed"] for t in ended(study) if "failed" in t.user_attrs]
             first = reasons[0] if reasons else "every trial was pruned"
-            raise SearchFailed(f"No trial has a score; the first said: {first}")
+            raise SearchFailed(
+                f"No trial has a score; the first said: {first.rstrip('.')}. Try more of them with"
+                " a larger --num-trials, or begin anew with another --study."
+            )
         sign = 1 if self.search.space.directions[0] == "maximize" else -1
         return max(study.best_trials, key=lambda trial: sign * trial.values[0])
 
-    def _score(self, best: FrozenTrial, cluster: runtime.Cluster) -> dict[str, Any]:
-        """The best trial's one look at the test clips."""
+    def _score(self, best: FrozenTrial, cluster: runtime.Cluster) -> Plan:
+        """The best trial's one look at the test clips; its plan with the scores."""
         request = trial_request(self.search.request, best.params, labelled=False)
         plan = Plan(request, self.plan.inputs)
         Run(plan, self.hardware, self.stream, self.run.record).execute(cluster)
-        return report.summarize(plan)
+        return plan
 
 
 def tune_trials(setting: Setting, proposer: Proposer, num_trials: int, at_a_time: int) -> None:

@@ -29,7 +29,7 @@ METRICS = {
         needs_labels=True,
     ),
     "valid_macro_f1": Metric("macro-F1, likewise", "maximize", needs_labels=True),
-    "student_seconds": Metric("seconds that distilling the student took", "minimize"),
+    "student_seconds": Metric("seconds that the student's epochs took", "minimize"),
     "student_parameters": Metric("parameters of the student's encoder", "minimize"),
     "effective_rank": Metric(
         "effective rank of the student's embeddings of training clips (RankMe)", "maximize"

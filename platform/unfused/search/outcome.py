@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+import shlex
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -45,7 +46,7 @@ def report(study: optuna.Study, space: Space, best: FrozenTrial) -> dict[str, An
 
 def line(changes: Mapping[str, Any]) -> str:
     """A trial's changes as the command line takes them."""
-    return " ".join(f"{key}={shown(value)}" for key, value in changes.items())
+    return shlex.join(f"{key}={shown(value)}" for key, value in changes.items())
 
 
 def _row(trial: FrozenTrial) -> dict[str, Any]:
@@ -59,8 +60,7 @@ def _row(trial: FrozenTrial) -> dict[str, Any]:
 
 def leaders(study: optuna.Study) -> list[FrozenTrial]:
     """The best trials by the first objective, the best first."""
-    sign = 1 if study.directions[0].name == "MINIMIZE" else -1
-    return sorted(completed(study), key=lambda trial: sign * trial.values[0])[:BEST]
+    return sorted(completed(study), key=_cost(study))[:BEST]
 
 
 def importances(study: optuna.Study, space: Space) -> dict[str, float]:
@@ -70,11 +70,17 @@ def importances(study: optuna.Study, space: Space) -> dict[str, float]:
         return {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        found = optuna.importance.get_param_importances(study, target=_target(study))
+        found = optuna.importance.get_param_importances(study, target=_cost(study))
     return {name: float(value) for name, value in found.items()}
 
 
-def _target(study: optuna.Study, which: int = 0) -> Callable[[FrozenTrial], float]:
+def _cost(study: optuna.Study) -> Callable[[FrozenTrial], float]:
+    """The first objective, lower is better: what Optuna's importances take any target for."""
+    sign = 1 if study.directions[0].name == "MINIMIZE" else -1
+    return lambda trial: sign * trial.values[0]
+
+
+def _target(which: int) -> Callable[[FrozenTrial], float]:
     return lambda trial: trial.values[which]
 
 
@@ -134,12 +140,12 @@ def _pictures(study: optuna.Study, space: Space) -> Iterator[tuple[str, bytes]]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for which, name in enumerate(space.objectives):
-            about = {"target": _target(study, which), "target_name": name}
+            about = {"target": _target(which), "target_name": name}
             ending = f"-{name}" if which else ""
             yield f"history{ending}.png", _png(plots.plot_optimization_history(study, **about))
             yield f"slice{ending}.png", _png(plots.plot_slice(study, **about))
         if importances(study, space):
-            about = {"target": _target(study), "target_name": next(iter(space.objectives))}
+            about = {"target": _cost(study), "target_name": next(iter(space.objectives))}
             yield "importance.png", _png(plots.plot_param_importances(study, **about))
         if len(space.objectives) > 1:
             names = list(space.objectives)

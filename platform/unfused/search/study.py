@@ -13,7 +13,7 @@ from __future__ import annotations
 import fcntl
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -53,21 +53,28 @@ def check_choices(sampler: str, pruner: str) -> None:
 
 @contextmanager
 def opened(
-    location: str, name: str, space: Space, sampler: str, pruner: str, seed: int
+    location: str,
+    name: str,
+    space: Space,
+    sampler: str,
+    pruner: str,
+    seed: int,
+    identity: Mapping[str, str],
 ) -> Iterator[optuna.Study]:
     """The study called `name`, made if there is none.
 
     Args:
         location: a file for Optuna's journal, or the URL of a database.
         name: of the study.
-        space: gives the directions.
+        space: what its trials change, and the directions.
         sampler: tpe, nsga2 or random; its random numbers go on where an earlier search ended.
         pruner: median, halving or none; two objectives are never pruned.
         seed: of the sampler.
+        identity: of all that makes trials comparable beside the space; the study keeps it.
 
     Raises:
-        ConfigError: the storage cannot be opened, another search holds it, or its study has other
-            objectives.
+        ConfigError: the storage cannot be opened, another search holds it, or its study has trials
+            that are not comparable.
     """
     check_choices(sampler, pruner)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -75,13 +82,32 @@ def opened(
         study = optuna.create_study(
             storage=storage, study_name=name, directions=space.directions, load_if_exists=True
         )
-        if [d.name.lower() for d in study.directions] != space.directions:
-            raise ConfigError(
-                f"Study {name!r} in {location} has other objectives; choose another with --study."
-            )
+        _hold_against(study, location, space, identity)
         study.sampler = _sampler(sampler, space, seed + len(study.get_trials(deepcopy=False)))
         study.pruner = _pruner(pruner, space)
         yield study
+
+
+def _hold_against(
+    study: optuna.Study, location: str, space: Space, identity: Mapping[str, str]
+) -> None:
+    """Refuse a study whose trials are not comparable with ours; an empty one notes what ours are."""
+    wanted = {
+        "objectives": ", ".join(f"{better} {name}" for name, better in space.objectives.items()),
+        "distributions": space.identity(),
+        **identity,
+    }
+    found = study.user_attrs if study.get_trials(deepcopy=False) else {}
+    differ = [what for what, value in wanted.items() if found.get(what, value) != value]
+    if [direction.name.lower() for direction in study.directions] != space.directions:
+        differ.insert(0, "objectives")
+    if differ:
+        raise ConfigError(
+            f"Study {study.study_name!r} in {location} has trials of other {differ[0]}; choose"
+            " another with --study."
+        )
+    for what in wanted.keys() - found.keys():
+        study.set_user_attr(what, wanted[what])
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from ray import tune
 from unfused import report, runtime, training
 from unfused.config import override
 from unfused.events import EpochDone, Event, OfTrial, RunFinished, Stream
-from unfused.pipeline import Inputs, Plan, Request, Run, open_cluster
+from unfused.pipeline import Inputs, Plan, Request, Run, Step, open_cluster
 from unfused.search import quality
 from unfused.store import Folder
 
@@ -52,8 +52,11 @@ class Setting:
 
 
 def trial_request(request: Request, changes: dict[str, Any], labelled: bool = True) -> Request:
-    """The pipeline of one trial: the method's own arm, scored on validation clips."""
-    fixed = {"arms": ("unfused",), **({"evaluate.split": "valid"} if labelled else {})}
+    """The pipeline of one trial: the method's own arm, scored on validation clips.
+
+    Where no label chooses, the trial ends before it is scored; what is scored then is test clips.
+    """
+    fixed = {"arms": ("unfused",), "evaluate.split": "valid" if labelled else "test"}
     return replace(request, config=override(request.config, {**changes, **fixed}))
 
 
@@ -142,9 +145,9 @@ class _Pipeline:
     def _work(self) -> None:
         status, reason, outcome, summary = "FAILED", "", None, None
         try:
-            plan, hits = self._execute()
+            plan = self._execute()
             whole = report.summarize(plan) if self.setting.labelled else {}
-            outcome = outcome_of(plan, whole, hits)
+            outcome = outcome_of(plan, whole)
             summary = {**whole, "scores": outcome["scores"]}
             status = "FINISHED"
         except runtime.Cancelled:
@@ -156,19 +159,18 @@ class _Pipeline:
         if outcome is not None:
             self.results.put({"progress": 100, "outcome": json.dumps(outcome)})
 
-    def _execute(self) -> tuple[Plan, list[str]]:
-        """Build what is missing; the plan, and the names of what was there before."""
+    def _execute(self) -> Plan:
+        """Build what is missing; the plan with all of it."""
         setting = self.setting
         request = trial_request(setting.request, self.changes, setting.labelled)
         plan = trial_plan(request, setting.inputs, setting.labelled)
-        hits = [step.node.name for step in plan.steps.values() if step.manifest]
         self._run = Run(plan, setting.hardware, self.stream, setting.record)
         if self._given_up.is_set():
             raise runtime.Cancelled("pruned before it began")
         if setting.probed:
             self.stream.subscribe(_Prober(plan, self.results))
         self._run.execute(self._cluster(self.stream))
-        return plan, hits
+        return plan
 
 
 class _Prober:
@@ -196,32 +198,42 @@ class _Prober:
             self._results.put({"progress": due[-1], "probe": score})
 
 
-def outcome_of(plan: Plan, summary: dict[str, Any], hits: list[str]) -> dict[str, Any]:
-    """Scores of a finished trial, and what it built and found (`hits`, when it began).
+def outcome_of(plan: Plan, summary: dict[str, Any]) -> dict[str, Any]:
+    """Scores of a finished trial, and what it built and what others had built for it.
 
     Args:
         plan: of the trial.
         summary: of it; empty where no label was looked at.
-        hits: nodes that were there when it began.
     """
-    steps = plan.steps.values()
     students = [plan.steps[f"{prefix}distill/unfused"] for prefix in plan.repetitions]
     scores = quality.label_free(plan, plan.repetitions[0])
-    scores["student_seconds"] = sum(_seconds(step) for step in students) / len(students)
-    found: dict[str, Any] = {
-        "scores": scores,
-        "hits": len(hits),
-        "built": len(plan.steps) - len(hits),
-        "seconds": round(sum(_seconds(s) for s in steps if s.node.name not in hits), 1),
-        "saved_seconds": round(sum(_seconds(s) for s in steps if s.node.name in hits), 1),
-    }
+    scores["student_seconds"] = sum(_training_seconds(step) for step in students) / len(students)
     if summary:
         arm = summary["arms"]["unfused"]
         scores["valid_accuracy"] = arm["accuracy"]["mean"]
         scores["valid_macro_f1"] = arm["macro_f1"]["mean"]
-    return found
+    return {"scores": scores, **costs(plan)}
 
 
-def _seconds(step: Any) -> float:
+def costs(plan: Plan) -> dict[str, float]:
+    """How many nodes of a finished trial others had built, whenever they did, and seconds."""
+    hits = [step for step in plan.steps.values() if step.status == "hit"]
+    built = [step for step in plan.steps.values() if step.status != "hit"]
+    return {
+        "hits": len(hits),
+        "built": len(built),
+        "seconds": round(sum(map(_seconds, built)), 1),
+        "saved_seconds": round(sum(map(_seconds, hits)), 1),
+    }
+
+
+def _seconds(step: Step) -> float:
     """What the artifact took whoever built it."""
+    assert step.manifest is not None
     return float(step.manifest["seconds"])
+
+
+def _training_seconds(step: Step) -> float:
+    """What its epochs took; the whole stage where the artifact does not tell."""
+    assert step.manifest is not None
+    return float(step.manifest["facts"].get("training_seconds", step.manifest["seconds"]))
