@@ -91,7 +91,7 @@ def opened(
 def _hold_against(
     study: optuna.Study, location: str, space: Space, identity: Mapping[str, str]
 ) -> None:
-    """Refuse a study whose trials are not comparable with ours; an empty one notes what ours are."""
+    """Refuse a study with trials that are not comparable; an empty one notes what ours will be."""
     wanted = {
         "objectives": ", ".join(f"{better} {name}" for name, better in space.objectives.items()),
         "distributions": space.identity(),
