@@ -65,6 +65,7 @@ def test_the_shipped_spaces_are_there_and_full_is_all_of_them():
         ("space = {'cluster.num_clusters': FloatDistribution(2, 9)}", "cluster.num_clusters"),
         ("space = {'cluster.num_clusters': IntDistribution(1, 9)}", "cluster.num_clusters"),
         ("space = {'cluster.num_clusters': (2, 9)}", "must be an Optuna distribution"),
+        ("space = {'data.split_seed': IntDistribution(0, 9)}", "listed once for all"),
         ("space = {'embed.layer': CategoricalDistribution(('last', 'first'))}", "embed.layer"),
         ("space = {'rounds': IntDistribution(1, 2)}\nobjectives = {}", "one or two metrics"),
         ("space = {'rounds': IntDistribution(1, 2)}\nobjectives = {'loss': 'minimize'}", "'loss'"),

@@ -227,6 +227,11 @@ def _check_key(path: str, key: str, distribution: Any, config: Config) -> None:
             f"{path}: the range of {key} is empty or holds one value; widen it, or set the value"
             " on the command line."
         )
+    if key.startswith("data."):
+        raise ConfigError(
+            f"{path}: {key} cannot differ between trials, whose clips are listed once for all; set"
+            " it on the command line."
+        )
     for value in _samples(distribution):
         try:
             override(config, {key: value})
