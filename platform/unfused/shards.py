@@ -187,8 +187,7 @@ def even_windows(piece: Slice, num_samples: int, num_crops: int) -> dict[str, np
     clip = np.zeros(piece.rows, np.int64)
     for row, (index, wave) in enumerate(read_clips(piece)):
         clip[row] = index
-        for column in range(num_crops):
-            samples[row, column] = crop_or_pad(wave, num_samples, at[column])
+        samples[row] = _cut(wave, num_samples, at)
     return {"samples": samples, "clip": clip}
 
 
@@ -212,9 +211,13 @@ def windows_of(
             continue
         for index, wave in read_clips(piece):
             if index in wanted:
-                for column in range(num_crops):
-                    samples[wanted[index], column] = crop_or_pad(wave, num_samples, at[column])
+                samples[wanted[index]] = _cut(wave, num_samples, at)
     return samples
+
+
+def _cut(wave: np.ndarray, num_samples: int, at: np.ndarray) -> np.ndarray:
+    """The windows (C, S) of a waveform that begin at the shares `at` (C,) of the room there is."""
+    return np.stack([crop_or_pad(wave, num_samples, share) for share in at])
 
 
 def selected_clips(piece: Slice, wanted: np.ndarray) -> dict[str, list]:
@@ -310,9 +313,7 @@ class ClipCache:
     ) -> np.ndarray:
         """As `even_windows`: (n, C, S) int16."""
         at = window_offsets(num_crops)
-        return np.stack(
-            [np.stack([crop_or_pad(self[i], num_samples, x) for x in at]) for i in indices]
-        )
+        return np.stack([_cut(self[i], num_samples, at) for i in indices])
 
     def random_windows(
         self, indices: np.ndarray, num_samples: int, rng: np.random.Generator

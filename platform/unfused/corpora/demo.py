@@ -19,6 +19,7 @@ import numpy as np
 from pyarrow import fs
 
 from unfused.corpora import location
+from unfused.store import Folder
 
 VERSION = 2
 """Goes up when the sounds change: another version is another corpus."""
@@ -44,35 +45,33 @@ def write(place: str | Path, seed: int = 0) -> tuple[str, str]:
         `corpus.csv` (1,200 clips, no labels) and `task.csv` (8 classes, each with 48 train,
         12 valid and 24 test clips), of about a second of 16 kHz int16 WAV.
     """
-    home = location.join(location.absolute(str(place)), f"v{VERSION}-seed{seed}")
-    corpus, task = (location.join(home, name) for name in MANIFESTS)
-    if location.kind(task) == fs.FileType.NotFound:
-        with tempfile.TemporaryDirectory() as place:
-            draft = Path(place)
+    home = Folder(location.join(location.absolute(str(place)), f"v{VERSION}-seed{seed}"))
+    if not home.exists(MANIFESTS[-1]):
+        with tempfile.TemporaryDirectory() as made:
+            draft = Path(made)
             (draft / "clips").mkdir()
             _write_corpus(draft, seed)
             _write_task(draft, seed)
             _publish(draft, home)
+    corpus, task = (location.join(home.uri, name) for name in MANIFESTS)
     return corpus, task
 
 
-def _publish(draft: Path, home: str) -> None:
+def _publish(draft: Path, home: Folder) -> None:
     """Half a corpus is never seen: the task's manifest, which is looked for, comes last.
 
     Another writer may be at it too; its bytes are the same.
     """
-    filesystem, path = location.locate(home)
-    filesystem.create_dir(f"{path}/clips", recursive=True)
-    here = fs.LocalFileSystem()
+    clips = home / "clips"
+    clips.filesystem.create_dir(clips.path, recursive=True)
     fs.copy_files(
         str(draft / "clips"),
-        f"{path}/clips",
-        source_filesystem=here,
-        destination_filesystem=filesystem,
+        clips.path,
+        source_filesystem=fs.LocalFileSystem(),
+        destination_filesystem=clips.filesystem,
     )
     for name in MANIFESTS:
-        with filesystem.open_output_stream(f"{path}/{name}") as stream:
-            stream.write((draft / name).read_bytes())
+        home.write(name, (draft / name).read_bytes())
 
 
 def _write_corpus(home: Path, seed: int) -> None:
