@@ -89,9 +89,8 @@ def _role(command: str) -> str:
     if not words.startswith("ray::") or words.startswith("ray::IDLE"):
         return ""
     name = words.removeprefix("ray::").split()[0].split("(")[0].split(".")[0]
-    for part, role in (("RayTrainWorker", "train worker"), ("MapWorker", "embedding actor")):
-        if part in words:
-            return role
+    if "RayTrainWorker" in words:
+        return "train worker"
     return "data task" if "Map" in name or "Read" in name else ""
 
 
@@ -103,7 +102,7 @@ def run(count: int, address: str, sizes: Sizes) -> tuple[dict[str, float], dict[
         with Watch() as watch:
             _, summary = pipeline(folder, "--task", str(task), *SMALL, address=address)
         (manifest,) = (folder / "store" / "cluster").glob("*/manifest.json")
-        clustered = json.loads(manifest.read_text())["facts"]["own_seconds"]
+        clustered = json.loads(manifest.read_text())["facts"]["clustering_seconds"]
     seconds = {
         stage["name"].partition("/")[0]: stage["seconds"]
         for stage in summary["stages"]

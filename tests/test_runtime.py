@@ -10,7 +10,7 @@ from unfused import runtime
 from unfused.config import Config, ConfigError, RunOptions, override
 from unfused.events import Event, Note, Stream
 from unfused.runtime import DoesNotFit, Hardware
-from unfused.stages import pool_needs, training_needs
+from unfused.stages import cluster, training_needs
 
 LAPTOP = Hardware(cpus=4, gpus=0, bfloat16=False, cuml=False, joined=False)
 CLUSTER = Hardware(cpus=64, gpus=8, bfloat16=True, cuml=True, joined=True)
@@ -29,8 +29,8 @@ def test_ray_data_always_has_cpus_beside_the_workers():
         assert training_needs(options, LAPTOP)["CPU"] >= 2 * workers
         own = runtime.logical_cpus(options)
         assert own >= training_needs(options, LAPTOP)["CPU"]
-        # The workers stay while an actor embeds and tasks feed it.
-        assert own >= workers + pool_needs(options, LAPTOP)["CPU"]
+        # The workers stay while embeddings are clustered.
+        assert own >= workers + cluster.needs(options, LAPTOP)["CPU"]
 
 
 def test_workers_take_gpus_where_there_are_any():

@@ -17,7 +17,7 @@ from torch import nn
 
 from distributed import on_two_ranks
 from unfused import runtime, training
-from unfused.config import FinetuneConfig
+from unfused.config import FinetuneConfig, RunOptions
 from unfused.optimizers import LARC, build_optimizer, learning_rate_factor
 from unfused.store import Folder
 
@@ -248,9 +248,11 @@ def session(tmp_path, monkeypatch):
 
     def make(**hardware) -> training.Session:
         laptop = runtime.Hardware(4, 0, bfloat16=False, cuml=False, joined=False)
-        cluster = SimpleNamespace(hardware=replace(laptop, **hardware), drain=lambda: None)
+        cluster = SimpleNamespace(
+            hardware=replace(laptop, **hardware), options=RunOptions(), drain=lambda: None
+        )
         one = training.Session(cluster, Folder.of(tmp_path / "work"))
-        monkeypatch.setattr(one, "_trainer", lambda: Workers(one._desk))
+        monkeypatch.setattr(one, "_trainer", Workers)
         return one
 
     monkeypatch.setattr(ray, "get", lambda answer: answer.result())
@@ -269,13 +271,13 @@ def _threads(session: training.Session) -> list[threading.Thread]:
         ({}, DONE, None, True),
         ({}, CANCELLED, runtime.Cancelled, True),
         ({}, FAILED, training.TrainingFailed, False),
-        ({"gpus": 1}, DONE, None, False),
-        ({"gpus": 1}, CANCELLED, runtime.Cancelled, False),
+        ({"gpus": 1}, DONE, None, True),
+        ({"gpus": 1}, CANCELLED, runtime.Cancelled, True),
         ({"gpus": 1}, FAILED, training.TrainingFailed, False),
-        ({"joined": True}, CANCELLED, runtime.Cancelled, False),
+        ({"joined": True}, CANCELLED, runtime.Cancelled, True),
     ],
 )
-def test_workers_stay_where_nobody_waits_for_them_and_go_where_a_job_fails(
+def test_workers_stay_for_the_next_stage_and_go_where_a_job_fails(
     session, hardware, outcome, error, stays
 ):
     one = session(**hardware)
@@ -289,6 +291,19 @@ def test_workers_stay_where_nobody_waits_for_them_and_go_where_a_job_fails(
     assert [thread.is_alive() for thread in before] == [stays]
     assert one.run([DONE]) == DONE[0]
     assert (_threads(one) == before) == stays
+    one.close()
+
+
+@pytest.mark.parametrize(
+    ("hardware", "stays"), [({}, True), ({"gpus": 1}, False), ({"joined": True}, False)]
+)
+def test_workers_go_where_others_want_what_they_hold(session, hardware, stays):
+    one = session(**hardware)
+    assert one.run([DONE]) == DONE[0]
+    before = _threads(one)
+    one.release()
+    assert [thread.is_alive() for thread in before] == [stays]
+    assert one.run([DONE]) == DONE[0]
     one.close()
 
 

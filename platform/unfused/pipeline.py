@@ -10,7 +10,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -455,9 +455,6 @@ class Run:
             return
         storage = self.plan.store.root / "work" / self.id
         with open_cluster(self.request.options, self.hardware, self.stream, storage) as own:
-            if not self.hardware.joined:
-                # The workers start while the first clips are read.
-                own.session.start()
             self._build_all(own)
 
     def cancel(self) -> None:
@@ -466,6 +463,9 @@ class Run:
 
     def _build_all(self, cluster: runtime.Cluster) -> None:
         ingested = False
+        if self.plan.next_group()[0].node.stage == "ingest" and not self.hardware.joined:
+            # The workers start while the first clips are read.
+            cluster.session.start()
         while self.plan.missing:
             if self._cancelled.is_set():
                 raise runtime.Cancelled("cancelled")
@@ -531,7 +531,9 @@ class Run:
             results = stages.module(group[0].node.stage).run(builds, cluster)
         except BaseException as error:
             for step, build in zip(group, builds, strict=True):
-                build.out.delete()
+                with suppress(OSError):
+                    # Another worker may still write there.
+                    build.out.delete()
                 given_up = isinstance(error, runtime.Cancelled)
                 if given_up:
                     build.checkpoints.delete()

@@ -199,9 +199,9 @@ def available_cpus() -> int:
 def logical_cpus(options: RunOptions) -> int:
     """CPUs that a cluster of this run's own declares.
 
-    Workers and as many Ray Data tasks, an actor that embeds and one more task, for every pipeline
-    that runs at a time, and one for the small actors that look after them: on a small machine they
-    share cores, but none may wait for a CPU that never comes free.
+    Workers and as many Ray Data tasks, a clustering and one more task, for every pipeline that runs
+    at a time, and one for the small actors that look after them: on a small machine they share
+    cores, but none may wait for a CPU that never comes free.
     """
     pipelines = options.concurrency * (2 * options.num_workers + 2)
     return max(available_cpus(), pipelines + (options.concurrency > 1))
@@ -333,6 +333,8 @@ class Cluster:
         told = False
         while not ray.get(self.leases.acquire.remote(key, holder)):
             if not told:
+                # Whoever builds it may need what this run's workers hold.
+                self.session.release()
                 self.stream.emit(Note(f"waiting for another run that builds {key}"))
                 told = True
             time.sleep(0.5)

@@ -257,25 +257,18 @@ class _Reader:
         return self.read(Slice(**{**fields, "folder": Folder(**fields["folder"])}))
 
 
-def map_with_actors(
-    pieces: Sequence[Slice],
-    read: Callable[[Slice], Mapping[str, np.ndarray]],
-    actor: type,
-    settings: Mapping[str, Any],
-    *,
-    num_gpus: int,
-) -> Iterator[dict[str, Any]]:
-    """Read slices as Ray Data tasks, hand each to a pool of actors, yield the rows they return."""
-    import ray
+def even_blocks(
+    part: Artifact, rows: range, num_samples: int, num_crops: int, clips_per_block: int
+) -> Iterator[dict[str, np.ndarray]]:
+    """`even_windows` of the clips `rows` of a part, read ahead by Ray Data, in order."""
+    pieces = slices(part, rows, clips_per_block)
+    if pieces:
+        read = partial(even_windows, num_samples=num_samples, num_crops=num_crops)
+        yield from _numpy_blocks(read_with_ray(pieces, read))
 
-    dataset = read_with_ray(pieces, read).map_batches(
-        actor,
-        compute=ray.data.ActorPoolStrategy(size=max(1, num_gpus)),
-        batch_size=max(piece.rows for piece in pieces),
-        num_gpus=num_gpus or None,
-        fn_constructor_kwargs=dict(settings),
-    )
-    return dataset.iter_rows()
+
+def _numpy_blocks(dataset: Any) -> Iterator[dict[str, np.ndarray]]:
+    return dataset.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=2)
 
 
 class ClipCache:
@@ -369,10 +362,7 @@ class ClipStream:
                 for epoch in range(first, min(first + together, stop))
                 for piece in self._shuffled(cover, epoch)
             ]
-            dataset = read_with_ray(pieces, read)
-            yield from dataset.iter_batches(
-                batch_size=None, batch_format="numpy", prefetch_batches=2
-            )
+            yield from _numpy_blocks(read_with_ray(pieces, read))
 
     @property
     def _clips_per_slice(self) -> int:

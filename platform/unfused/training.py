@@ -1,8 +1,9 @@
-"""The one Ray Train loop that every learned stage uses.
+"""The Ray Train run that every stage with a model uses, and its one loop.
 
 The rule of this room: pretrain, distill and finetune differ by a model and its batches, never by a
 copy of the loop. A stage hands picklable jobs to the `Session`, the one Ray Train run of a
-pipeline; its workers run them one after the other, and each job calls `Worker.fit`.
+pipeline; its workers run them one after the other. A job that learns calls `Worker.fit`, one that
+embeds or scores goes through its worker's share of the clips (`Worker.even_windows`).
 
 Batch norm: synchronised between workers on GPU, per worker on CPU (gloo has no synchronised batch
 norm), where every step starts from worker 0's running statistics.
@@ -16,7 +17,7 @@ import math
 import re
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
@@ -32,22 +33,22 @@ from unfused.events import EpochDone, Event, Progress, Resumed
 from unfused.optimizers import build_optimizer, learning_rate_factor
 from unfused.store import Artifact, Folder
 
+MAX_FAILURES = 4
+"""So many lost workers are replaced from the first to the last batch of a session."""
 CLOSE_SECONDS = 3.0
 """Patience with workers that end; a cluster of this run's own ends with them."""
+PROGRESS_SECONDS = 1.0
+"""Between two events that tell how far a pass is."""
 Batch = Mapping[str, Tensor]
 Epochs = Callable[[int, int], Iterable[tuple[int, Iterator[Batch]]]]
 """(start, stop) -> every epoch of that range with its batches."""
 
 
 class Job(Protocol):
-    """One model to train: plain data that travels to the workers."""
-
-    node: str
-
-    out: Folder
+    """One piece of work on a model: plain data that travels to the workers."""
 
     def run(self, worker: Worker) -> dict[str, Any]:
-        """Train, write the result and return its facts; called on every worker."""
+        """Train or compute, write the result and return its facts; called on every worker."""
 
 
 class Learner(nn.Module):
@@ -131,6 +132,37 @@ class Worker:
             )
         clips = shards.ClipStream(part, rows, num_samples, steps, training.seed, cache)
         return Stream(clips, self.device)
+
+    def even_windows(
+        self,
+        part: Artifact,
+        nodes: Collection[str],
+        *,
+        num_samples: int,
+        num_crops: int,
+        clips_per_block: int,
+    ) -> Iterator[tuple[np.ndarray, Tensor]]:
+        """Evenly spaced windows of this worker's share of the clips, streamed a block at a time.
+
+        Args:
+            part: the clips.
+            nodes: whose progress this is.
+            num_samples: S.
+            num_crops: C.
+            clips_per_block: B at most.
+
+        Yields:
+            Clips (B,) and their windows (B, C, S) int16 on this worker's device.
+        """
+        total, done, last = shards.num_clips(part), 0, time.monotonic()
+        rows = shards.rank_rows(total, self.rank, self.world)
+        for block in shards.even_blocks(part, rows, num_samples, num_crops, clips_per_block):
+            yield block["clip"], torch.from_numpy(block["samples"].copy()).to(self.device)
+            done += len(block["clip"])
+            if self.is_first and time.monotonic() - last > PROGRESS_SECONDS:
+                last = time.monotonic()
+                for node in nodes:
+                    self.emit(Progress(node, min(total, done * self.world), total))
 
     def fit(
         self,
@@ -312,7 +344,7 @@ class _Loop:
         self.waits = []
         for step, batch in enumerate(self._timed(batches)):
             yield batch
-            if not self.quiet and time.monotonic() - last > 1.0:
+            if not self.quiet and time.monotonic() - last > PROGRESS_SECONDS:
                 last = time.monotonic()
                 done = (step + 1) * self.stream.num_clips // self.stream.num_steps
                 doing = f"epoch {epoch + 1}/{self.training.epochs}" if epoch >= 0 else "first pass"
@@ -401,11 +433,11 @@ class TrainingFailed(RuntimeError):
 
 
 class Session:
-    """The Ray Train run that a pipeline's learned stages share.
+    """The Ray Train run that the stages of a pipeline share.
 
-    Starting one costs many seconds on a laptop (controller, workers, imports), so the workers stay
-    and take one batch of jobs after the other from a desk. Where others may want the workers' GPUs
-    or the cluster is shared, the run ends after each batch, and everywhere after one that failed.
+    Starting one costs many seconds (controller, workers, imports), so the workers stay and take one
+    batch of jobs after the other from a desk. The run ends after a batch that failed, and with
+    `release` where others may want what the workers hold.
     """
 
     def __init__(self, cluster: runtime.Cluster, storage: Folder) -> None:
@@ -424,7 +456,7 @@ class Session:
         if self._thread is None:
             desk = ray.remote(_Desk).options(**runtime.beside_driver())
             self._desk, self._batches, self._error = desk.remote(), 0, None
-            self._thread = threading.Thread(target=self._fit, daemon=True)
+            self._thread = threading.Thread(target=self._fit, args=(self._desk,), daemon=True)
             self._thread.start()
 
     def run(self, jobs: Sequence[Job]) -> list[dict[str, Any]]:
@@ -448,12 +480,10 @@ class Session:
             error = self._error or RuntimeError("the workers are gone")
             outcome = [], root_cause(error)
         facts, reason = outcome
-        failed = facts is not None and bool(reason)
-        if failed or self._cluster.hardware.gpus or self._cluster.hardware.joined:
-            self.close()
         if facts is None:
             raise runtime.Cancelled(reason)
-        if failed:
+        if reason:
+            self.close()
             raise TrainingFailed(reason)
         return facts
 
@@ -462,6 +492,15 @@ class Session:
         if self._desk is not None:
             self._desk.cancel.remote(self._batches - 1)
 
+    def release(self) -> None:
+        """Let workers go that hold GPUs, or CPUs of somebody's cluster; the next batch starts anew.
+
+        For a while in which this pipeline computes elsewhere, or waits.
+        """
+        hardware = self._cluster.hardware
+        if hardware.joined or runtime.gpus_per_worker(self._cluster.options, hardware):
+            self.close()
+
     def close(self) -> None:
         """Let the workers go."""
         if self._thread is not None:
@@ -469,16 +508,19 @@ class Session:
                 self._desk.close.remote()
             self._thread.join(timeout=CLOSE_SECONDS)
             self._thread = None
-            self._storage.delete()
+            with suppress(OSError):
+                # A run that takes longer to end may still write there.
+                self._storage.delete()
 
-    def _fit(self) -> None:
+    def _fit(self, desk: Any) -> None:
         try:
             # Its import takes seconds, in which clips can be read.
-            self._trainer().fit()
+            self._trainer(desk).fit()
         except BaseException as error:
-            self._error = error
+            if desk is self._desk:
+                self._error = error
 
-    def _trainer(self) -> Any:
+    def _trainer(self, desk: Any) -> Any:
         from ray.train import FailureConfig, RunConfig, ScalingConfig
         from ray.train.torch import TorchTrainer
 
@@ -488,7 +530,7 @@ class Session:
         return TorchTrainer(
             _work,
             train_loop_config={
-                "desk": self._desk,
+                "desk": desk,
                 "relay": self._cluster.relay,
                 "sharers": options.concurrency,
             },
@@ -500,7 +542,7 @@ class Session:
             run_config=RunConfig(
                 name="run",
                 storage_path=self._storage.uri,
-                failure_config=FailureConfig(max_failures=2),
+                failure_config=FailureConfig(max_failures=MAX_FAILURES),
             ),
         )
 

@@ -6,7 +6,8 @@ Axes: B clips, C windows of a clip, S samples, D embedding, N classes.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -49,7 +50,12 @@ class ClipClassifier(nn.Module):
     def load(cls, folder: Folder, repeat: int = 0) -> ClipClassifier:
         """The classifier of one draw of the labels."""
         settings = folder.read_json(f"head-{repeat:02d}.json")
-        encoder = ClipEncoder.load(folder, settings["encoder"])
+        return cls._load(folder, repeat, settings, ClipEncoder.load(folder, settings["encoder"]))
+
+    @classmethod
+    def _load(
+        cls, folder: Folder, repeat: int, settings: Mapping[str, Any], encoder: ClipEncoder
+    ) -> ClipClassifier:
         head = LinearClassifier(encoder.settings.embedding_dim, len(settings["classes"]))
         weights.load(head, folder.read(f"head-{repeat:02d}.safetensors"))
         return cls(encoder, head, settings["classes"])
@@ -59,8 +65,10 @@ class ClipClassifier(nn.Module):
         """Every draw's classifier in order, those that share an encoder in one list."""
         groups: dict[str, list[ClipClassifier]] = {}
         for repeat in range(num_repeats):
-            name = folder.read_json(f"head-{repeat:02d}.json")["encoder"]
-            groups.setdefault(name, []).append(cls.load(folder, repeat))
+            settings = folder.read_json(f"head-{repeat:02d}.json")
+            group = groups.setdefault(settings["encoder"], [])
+            encoder = group[0].encoder if group else ClipEncoder.load(folder, settings["encoder"])
+            group.append(cls._load(folder, repeat, settings, encoder))
         return list(groups.values())
 
     @torch.inference_mode()

@@ -66,6 +66,12 @@ class AudioNTT(nn.Module):
         width = CHANNELS * self.n_mels
         return width // 2, width // 4, width // 8
 
+    def width(self, layer: str) -> int:
+        """Width of the embeddings of a layer, as `embed` has them."""
+        if layer == "last":
+            return self.embedding_dim
+        return self.block_widths[LAYERS.index(layer)]
+
     def forward(self, x: Tensor) -> Features:
         """Encode normalised log-mel (B, 1, F, T); channels_last memory is the fast one.
 

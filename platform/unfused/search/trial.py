@@ -1,8 +1,8 @@
 """One trial at a time, in a process of Ray Tune's: a pipeline run, judged as it goes.
 
 The rule of this room: a trial is the pipeline itself, with the store, the leases and the Ray Train
-session that every run has. The process and its session stay for the next trial, which so pays for
-its own training alone.
+session that every run has. The process stays for the next trial, and so does its session unless it
+holds GPUs.
 """
 
 from __future__ import annotations
@@ -169,7 +169,12 @@ class _Pipeline:
             raise runtime.Cancelled("pruned before it began")
         if setting.probed:
             self.stream.subscribe(_Prober(plan, self.results))
-        self._run.execute(self._cluster(self.stream))
+        cluster = self._cluster(self.stream)
+        try:
+            self._run.execute(cluster)
+        finally:
+            # Ray Tune may start the next trial in another process.
+            cluster.session.release()
         return plan
 
 

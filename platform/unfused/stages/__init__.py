@@ -7,8 +7,8 @@ else. It is a module with
     run          builds one or more nodes of this stage, writes each into its `out` folder and
                  returns each one's facts (what its manifest says of it)
 
-Nodes of one stage that are ready together are built together: a Ray Train run or a pool of actors
-costs seconds to start, whatever it then does.
+Nodes of one stage that are ready together are built together: workers that are there take one
+after the other, and clips that are read once serve all that want them.
 """
 
 from __future__ import annotations
@@ -61,8 +61,3 @@ def training_needs(options: RunOptions, hardware: Hardware) -> dict[str, float]:
     workers = options.num_workers
     gpus = gpus_per_worker(options, hardware)
     return {"CPU": 2.0 * workers, "GPU": float(gpus * workers)}
-
-
-def pool_needs(options: RunOptions, hardware: Hardware) -> dict[str, float]:
-    """One actor that computes and one CPU for the Ray Data tasks that feed it."""
-    return {"CPU": 2.0, "GPU": float(min(1, gpus_per_worker(options, hardware)))}

@@ -47,6 +47,7 @@ def check(config: Mapping[str, Any], parts: Mapping[str, Mapping[str, Any]]) -> 
 def run(builds: Sequence[Build], cluster: runtime.Cluster) -> list[Facts]:
     import ray
 
+    cluster.session.release()
     gpus = min(1, runtime.gpus_per_worker(cluster.options, cluster.hardware))
     # The default strategy leaves a trial's own small share of the cluster, where this cannot fit.
     remote = ray.remote(num_cpus=1, num_gpus=gpus, scheduling_strategy="DEFAULT")(
@@ -88,7 +89,13 @@ def cluster_embeddings(
     told = [str(w.message) for w in caught if w.category is UserWarning] + facts["warnings"]
     for text in told:
         ray.get(relay.put.remote(Note(text, node, "warning")))
-    return {**facts, "warnings": told, "own_seconds": time.perf_counter() - began}
+    seconds = time.perf_counter() - began
+    return {
+        **facts,
+        "warnings": told,
+        "clustering_seconds": round(seconds, 3),
+        "own_seconds": seconds,
+    }
 
 
 def _cluster(embeddings: Artifact, config: ClusterConfig, k: int, out: Folder) -> Facts:
