@@ -17,7 +17,7 @@ import harness
 import tables
 
 NAMES = ("frontend", "training_step", "streaming", "startup", "clustering", "memory")
-BY_THEMSELVES = ("search", "search_gain", "gpu")
+BY_THEMSELVES = ("search", "search_gain", "proxies", "gpu")
 """Whose tables the document has too: they take longer, or another machine."""
 DOCUMENT = harness.ROOT / "docs" / "performance.md"
 

@@ -29,7 +29,7 @@ class Sizes:
     clusters: tuple[int, ...] = (64, 1024)
     iterations: int = 20
     repetitions: int = 2
-    repeated_below: float = 5e7
+    repeated_below: float = 1.1e8
     """Problems of more rows x clusters are run once."""
     lloyd_up_to: float = 5e7
     """scikit-learn's KMeans takes part up to so many rows x clusters: minutes beyond."""
@@ -80,7 +80,7 @@ def inertia(x: np.ndarray, centroids: np.ndarray) -> float:
 
 def measure(sizes: Sizes) -> harness.Report:
     runtime.prepare_process()
-    rows, aims = [], []
+    rows, aims, notes = [], [], []
     for count in sizes.rows:
         x = vectors(count, sizes.width)
         for k in sizes.clusters:
@@ -101,18 +101,22 @@ def measure(sizes: Sizes) -> harness.Report:
                         f"{ratio:.2f}",
                     ]
                 )
+            problem = f"N = {count:,}, k = {k}"
             slowest = min((harness.ratio(found, name, mine) for name in equal), default=np.inf)
-            aims.append(
-                harness.Aim(
-                    f"N = {count:,}, k = {k}: best rival of equal inertia, time / ours", slowest, 1
-                )
-            )
+            aim = harness.Aim(f"{problem}: best rival of equal inertia, time / ours", slowest, 1)
+            aims.append(aim)
+            if not aim.met:
+                run = contestants(x, k, sizes.iterations)[mine]
+                notes.append(f"{problem}, ours by operation: {harness.operations(run)}")
     return harness.Report(
         "k-means, seconds (the fewer the better)",
         ["N", "k", "contestant", "seconds", "inertia / best", "time / ours"],
         rows,
         aims,
-        [f"unit vectors of width {sizes.width}; at most {sizes.iterations} iterations, one start"],
+        [
+            f"unit vectors of width {sizes.width}; {sizes.iterations} iterations at most",
+            *notes,
+        ],
     )
 
 

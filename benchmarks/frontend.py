@@ -84,7 +84,7 @@ def measure(sizes: Sizes) -> harness.Report:
             platform = Platform(paths, num_samples)
             found = _race(platform, sizes)
             apart = _difference(platform)
-            operations = _shares(platform)
+            operations = harness.operations(platform.epoch)
         single = harness.ratio(found, "decode, resample, log-mel once", "per clip")
         whole = harness.ratio(found, "run", "per clip")
         rows.append(
@@ -144,16 +144,6 @@ def _difference(platform: Platform) -> float:
     mine = platform.mel(waves).numpy()
     theirs = np.stack([peers.per_clip_log_mel(wave) for wave in waves.numpy()])
     return float(np.abs(mine - theirs).max())
-
-
-def _shares(platform: Platform) -> str:
-    """The operations that log-mel of all clips spends its time in, by the profiler's own count."""
-    with torch.autograd.profiler.profile(use_kineto=False) as profile:
-        platform.epoch()
-    spent = {event.key: event.self_cpu_time_total for event in profile.key_averages()}
-    whole = sum(spent.values())
-    largest = sorted(spent, key=lambda operation: -spent[operation])[:6]
-    return ", ".join(f"{name.removeprefix('aten::')} {spent[name] / whole:.0%}" for name in largest)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,7 @@
-"""What a search gains: its best trial and the defaults on new seeds, and what proxies say.
+"""What a search gains: its best trial and the defaults on new seeds.
 
 A search (one of the same folder goes on), then its best trial and the defaults on three new seeds
-each: on the validation clips, which chose, and once on the test clips. The notes tell how well the
-scores that need no label ranked the trials.
+each: on the validation clips, which chose, and once on the test clips.
 """
 
 from __future__ import annotations
@@ -58,8 +57,6 @@ def _measured(sizes: Sizes, place: Path) -> harness.Report:
     notes = [
         f"in the search, seed {Config().pretrain.seed}: defaults {_valid(first)},"
         f" trial {best['number']} {_valid(best)} on validation clips",
-        f"Spearman correlation with validation accuracy over {len(summary['trials'])} trials: "
-        + ", ".join(f"{name} {value:+.2f}" for name, value in summary["proxies"].items()),
         f"`{sizes.settings}` on {sizes.task}, space {sizes.space}; mean and deviation over"
         f" {sizes.seeds} seeds x draws of the labels",
     ]

@@ -53,7 +53,7 @@ def measure(sizes: Sizes) -> harness.Report:
         aims.append(
             harness.Aim(f"d = {width}, chosen here / first", harness.ratio(found, mine, first), 3.0)
         )
-        parts = _parts(width, sizes)
+        parts, operations = _parts(width, sizes)
         share = parts["augmentation and loss"] / parts["step"]
         aims.append(
             harness.Aim(
@@ -66,6 +66,7 @@ def measure(sizes: Sizes) -> harness.Report:
                 f"{name} {parts[name] / parts['step']:.0%}"
                 for name in ("log-mel", "augmentation", "loss")
             )
+            + f"; by operation: {operations}"
         )
     notes.append(f"chosen here: {mine} (`auto` takes bfloat16 where the processor computes in it)")
     return harness.Report(
@@ -109,8 +110,8 @@ def _loop(precision: str, width: int, batch: int, steps: int) -> peers.InMemoryL
     return peers.InMemoryLoop(waves, config, width)
 
 
-def _parts(width: int, sizes: Sizes) -> dict[str, float]:
-    """Median seconds of a step and of its parts."""
+def _parts(width: int, sizes: Sizes) -> tuple[dict[str, float], str]:
+    """Median seconds of a step and of its parts, and the operations that an epoch consists of."""
     runtime.prepare_process()
     config = runtime.resolve(preset("recommended"), runtime.probe(RunOptions()))
     loop = _loop(config.pretrain.precision, width, sizes.batch_size, sizes.steps)
@@ -132,7 +133,8 @@ def _parts(width: int, sizes: Sizes) -> dict[str, float]:
         "augmentation": _seconds(lambda: learner.views(spectrogram)),
         "loss": _seconds(loss),
     }
-    return found | {"augmentation and loss": found["augmentation"] + found["loss"]}
+    found["augmentation and loss"] = found["augmentation"] + found["loss"]
+    return found, harness.operations(loop.epoch)
 
 
 def _seconds(run, repetitions: int = 7) -> float:
