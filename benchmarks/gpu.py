@@ -1,4 +1,4 @@
-"""What a GPU reaches: training and embedding against its own ceilings. Needs torch and torchaudio.
+"""What a GPU reaches: training and embedding against its own ceilings. Needs no Ray.
 
     PYTHONPATH=platform python benchmarks/gpu.py --batch-size 256
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from conftest import write_part
+from distributed import WORLD, on_two_ranks
 from unfused import shards, training
 from unfused.config import EmbedConfig, EncoderConfig, EvaluateConfig
 from unfused.models.classifier import ClipClassifier
@@ -66,24 +67,57 @@ def test_workers_embed_every_clip_once_and_as_one_of_them_would(
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("world", [1, 3, 13])
-def test_workers_score_every_clip_once_and_as_one_of_them_would(
-    ray_cluster, part, encoder, workers, tmp_path, world
-):
+@pytest.fixture
+def classifier(encoder, tmp_path) -> Artifact:
+    """Two draws on one encoder."""
     folder = Folder.of(tmp_path / "classifier")
     encoder.save(folder)
     for repeat in range(2):
         head = LinearClassifier(32, len(CLASSES))
         torch.nn.init.normal_(head.linear.weight)
         ClipClassifier.save_head(folder, repeat, head, CLASSES, "encoder")
-    samples = encoder.audio.crop_samples
-    facts = {"num_repeats": 2, "num_crops": 2, "crop_samples": samples}
-    classifiers = dict.fromkeys(("evaluate/x", "evaluate/y"), Artifact(folder, "x", facts))
+    facts = {"num_repeats": 2, "num_crops": 2, "crop_samples": encoder.audio.crop_samples}
+    return Artifact(folder, "classifier", facts)
+
+
+def _expected(part: Artifact, classifier: Artifact) -> np.ndarray:
+    clips = np.arange(shards.num_clips(part))
+    windows = shards.windows_of(part, clips, classifier.facts["crop_samples"], 2)
+    return predict(ClipClassifier.load_all(classifier.folder, 2), torch.from_numpy(windows)).numpy()
+
+
+@pytest.mark.parametrize("world", [1, 3, 13])
+def test_workers_score_every_clip_once_and_as_one_of_them_would(
+    ray_cluster, part, classifier, workers, world
+):
+    classifiers = dict.fromkeys(("evaluate/x", "evaluate/y"), classifier)
     job = EvaluateJob(part, classifiers, EvaluateConfig(batch_size=4))
     tables = [job.run(worker) for worker in workers(world)]
-    windows = torch.from_numpy(shards.windows_of(part, np.arange(11), samples, 2))
-    expected = predict(ClipClassifier.load_all(folder, 2), windows).numpy()
+    expected = _expected(part, classifier)
     assert expected.shape == (11, 2) and len(np.unique(expected)) > 1
     for node in classifiers:
         # What each worker has not seen is 0, so that the sum over workers is the whole.
         np.testing.assert_array_equal(sum(table[node] for table in tables), expected)
+
+
+def _score(rank: int, job: EvaluateJob) -> torch.Tensor:
+    def blocks(part, rows, num_samples, num_crops, clips_per_block):
+        for piece in shards.slices(part, rows, clips_per_block):
+            yield shards.even_windows(piece, num_samples, num_crops)
+
+    shards.even_blocks = blocks  # No Ray in this process.
+    worker = training.Worker(rank, WORLD, torch.device("cpu"), lambda event: None)
+    return torch.from_numpy(job.run(worker)["evaluate/x"])
+
+
+@pytest.mark.parametrize("count", [1, 7])
+def test_all_workers_have_every_prediction_also_where_one_had_no_clip(
+    part, classifier, tmp_path, count
+):
+    rng = np.random.default_rng(6)
+    clips = [rng.integers(-9000, 9000, 20000, np.int16) for _ in range(count)]
+    some = write_part(tmp_path / "some", clips)
+    job = EvaluateJob(some, {"evaluate/x": classifier}, EvaluateConfig(batch_size=2))
+    (tmp_path / "ranks").mkdir()
+    for found in on_two_ranks(_score, tmp_path / "ranks", job):
+        np.testing.assert_array_equal(found.numpy(), _expected(some, classifier))

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from unfused import runtime
-from unfused.config import Config, ConfigError, RunOptions, override
+from unfused.config import Config, ConfigError, RunOptions, flatten, override
 from unfused.events import Event, Note, Stream
 from unfused.runtime import DoesNotFit, Hardware
 from unfused.stages import cluster, training_needs
@@ -45,8 +45,9 @@ def test_workers_take_gpus_where_there_are_any():
 )
 def test_what_auto_means_is_settled_before_anything_is_keyed(hardware, precision, backend):
     config = runtime.resolve(Config(), hardware)
-    sections = (config.pretrain, config.embed, config.distill, config.finetune)
-    assert {section.precision for section in sections} == {precision}
+    settings = flatten(config)
+    assert {settings[name] for name in settings if name.endswith(".precision")} == {precision}
+    assert "auto" not in settings.values()
     assert config.cluster.backend == backend
 
 

@@ -69,7 +69,7 @@ class AudioConfig(Section):
     f_max: Positive = 7800.0
     """Hz, upper edge of the last band; at most half the sample rate."""
     crop_seconds: Annotated[float, Field(ge=0.1, le=60.0)] = 0.95
-    """Length of one training window; shorter clips are zero-padded, longer ones cropped."""
+    """Length of the window that is learned and scored; shorter clips are zero-padded."""
 
     @property
     def crop_samples(self) -> int:
@@ -402,7 +402,7 @@ FAITHFUL: dict[str, Any] = {
     "finetune.warmup_fraction": 0.0,
     "finetune.schedule": "constant",
 }
-"""The published method; the research code's values where it and the toolkit differ (method.md)."""
+"""The published method; the research code's values where it and the toolkit differ."""
 
 DEMO: dict[str, Any] = {
     "rounds": 1,

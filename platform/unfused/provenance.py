@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import platform
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -19,11 +20,16 @@ def collect() -> dict[str, Any]:
         "code_digest": code_digest(),
         "git_commit": _git("rev-parse", "HEAD"),
         "git_dirty": bool(_git("status", "--porcelain")),
-        "argv": sys.argv,
+        "argv": [without_passwords(word) for word in sys.argv],
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in PACKAGES},
         "host": platform.node(),
     }
+
+
+def without_passwords(word: str) -> str:
+    """A word of the command line with the password of a URL in it, if any, left out."""
+    return re.sub(r"(://[^:/@\s]*):[^@\s]+@", r"\1:***@", word)
 
 
 def code_digest() -> str:

@@ -135,8 +135,7 @@ def resolve(config: Config, hardware: Hardware) -> Config:
     from unfused import clustering
 
     precision = "bfloat16" if hardware.bfloat16 else "float32"
-    sections = ("pretrain", "embed", "distill", "finetune")
-    auto = [name for name in sections if getattr(config, name).precision == "auto"]
+    auto = [name for name, section in config if getattr(section, "precision", "") == "auto"]
     backend = clustering.resolve(config.cluster.backend, int(hardware.gpus), hardware.cuml)
     changes = {f"{name}.precision": precision for name in auto}
     return override(config, changes | {"cluster.backend": backend})

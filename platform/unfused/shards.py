@@ -33,6 +33,8 @@ BLOCK_BYTES = 16 * 2**20
 WINDOW_BYTES = 128 * 2**20
 MIX_ROWS = 256
 MAX_BLOCKS = 1024
+FEW = 2
+"""Blocks that are not worth an execution of Ray Data."""
 KEPT_BYTES = int(os.environ.get("UNFUSED_KEPT_MIB", "512")) * 2**20
 """A worker's share of the clips that it keeps at hand: four and a half hours at 16 kHz."""
 
@@ -260,10 +262,15 @@ class _Reader:
 def even_blocks(
     part: Artifact, rows: range, num_samples: int, num_crops: int, clips_per_block: int
 ) -> Iterator[dict[str, np.ndarray]]:
-    """`even_windows` of the clips `rows` of a part, read ahead by Ray Data, in order."""
+    """`even_windows` of the clips `rows` of a part in order, read ahead by Ray Data.
+
+    A few blocks are read here and now: an execution of Ray Data takes a second to start.
+    """
     pieces = slices(part, rows, clips_per_block)
-    if pieces:
-        read = partial(even_windows, num_samples=num_samples, num_crops=num_crops)
+    read = partial(even_windows, num_samples=num_samples, num_crops=num_crops)
+    if len(pieces) <= FEW:
+        yield from map(read, pieces)
+    else:
         yield from _numpy_blocks(read_with_ray(pieces, read))
 
 

@@ -17,7 +17,7 @@ import math
 import re
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
@@ -40,8 +40,6 @@ CLOSE_SECONDS = 3.0
 PROGRESS_SECONDS = 1.0
 """Between two events that tell how far a pass is."""
 Batch = Mapping[str, Tensor]
-Epochs = Callable[[int, int], Iterable[tuple[int, Iterator[Batch]]]]
-"""(start, stop) -> every epoch of that range with its batches."""
 
 
 class Job(Protocol):
@@ -288,7 +286,10 @@ class _Loop:
     def _distributed(self, learner: Learner) -> nn.Module:
         if self.worker.world == 1:
             return learner
-        ids = [self.worker.device] if self.worker.device.type == "cuda" else None
+        ids = None
+        if self.worker.device.type == "cuda":
+            ids = [self.worker.device]
+            nn.SyncBatchNorm.convert_sync_batchnorm(learner)
         return nn.parallel.DistributedDataParallel(learner, device_ids=ids)
 
     def initial_pass(self) -> None:
@@ -524,10 +525,11 @@ class Session:
         from ray.train import FailureConfig, RunConfig, ScalingConfig
         from ray.train.torch import TorchTrainer
 
+        trainer = TorchTrainer if self._cluster.hardware.joined else _lean(TorchTrainer)
         options, hardware = self._cluster.options, self._cluster.hardware
         gpus = runtime.gpus_per_worker(options, hardware)
         resources = {"CPU": 1.0} | ({"GPU": float(gpus)} if gpus else {})
-        return TorchTrainer(
+        return trainer(
             _work,
             train_loop_config={
                 "desk": desk,
@@ -545,6 +547,26 @@ class Session:
                 failure_config=FailureConfig(max_failures=MAX_FAILURES),
             ),
         )
+
+
+def _lean(trainer: type) -> type:
+    """Ray Train's trainer without two processes that a Ray of this run's own has no use for.
+
+    One hands out data sets that are given to the trainer (workers make their own here), one frees
+    the places of a controller that died, which ends with this Ray. Each takes a second to start,
+    for which the workers wait, and wakes a hundred times a second as long as they train.
+    """
+    from ray.train.v2._internal.callbacks import DatasetsCallback
+    from ray.train.v2._internal.callbacks.placement_group_callback import (
+        PlacementGroupCleanerCallback,
+    )
+
+    class Lean(trainer):
+        def _create_default_callbacks(self) -> list[Any]:
+            spare = (DatasetsCallback, PlacementGroupCleanerCallback)
+            return [c for c in super()._create_default_callbacks() if not isinstance(c, spare)]
+
+    return Lean
 
 
 Outcome = tuple[list[dict[str, Any]] | None, str]

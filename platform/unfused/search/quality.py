@@ -11,6 +11,8 @@ from __future__ import annotations
 import io
 import math
 import time
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -125,29 +127,57 @@ def ridge(features: Tensor, targets: Tensor, num_classes: int) -> Tensor:
     return x.T @ torch.linalg.solve(gram, functional.one_hot(targets, num_classes).float())
 
 
-def label_free(plan: Plan, prefix: str) -> dict[str, float]:
-    """Scores of a finished student that look at no label (see `metrics`)."""
-    config = plan.request.config
-    node = plan.steps[f"{prefix}distill/unfused"].node
-    clips, student = plan.artifact(node.inputs["clips"]), plan.artifact(node.name)
-    encoder = ClipEncoder.load(student.folder)
-    samples = config.audio.crop_samples
-    windows = shards.windows_of(clips, spread(shards.num_clips(clips)), samples)
-    embedding = embed(encoder, torch.from_numpy(windows), config.embed.precision)
-    scores = {
-        "effective_rank": effective_rank(embedding),
-        "cluster_stability": cluster_stability(embedding.numpy(), config),
-        "student_parameters": float(sum(p.numel() for p in encoder.encoder.parameters())),
-    }
-    valid = held_out(plan, node.inputs["clips"])
-    if valid is None:
-        return scores
-    windows = shards.windows_of(valid, spread(shards.num_clips(valid)), samples)
-    clusters = plan.artifact(node.inputs["clusters"])
-    labels = pseudo_labels(plan, node.inputs["clusters"], torch.from_numpy(windows))
-    heads = student_heads(encoder, clusters, config.distill)
-    weights.load(heads, student.folder.read(heads_file(1)))
-    return {**scores, "held_out_loss": held_out_loss(encoder, heads, windows, labels)}
+class Judge:
+    """Scores of finished students that look at no label (see `metrics`).
+
+    Made for one trial after the other: what it has read for the last one, and pseudo-labels of the
+    same clusters, serve the next.
+    """
+
+    def __init__(self) -> None:
+        self._last: dict[str, tuple[str, Any]] = {}
+
+    def scores(self, plan: Plan, prefix: str) -> dict[str, float]:
+        """Of the student of one repetition of a plan that is built."""
+        config = plan.request.config
+        node = plan.steps[f"{prefix}distill/unfused"].node
+        clips, student = plan.artifact(node.inputs["clips"]), plan.artifact(node.name)
+        encoder = ClipEncoder.load(student.folder)
+        windows = self._windows("train", clips, config)
+        embedding = embed(encoder, windows, config.embed.precision)
+        scores = {
+            "effective_rank": effective_rank(embedding),
+            "cluster_stability": cluster_stability(embedding.numpy(), config),
+            "student_parameters": float(sum(p.numel() for p in encoder.encoder.parameters())),
+        }
+        valid = held_out(plan, node.inputs["clips"])
+        if valid is None:
+            return scores
+        windows = self._windows("valid", valid, config)
+        name = node.inputs["clusters"]
+        clusters = plan.artifact(name)
+        same = f"{valid.folder.uri} {clusters.folder.uri}"
+        labels = self._once("labels", same, lambda: pseudo_labels(plan, name, windows))
+        heads = student_heads(encoder, clusters, config.distill)
+        weights.load(heads, student.folder.read(heads_file(1)))
+        loss = held_out_loss(encoder, heads, windows, labels, config.distill.precision)
+        return {**scores, "held_out_loss": loss}
+
+    def _windows(self, role: str, part: Artifact, config: Config) -> Tensor:
+        """The middle windows (n, 1, S) of some clips of a part."""
+        samples = config.audio.crop_samples
+
+        def read() -> Tensor:
+            chosen = spread(shards.num_clips(part))
+            return torch.from_numpy(shards.windows_of(part, chosen, samples))
+
+        return self._once(role, f"{part.folder.uri} {samples}", read)
+
+    def _once(self, role: str, key: str, make: Callable[[], Any]) -> Any:
+        """What was last made for a role, if that was under the same key."""
+        if self._last.get(role, ("", None))[0] != key:
+            self._last[role] = (key, make())
+        return self._last[role][1]
 
 
 def held_out(plan: Plan, train: str) -> Artifact | None:
@@ -210,14 +240,16 @@ def pseudo_labels(plan: Plan, clusters: str, windows: Tensor) -> np.ndarray:
 
 @torch.inference_mode()
 def held_out_loss(
-    encoder: ClipEncoder, heads: torch.nn.Module, windows: np.ndarray, labels: np.ndarray
+    encoder: ClipEncoder,
+    heads: torch.nn.Module,
+    windows: Tensor,
+    labels: np.ndarray,
+    precision: str = "float32",
 ) -> float:
     """Mean cross-entropy of the deep head on new clips (n, 1, S), divided by log K."""
     encoder.eval()
-    deep = [
-        heads(encoder(some[:, 0])).deep.float()
-        for some in torch.from_numpy(windows).split(BATCH_CLIPS)
-    ]
+    with runtime.autocast(windows.device, precision):
+        deep = [heads(encoder(some[:, 0])).deep.float() for some in windows.split(BATCH_CLIPS)]
     logits = torch.cat(deep)
     loss = functional.cross_entropy(logits, torch.from_numpy(labels).long())
     return float(loss) / math.log(logits.shape[1])

@@ -1,8 +1,8 @@
 """One trial at a time, in a process of Ray Tune's: a pipeline run, judged as it goes.
 
 The rule of this room: a trial is the pipeline itself, with the store, the leases and the Ray Train
-session that every run has. The process stays for the next trial, and so does its session unless it
-holds GPUs.
+session that every run has. The process stays for the next trial, and so does its session where it
+holds nothing that others want.
 """
 
 from __future__ import annotations
@@ -77,10 +77,11 @@ class Trial(tune.Trainable):
         runtime.quiet_ray()
         self._setting, self._stack = setting, ExitStack()
         self._cluster: runtime.Cluster | None = None
+        self._judge = quality.Judge()
         self._begin(config)
 
     def _begin(self, config: dict[str, Any]) -> None:
-        self._pipeline = _Pipeline(self._setting, config, self._shared_cluster)
+        self._pipeline = _Pipeline(self._setting, config, self._shared_cluster, self._judge)
 
     def _shared_cluster(self, stream: Stream) -> runtime.Cluster:
         """This process's relay, leases and session, now with the events of another trial."""
@@ -119,10 +120,11 @@ class _Pipeline:
         setting: Setting,
         config: dict[str, Any],
         cluster: Callable[[Stream], runtime.Cluster],
+        judge: quality.Judge,
     ) -> None:
         self.results: queue.Queue[dict[str, Any]] = queue.Queue()
         self.setting, self.number = setting, config["number"]
-        self.changes, self._cluster = config["changes"], cluster
+        self.changes, self._cluster, self._judge = config["changes"], cluster, judge
         self.stream = Stream([self._forward])
         self._run: Run | None = None
         self._given_up = threading.Event()
@@ -147,7 +149,7 @@ class _Pipeline:
         try:
             plan = self._execute()
             whole = report.summarize(plan) if self.setting.labelled else {}
-            outcome = outcome_of(plan, whole)
+            outcome = outcome_of(plan, whole, self._judge)
             summary = {**whole, "scores": outcome["scores"]}
             status = "FINISHED"
         except runtime.Cancelled:
@@ -203,15 +205,16 @@ class _Prober:
             self._results.put({"progress": due[-1], "probe": score})
 
 
-def outcome_of(plan: Plan, summary: dict[str, Any]) -> dict[str, Any]:
+def outcome_of(plan: Plan, summary: dict[str, Any], judge: quality.Judge) -> dict[str, Any]:
     """Scores of a finished trial, and what it built and what others had built for it.
 
     Args:
         plan: of the trial.
         summary: of it; empty where no label was looked at.
+        judge: for the scores without labels.
     """
     students = [plan.steps[f"{prefix}distill/unfused"] for prefix in plan.repetitions]
-    scores = quality.label_free(plan, plan.repetitions[0])
+    scores = judge.scores(plan, plan.repetitions[0])
     scores["student_seconds"] = sum(_training_seconds(step) for step in students) / len(students)
     if summary:
         arm = summary["arms"]["unfused"]

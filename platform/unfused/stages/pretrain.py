@@ -73,8 +73,6 @@ class PretrainJob:
         rows = shards.rank_rows(total, worker.rank, worker.world)
         encoder = ClipEncoder.for_part(self.clips.facts, self.encoder)
         learner = PretrainLearner(encoder, self.config, rows, total)
-        if worker.device.type == "cuda" and worker.world > 1:
-            learner = torch.nn.SyncBatchNorm.convert_sync_batchnorm(learner)
         samples = encoder.audio.crop_samples
         stream = worker.stream(self.clips, num_samples=samples, training=self.config)
         began = time.perf_counter()
