@@ -83,7 +83,8 @@ def classifier(encoder, tmp_path) -> Artifact:
 def _expected(part: Artifact, classifier: Artifact) -> np.ndarray:
     clips = np.arange(shards.num_clips(part))
     windows = shards.windows_of(part, clips, classifier.facts["crop_samples"], 2)
-    return predict(ClipClassifier.load_all(classifier.folder, 2), torch.from_numpy(windows)).numpy()
+    groups = [[one.eval() for one in g] for g in ClipClassifier.load_all(classifier.folder, 2)]
+    return predict(groups, torch.from_numpy(windows)).numpy()
 
 
 @pytest.mark.parametrize("world", [1, 3, 13])

@@ -15,6 +15,7 @@ from unfused import provenance
         ("postgresql://me:s3cret@host:5432/optuna", "postgresql://me:***@host:5432/optuna"),
         ("--study-storage=mysql://me:a/b:c@host/x", "--study-storage=mysql://me:***@host/x"),
         ("http://:token@host", "http://:***@host"),
+        ("postgresql://host/db?user=me&password=a&x=1", "postgresql://host/db?user=me&password=***&x=1"),
         ("s3://bucket/path", "s3://bucket/path"),
         ("http://host:5000/path", "http://host:5000/path"),
         ("distill.temperature=3", "distill.temperature=3"),

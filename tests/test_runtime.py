@@ -161,3 +161,23 @@ def test_a_subscriber_that_fails_never_stops_the_run(caplog):
     stream.emit(Note("two"))
     assert [event.text for event in seen] == ["one", "two"]
     assert caplog.text.count("display is gone") == 1
+
+
+@pytest.mark.parametrize(("hardware", "freed"), [(LAPTOP, True), (CLUSTER, False)])
+def test_places_that_a_killed_process_held_are_free_again_on_a_ray_of_ones_own(
+    ray_cluster, hardware, freed
+):
+    import ray
+    from ray.util.placement_group import (
+        placement_group,
+        placement_group_table,
+        remove_placement_group,
+    )
+
+    place = placement_group([{"CPU": 1}])
+    ray.get(place.ready())
+    runtime.free_places(hardware)
+    try:
+        assert (placement_group_table(place)["state"] == "REMOVED") == freed
+    finally:
+        remove_placement_group(place)

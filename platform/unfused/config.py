@@ -318,7 +318,7 @@ class RunOptions(BaseModel):
     experiment: str = "unfused"
     """MLflow experiment."""
     num_workers: Annotated[int, Field(ge=1)] = 1
-    """Ray Train workers of every learned stage."""
+    """Ray Train workers: they train, embed and score."""
     gpus_per_worker: Annotated[float, Field(ge=0)] | None = None
     """GPUs of one worker, or a share of one; by default one where the cluster has any."""
     concurrency: Annotated[int, Field(ge=1)] = 1

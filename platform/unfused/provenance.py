@@ -29,6 +29,7 @@ def collect() -> dict[str, Any]:
 
 def without_passwords(word: str) -> str:
     """A word of the command line with the password of a URL in it, if any, left out."""
+    word = re.sub(r"([?&]password=)[^&\s]+", r"\1***", word)
     return re.sub(r"(://[^:/@\s]*):[^@\s]+@", r"\1:***@", word)
 
 

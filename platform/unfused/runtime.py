@@ -377,6 +377,26 @@ def connect(
             ray.shutdown()
 
 
+def free_places(hardware: Hardware) -> None:
+    """Give back what workers of processes that were killed hold on a Ray of this run's own.
+
+    Called while nothing trains. Ray itself frees the places of a Ray Train run whose controller was
+    killed when the whole job ends, and a GPU would be held until then.
+    """
+    import ray
+    from ray.util.placement_group import (
+        PlacementGroup,
+        placement_group_table,
+        remove_placement_group,
+    )
+
+    if hardware.joined:
+        return
+    for name, place in placement_group_table().items():
+        if place["state"] != "REMOVED":
+            remove_placement_group(PlacementGroup(ray.PlacementGroupID.from_hex(name)))
+
+
 def leave(status: int) -> NoReturn:
     """Exit, at once where a run has left its own Ray in the middle of its work.
 

@@ -553,8 +553,9 @@ def _lean(trainer: type) -> type:
     """Ray Train's trainer without two processes that a Ray of this run's own has no use for.
 
     One hands out data sets that are given to the trainer (workers make their own here), one frees
-    the places of a controller that died, which ends with this Ray. Each takes a second to start,
-    for which the workers wait, and wakes a hundred times a second as long as they train.
+    the places of a controller that died, for which it asks the dashboard, and there is none. Each
+    takes a second to start, for which the workers wait, and wakes a hundred times a second as long
+    as they train.
     """
     from ray.train.v2._internal.callbacks import DatasetsCallback
     from ray.train.v2._internal.callbacks.placement_group_callback import (

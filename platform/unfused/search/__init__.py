@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
 from unfused import report, runtime, shards, stages
 from unfused.config import ConfigError, RunOptions, override
@@ -228,8 +228,12 @@ class Runner:
         if not study.trials:
             self._propose_defaults(study)
 
+        pruned: list[FrozenTrial] = []
+
         def tell(trial: FrozenTrial) -> None:
             cluster.drain()
+            if trial.state == TrialState.PRUNED:
+                pruned.append(trial)
             said = dict(trial.user_attrs)
             self.stream.emit(TrialEnded(trial.number, trial.state.name, trial.params, said))
 
@@ -245,6 +249,21 @@ class Runner:
         )
         tune_trials(setting, proposer, missing, self.search.request.options.concurrency)
         cluster.drain()
+        runtime.free_places(self.hardware)
+        for trial in pruned:
+            self.sweep(trial.params)
+
+    def sweep(self, changes: Mapping[str, Any]) -> None:
+        """Delete the checkpoints of a pruned trial.
+
+        Its process does so itself, unless it is in the middle of an epoch when the search ends:
+        Ray Tune waits some seconds for it.
+        """
+        labelled = self.search.space.is_labelled
+        request = trial_request(self.search.request, dict(changes), labelled)
+        for step in trial_plan(request, self.plan.inputs, labelled).missing:
+            if step.key and step.node.stage == "distill":
+                self.plan.store.checkpoints("distill", step.key).delete()
 
     def _propose_defaults(self, study: optuna.Study) -> None:
         """Let the first trial be what the others are to beat."""

@@ -64,7 +64,10 @@ class EvaluateJob:
         total = shards.num_clips(self.clips)
         facts = next(iter(self.classifiers.values())).facts
         groups = {
-            node: ClipClassifier.load_all(found.folder, found.facts["num_repeats"])
+            node: [
+                [one.to(worker.device).eval() for one in group]
+                for group in ClipClassifier.load_all(found.folder, found.facts["num_repeats"])
+            ]
             for node, found in self.classifiers.items()
         }
         predicted = {
@@ -91,13 +94,13 @@ def predict(groups: Sequence[Sequence[ClipClassifier]], windows: Tensor) -> Tens
     """Ids (B, R) of windows (B, C, S) by the classifiers of every draw, in order.
 
     Args:
-        groups: as `ClipClassifier.load_all` has them.
-        windows: int16, on the device that computes.
+        groups: as `ClipClassifier.load_all` has them, in evaluation mode.
+        windows: int16, on their device.
     """
     columns = []
     for group in groups:
-        embedding = group[0].encoder.to(windows.device).eval().embed(windows)
-        columns += [one.head.to(windows.device)(embedding).argmax(1) for one in group]
+        embedding = group[0].encoder.embed(windows)
+        columns += [one.head(embedding).argmax(1) for one in group]
     return torch.stack(columns, 1).int()
 
 
