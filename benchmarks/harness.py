@@ -43,7 +43,7 @@ class Aim:
 
     def __str__(self) -> str:
         sign, verdict = ("<=" if self.at_most else ">="), ("met" if self.met else "MISSED")
-        return f"{verdict}: {self.what} {self.value:.3g} (aim {sign} {self.bound:g})"
+        return f"{verdict}: {self.what} {self.value:.4g} (aim {sign} {self.bound:g})"
 
 
 @dataclass

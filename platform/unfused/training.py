@@ -498,9 +498,14 @@ class Session:
 
         For a while in which this pipeline computes elsewhere, or waits.
         """
-        hardware = self._cluster.hardware
-        if hardware.joined or runtime.gpus_per_worker(self._cluster.options, hardware):
+        if self.is_wanted:
             self.close()
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether others may want what the workers hold."""
+        hardware = self._cluster.hardware
+        return hardware.joined or bool(runtime.gpus_per_worker(self._cluster.options, hardware))
 
     def close(self) -> None:
         """Let the workers go."""
@@ -509,9 +514,9 @@ class Session:
                 self._desk.close.remote()
             self._thread.join(timeout=CLOSE_SECONDS)
             self._thread = None
-            with suppress(OSError):
-                # A run that takes longer to end may still write there.
-                self._storage.delete()
+        with suppress(OSError):
+            # A run that takes longer to end may still write there; the last call finds it.
+            self._storage.delete()
 
     def _fit(self, desk: Any) -> None:
         try:

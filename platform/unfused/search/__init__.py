@@ -17,6 +17,7 @@ import logging
 import os
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -234,6 +235,9 @@ class Runner:
             cluster.drain()
             if trial.state == TrialState.PRUNED:
                 pruned.append(trial)
+            if len(ended(study)) == self.search.num_trials and not cluster.session.is_wanted:
+                # The workers that score the best trial start while Ray Tune ends.
+                cluster.session.start()
             said = dict(trial.user_attrs)
             self.stream.emit(TrialEnded(trial.number, trial.state.name, trial.params, said))
 
@@ -243,13 +247,17 @@ class Runner:
             self.plan.inputs,
             self.hardware,
             cluster.relay,
+            self.plan.store.root / "work" / f"{self.run.id}-trials",
             self.run.record,
             self.search.space.is_labelled,
             not isinstance(study.pruner, optuna.pruners.NopPruner),
         )
         tune_trials(setting, proposer, missing, self.search.request.options.concurrency)
         cluster.drain()
-        runtime.free_places(self.hardware)
+        if cluster.session.is_wanted:
+            runtime.free_places(self.hardware)
+        with suppress(OSError):
+            setting.storage.delete()
         for trial in pruned:
             self.sweep(trial.params)
 

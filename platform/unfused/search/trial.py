@@ -39,16 +39,14 @@ class Setting:
     hardware: runtime.Hardware
     relay: Any
     """Takes the events of all trials to the search."""
+    storage: Folder
+    """For the Ray Train records of all trials while they run."""
     record: dict[str, Any]
     """Provenance of the search."""
     labelled: bool
     """Whether trials are scored on validation labels; otherwise they end with the student."""
     probed: bool
     """Whether trials are probed on the way."""
-
-    @property
-    def storage(self) -> Folder:
-        return Folder.of(self.request.options.store) / "work"
 
 
 def trial_request(request: Request, changes: dict[str, Any], labelled: bool = True) -> Request:
@@ -87,7 +85,7 @@ class Trial(tune.Trainable):
         """This process's relay, leases and session, now with the events of another trial."""
         setting = self._setting
         if self._cluster is None:
-            storage = setting.storage / f"trials-{self.trial_id}"
+            storage = setting.storage / self.trial_id
             self._cluster = self._stack.enter_context(
                 open_cluster(
                     setting.request.options, setting.hardware, stream, storage, shared=True
