@@ -235,9 +235,6 @@ class Runner:
             cluster.drain()
             if trial.state == TrialState.PRUNED:
                 pruned.append(trial)
-            if len(ended(study)) == self.search.num_trials and not cluster.session.is_wanted:
-                # The workers that score the best trial start while Ray Tune ends.
-                cluster.session.start()
             said = dict(trial.user_attrs)
             self.stream.emit(TrialEnded(trial.number, trial.state.name, trial.params, said))
 
