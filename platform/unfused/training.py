@@ -498,14 +498,9 @@ class Session:
 
         For a while in which this pipeline computes elsewhere, or waits.
         """
-        if self.is_wanted:
-            self.close()
-
-    @property
-    def is_wanted(self) -> bool:
-        """Whether others may want what the workers hold."""
         hardware = self._cluster.hardware
-        return hardware.joined or bool(runtime.gpus_per_worker(self._cluster.options, hardware))
+        if hardware.joined or runtime.gpus_per_worker(self._cluster.options, hardware):
+            self.close()
 
     def close(self) -> None:
         """Let the workers go."""
@@ -559,8 +554,7 @@ def _lean(trainer: type) -> type:
 
     One hands out data sets that are given to the trainer (workers make their own here), one frees
     the places of a controller that died, for which it asks the dashboard, and there is none. Each
-    takes a second to start, for which the workers wait, and wakes a hundred times a second as long
-    as they train.
+    has to start first, and wakes a hundred times a second as long as the workers train.
     """
     from ray.train.v2._internal.callbacks import DatasetsCallback
     from ray.train.v2._internal.callbacks.placement_group_callback import (

@@ -229,12 +229,8 @@ class Runner:
         if not study.trials:
             self._propose_defaults(study)
 
-        pruned: list[FrozenTrial] = []
-
         def tell(trial: FrozenTrial) -> None:
             cluster.drain()
-            if trial.state == TrialState.PRUNED:
-                pruned.append(trial)
             said = dict(trial.user_attrs)
             self.stream.emit(TrialEnded(trial.number, trial.state.name, trial.params, said))
 
@@ -251,14 +247,13 @@ class Runner:
         )
         tune_trials(setting, proposer, missing, self.search.request.options.concurrency)
         cluster.drain()
-        if cluster.session.is_wanted:
-            runtime.free_places(self.hardware)
+        runtime.free_places(self.hardware)
         with suppress(OSError):
             setting.storage.delete()
-        for trial in pruned:
-            self.sweep(trial.params)
+        for trial in study.get_trials(deepcopy=False, states=(TrialState.PRUNED,)):
+            self._sweep(trial.params)
 
-    def sweep(self, changes: Mapping[str, Any]) -> None:
+    def _sweep(self, changes: Mapping[str, Any]) -> None:
         """Delete the checkpoints of a pruned trial.
 
         Its process does so itself, unless it is in the middle of an epoch when the search ends:
