@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import pytest
 
-from unfused import runtime
+from unfused import runtime, training
 from unfused.config import Config, ConfigError, RunOptions, flatten, override
 from unfused.events import Event, Note, Stream
+from unfused.pipeline import open_cluster
 from unfused.runtime import DoesNotFit, Hardware
 from unfused.stages import cluster, training_needs
+from unfused.store import Folder
 
 LAPTOP = Hardware(cpus=4, gpus=0, bfloat16=False, cuml=False, joined=False)
 CLUSTER = Hardware(cpus=64, gpus=8, bfloat16=True, cuml=True, joined=True)
@@ -181,3 +185,16 @@ def test_places_that_a_killed_process_held_are_free_again_on_a_ray_of_ones_own(
         assert (placement_group_table(place)["state"] == "REMOVED") == freed
     finally:
         remove_placement_group(place)
+
+
+@pytest.mark.parametrize("gone", [True, False])
+def test_a_run_whose_workers_are_still_ending_leaves_ray_to_them(gone, tmp_path, monkeypatch):
+    session = SimpleNamespace(close=lambda: gone)
+    cluster = SimpleNamespace(session=None)
+    abandoned: list[bool] = []
+    monkeypatch.setattr(runtime, "connect", lambda *_, **__: nullcontext(cluster))
+    monkeypatch.setattr(runtime, "abandon", lambda: abandoned.append(True))
+    monkeypatch.setattr(training, "Session", lambda *_: session)
+    with open_cluster(RunOptions(), LAPTOP, Stream(), Folder.of(tmp_path)) as opened:
+        assert opened.session is session
+    assert bool(abandoned) != gone

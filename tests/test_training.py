@@ -315,6 +315,18 @@ def test_workers_that_have_ended_are_started_anew(session):
     one.close()
 
 
+def test_a_session_tells_whether_its_workers_are_gone(session):
+    one = session()
+    assert one.close()
+    busy = threading.Event()
+    one._trainer = lambda desk: SimpleNamespace(fit=busy.wait)
+    one.start()
+    assert not one.close(seconds=0)
+    assert not one.close(seconds=0)
+    busy.set()
+    assert one.close()
+
+
 @pytest.mark.parametrize("world", [1, 2])
 def test_a_job_that_fails_ends_the_workers_where_others_wait_for_one(world, monkeypatch):
     import ray

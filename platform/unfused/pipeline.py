@@ -617,7 +617,8 @@ def open_cluster(
         try:
             yield cluster
         finally:
-            cluster.session.close()
+            if not cluster.session.close():
+                runtime.abandon()
 
 
 def _shares(results: list[stages.Facts], seconds: float) -> Iterator[float]:

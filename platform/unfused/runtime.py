@@ -35,6 +35,8 @@ GROWS_TO = "UNFUSED_GROWS_TO"
 """Environment of a cluster's head: the nodes that its autoscaler may start, as `8*CPU=8,GPU=1`,
 more kinds after semicolons. Ray 2.60 tells jobs only of nodes that are there."""
 HEAD = "node:__internal_head__"
+ONE_HEAP = "MALLOC_ARENA_MAX"
+"""glibc's setting, read when a process starts: 1 has all threads share the one heap."""
 _abandoned = False
 """Whether a Ray of this process's own was left behind (see `leave`)."""
 
@@ -230,7 +232,9 @@ def prepare_process(num_processes: int = 1) -> None:
     """Give a process that computes with torch its share of the cores and a calm allocator.
 
     glibc returns every large tensor to the kernel and pays page faults to get it back, up to half
-    of a training step on CPU: large blocks stay in the heap instead.
+    of a training step on CPU: large blocks stay in the heap instead. That of the process, which
+    never shrinks: further heaps, for the threads that Ray computes on, go when they are empty (see
+    `ONE_HEAP`).
     """
     import torch
 
@@ -367,14 +371,19 @@ def connect(
         yield cluster
     except BaseException:
         if mine:
-            global _abandoned
-            _abandoned = True
+            abandon()
         raise
     finally:
         stop.set()
         pump.join(timeout=5)
         if mine and not _abandoned:
             ray.shutdown()
+
+
+def abandon() -> None:
+    """Leave Ray as it is when this run ends: something of it is in the middle of its work."""
+    global _abandoned
+    _abandoned = True
 
 
 def free_places(hardware: Hardware) -> None:
@@ -459,6 +468,7 @@ def _start(options: RunOptions) -> None:
     package_root = str(Path(__file__).resolve().parents[1])
     paths = [package_root, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(paths))
+    os.environ.setdefault(ONE_HEAP, "1")
     common: dict[str, Any] = {
         "namespace": NAMESPACE,
         "log_to_driver": False,
@@ -466,7 +476,8 @@ def _start(options: RunOptions) -> None:
         "configure_logging": True,
     }
     if os.environ.get("RAY_ADDRESS"):
-        mine = ("PYTHONPATH", *(name for name in os.environ if name.startswith("UNFUSED_")))
+        settings = (name for name in os.environ if name.startswith("UNFUSED_"))
+        mine = ("PYTHONPATH", ONE_HEAP, *settings)
         sent = {"env_vars": {name: os.environ[name] for name in mine}}
         try:
             _knock(os.environ["RAY_ADDRESS"])

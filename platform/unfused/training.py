@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import io
 import math
+import os
 import re
 import threading
 import time
@@ -37,6 +38,8 @@ MAX_FAILURES = 4
 """So many lost workers are replaced from the first to the last batch of a session."""
 CLOSE_SECONDS = 3.0
 """Patience with workers that end; a cluster of this run's own ends with them."""
+POLL_SECONDS = 0.5
+"""Between two looks of Ray Train's at its workers (2 by default): what a run's end waits for."""
 PROGRESS_SECONDS = 1.0
 """Between two events that tell how far a pass is."""
 Batch = Mapping[str, Tensor]
@@ -445,6 +448,7 @@ class Session:
         self._cluster, self._storage = cluster, storage
         self._desk: Any = None
         self._thread: threading.Thread | None = None
+        self._ending: list[threading.Thread] = []
         self._error: BaseException | None = None
         self._batches = 0
 
@@ -502,16 +506,26 @@ class Session:
         if hardware.joined or runtime.gpus_per_worker(self._cluster.options, hardware):
             self.close()
 
-    def close(self) -> None:
-        """Let the workers go."""
+    def close(self, seconds: float = CLOSE_SECONDS) -> bool:
+        """Let the workers go.
+
+        Args:
+            seconds: of patience; a run that has only begun to start ends when it has started.
+
+        Returns:
+            Whether they are gone.
+        """
         if self._thread is not None:
             with suppress(Exception):
                 self._desk.close.remote()
-            self._thread.join(timeout=CLOSE_SECONDS)
-            self._thread = None
+            self._ending, self._thread = [*self._ending, self._thread], None
+        for thread in self._ending:
+            thread.join(seconds)
+        self._ending = [thread for thread in self._ending if thread.is_alive()]
         with suppress(OSError):
             # A run that takes longer to end may still write there; the last call finds it.
             self._storage.delete()
+        return not self._ending
 
     def _fit(self, desk: Any) -> None:
         try:
@@ -522,6 +536,7 @@ class Session:
                 self._error = error
 
     def _trainer(self, desk: Any) -> Any:
+        os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", str(POLL_SECONDS))
         from ray.train import FailureConfig, RunConfig, ScalingConfig
         from ray.train.torch import TorchTrainer
 

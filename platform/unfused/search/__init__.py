@@ -194,7 +194,8 @@ class Runner:
                 self.run.execute(cluster)
                 # A run that has nothing to train has not asked.
                 self.check_parts()
-                cluster.session.close()
+                # Its workers go while those of the trials start.
+                cluster.session.close(seconds=0)
                 self._try(study, cluster)
                 best = self._best(study)
                 plan = self._score(best, cluster)
