@@ -77,7 +77,10 @@ class InMemoryLoop:
         encoder = ClipEncoder(AUDIO, EncoderConfig(embedding_dim=embedding_dim), mean=-7.0, std=4.0)
         self.learner = PretrainLearner(encoder, config, range(len(waves)), len(waves))
         self.optimizer = torch.optim.AdamW(
-            self.learner.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+            self.learner.parameters(),
+            lr=config.learning_rate,
+            weight_decay=config.weight_decay,
+            fused=True,
         )
 
     def epoch(self) -> float:

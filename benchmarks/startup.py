@@ -54,11 +54,10 @@ def write_task(folder: Path, count: int, seconds: float = 1.0) -> Path:
     return folder / "task.csv"
 
 
-def pipeline(folder: Path, *arguments: str, address: str = "") -> tuple[float, dict]:
-    """Seconds and summary of a run in `folder`, on a Ray of its own or on the one at `address`."""
+def pipeline(folder: Path, *arguments: str) -> tuple[float, dict]:
+    """Seconds and summary of a run in `folder`."""
     command = [*PROGRAM, *arguments, "--summary", "summary.json"]
     kept = {k: v for k, v in os.environ.items() if k not in ("RAY_ADDRESS", "MLFLOW_TRACKING_URI")}
-    kept |= {"RAY_ADDRESS": address} if address else {}
     began = time.perf_counter()
     subprocess.run(command, cwd=folder, env=kept, check=True, stdout=subprocess.DEVNULL)
     return time.perf_counter() - began, json.loads((folder / "summary.json").read_text())

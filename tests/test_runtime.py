@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from contextlib import nullcontext
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -132,6 +134,27 @@ def test_a_dead_builders_lease_runs_out(monkeypatch):
     monkeypatch.setattr(time, "monotonic", lambda: now + runtime.LEASE_SECONDS + 1)
     assert leases.acquire("k", "alive")
     assert not leases.acquire("k", "dead")
+
+
+def test_who_waits_for_another_builder_lets_its_workers_go_and_goes_on_after_it(ray_cluster):
+    import ray
+
+    leases = ray.remote(runtime._Leases).options(num_cpus=0).remote()
+    released, entered = threading.Event(), threading.Event()
+    session = SimpleNamespace(release=released.set)
+    one = replace(ray_cluster, leases=leases, session=session)
+
+    def second() -> None:
+        with one.lease(["cluster/k"], "second"):
+            entered.set()
+
+    with one.lease(["cluster/k"], "first"):
+        waiting = threading.Thread(target=second)
+        waiting.start()
+        assert released.wait(20)
+        assert not entered.is_set()
+    assert entered.wait(20)
+    waiting.join()
 
 
 def test_events_of_workers_reach_the_driver_in_order(ray_cluster):

@@ -26,7 +26,7 @@ from unfused.search.study import Proposer, Pruning, opened
 from unfused.search.trial import _training_seconds, costs, trial_plan, trial_request
 
 SPACES = sorted((ROOT / "search_spaces").glob("*.py"))
-HEAD = "from optuna.distributions import *\n"
+HEAD = "from optuna.distributions import *\nCHOICES = CategoricalDistribution\n"
 
 
 @pytest.fixture
@@ -47,6 +47,20 @@ def test_a_shipped_space_names_real_keys_and_its_ranges_hold_the_defaults(path):
     defaults = space.defaults(Config())
     assert defaults and space.contains(defaults)
     assert all(space.conditions.get(key) for key in space.distributions if key not in defaults)
+
+
+@pytest.mark.parametrize(
+    ("space", "values", "inside"),
+    [
+        ("distillation", {"distill.head_width": 256, "distill.epochs": 8}, True),
+        ("distillation", {"distill.head_width": 0}, False),
+        ("distillation", {"distill.epochs": 100}, False),
+        ("pretraining", {"pretrain.batch_size": 16}, False),
+    ],
+)
+def test_settings_outside_the_space_are_no_first_trial(space, values, inside):
+    space = load(str(ROOT / "search_spaces" / f"{space}.py"), Config())
+    assert space.contains(values) == inside
 
 
 def test_the_shipped_spaces_are_there_and_full_is_all_of_them():
@@ -77,6 +91,16 @@ def test_the_shipped_spaces_are_there_and_full_is_all_of_them():
             "space = {'rounds': IntDistribution(1, 2)}\nconditions = {'rounds': {'arms': 2}}",
             "must name both",
         ),
+        (
+            "space = {'rounds': IntDistribution(1, 2), 'cluster.whiten': CHOICES((True, False))}\n"
+            "conditions = {'cluster.whiten': {'rounds': (2, 3)}}",
+            "'rounds' is 3, which is not in its range",
+        ),
+        (
+            "space = {'arms': CHOICES(('[unfused]', '[teacher,unfused]'))}",
+            "arms is the same in all trials",
+        ),
+        ("space = {'evaluate.split': CHOICES(('valid', 'test'))}", "the same in all trials"),
         ("places = {}", "has no `space`"),
         ("space = {", "cannot be read"),
     ],
@@ -274,6 +298,32 @@ def test_a_study_of_somebody_else_with_other_directions_is_refused(tmp_path):
         opened(location, "some", TEMPERATURE, "tpe", "none", 0, {}),
     ):
         pass
+
+
+def test_a_study_of_somebody_else_with_trials_is_refused(tmp_path):
+    location = f"sqlite:///{tmp_path}/s.db"
+    optuna.create_study(storage=location, study_name="some", direction="maximize").ask()
+    with (
+        pytest.raises(ConfigError, match="other objectives"),
+        opened(location, "some", TEMPERATURE, "tpe", "none", 0, {}),
+    ):
+        pass
+
+
+def test_what_trials_save_is_less_what_their_search_paid_once_and_a_pruned_one_has_no_score(study):
+    with study(TEMPERATURE) as found:
+        found.set_user_attr(outcome.SHARED_SECONDS, 10.0)
+        for value in (0.5, 0.6):
+            trial = found.ask(dict(TEMPERATURE.distributions))
+            trial.set_user_attr("saved_seconds", 10.0)
+            trial.set_user_attr("scores", {})
+            found.tell(trial, value)
+        pruned = found.ask(dict(TEMPERATURE.distributions))
+        pruned.report(0.9, 25)
+        found.tell(pruned, state=TrialState.PRUNED)
+        said = outcome.report(found, TEMPERATURE, found.best_trial)
+    assert said["saved_seconds"] == 10.0
+    assert [trial.get("values") for trial in said["trials"]] == [[0.5], [0.6], None]
 
 
 def test_a_trial_far_below_the_others_is_pruned_and_a_good_one_is_not(study):
@@ -617,8 +667,9 @@ def test_a_search_is_killed_and_goes_on_and_builds_nothing_twice(program, small_
         "--space", space, "--task", str(small_task), "--num-trials", "5", "--concurrency", "2",
         "--pruner", "none", *SMALL,
     ]
-    before = one.kill_after("trial 1 ", *arguments, script="search")
+    before = one.kill_after("trial 0 complete", *arguments, script="search")
     found = one.run(*arguments, script="search")
+    assert "trial 0 " not in found["stdout"].split("evaluate/unfused started")[0]
     trials = found["trials"]
     assert [trial["number"] for trial in trials] == list(range(5))
     for trial in trials:
@@ -711,7 +762,7 @@ def _mlflow_has_one_run_for_every_trial(one, found) -> None:
     searches = client.search_runs([experiment], "tags.kind = 'search'")
     assert len(searches) == 1 and searches[0].info.status == "FINISHED"
     mine = f"tags.`mlflow.parentRunId` = '{searches[0].info.run_id}' and tags.kind = 'trial'"
-    runs = [r for r in client.search_runs([experiment], mine) if "trial" in r.data.tags]
+    runs = client.search_runs([experiment], mine)
     assert sorted(int(run.data.tags["trial"]) for run in runs) == list(range(5))
     for run in runs:
         trial = found["trials"][int(run.data.tags["trial"])]

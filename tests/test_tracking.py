@@ -345,6 +345,19 @@ def test_the_trials_of_a_search_and_their_nodes_are_one_level_below_it(mlflow):
     assert mlflow.only("attributes.run_name = 'search'").data.metrics["best.accuracy"] == 0.75
 
 
+def test_a_trial_that_was_killed_goes_on_in_its_run_and_one_that_ended_has_it_to_itself(mlflow):
+    def tracker(number: int) -> tracking.Tracker:
+        return mlflow.tracker(parent="p", name=f"trial {number}", kind="trial")
+
+    play(tracker(0), [started()])
+    play(tracker(0), a_whole_run())
+    again = mlflow.only("tags.kind = 'trial'")
+    assert again.info.status == "FINISHED"
+    mlflow.client.set_tag(again.info.run_id, "trial", 0)
+    play(tracker(0), a_whole_run())
+    assert len(mlflow.runs("tags.kind = 'trial'")) == 2
+
+
 def test_describe_tells_where_to_find_the_run(mlflow):
     tracker = mlflow.tracker()
     tracker(started())

@@ -104,7 +104,7 @@ def search(
         int | None, typer.Option(min=1, help="Trials at a time; default what fits.")
     ] = None,
     study: Annotated[
-        str | None, typer.Option(help="Name; default: of the space, settings and clips.")
+        str | None, typer.Option(help="Name; by default from space, settings and the task's path.")
     ] = None,
     study_storage: Annotated[
         str | None, typer.Option(help="A file, or the URL of a database.")

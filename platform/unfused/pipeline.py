@@ -426,6 +426,7 @@ class Run:
         self.record = record or provenance.collect()
         self._check_parts = check_parts or plan.check_parts
         self._resumed: dict[str, int] = {}
+        self._announced: set[str] = set()
         self._cancelled = threading.Event()
         stream.subscribe(self._watch)
 
@@ -463,7 +464,9 @@ class Run:
 
     def _build_all(self, cluster: runtime.Cluster) -> None:
         ingested = False
-        if self.plan.next_group()[0].node.stage == "ingest" and not self.hardware.joined:
+        first = self.plan.next_group()[0].node.stage
+        more = any(step.node.stage != first for step in self.plan.missing)
+        if first == "ingest" and more and not self.hardware.joined:
             # The workers start while the first clips are read.
             cluster.session.start()
         while self.plan.missing:
@@ -479,9 +482,9 @@ class Run:
             self._announce_hits()
 
     def _announce_hits(self) -> None:
-        for step in self.plan.steps.values():
-            if step.status == "hit" and step.manifest and not step.seconds:
-                step.seconds = 1e-9
+        for name, step in self.plan.steps.items():
+            if step.status == "hit" and step.manifest and name not in self._announced:
+                self._announced.add(name)
                 self.stream.emit(
                     NodeHit(step.node.name, step.node.stage, str(step.key), step.manifest)
                 )

@@ -478,6 +478,8 @@ def _start(options: RunOptions) -> None:
     if os.environ.get("RAY_ADDRESS"):
         settings = (name for name in os.environ if name.startswith("UNFUSED_"))
         mine = ("PYTHONPATH", ONE_HEAP, *settings)
+        # A job's own runtime environment is this process's: where both set a name, ours has it.
+        os.environ.setdefault("RAY_OVERRIDE_JOB_RUNTIME_ENV", "1")
         sent = {"env_vars": {name: os.environ[name] for name in mine}}
         try:
             _knock(os.environ["RAY_ADDRESS"])

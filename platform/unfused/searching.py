@@ -133,11 +133,8 @@ def _show_search_result(
     if result["importances"]:
         parts = [f"{name} {share:.2f}" for name, share in result["importances"].items()]
         console.print(f"importance  {', '.join(parts)}", highlight=False)
-    console.print(
-        f"labels      {labels['train']} of training clips a draw and {labels['valid']} of"
-        " validation clips, which chose",
-        highlight=False,
-    )
+    chose = f" and {labels['valid']} of validation clips, which chose" if labels["valid"] else ""
+    console.print(f"labels      {labels['train']} of training clips a draw{chose}", highlight=False)
     console.print(
         f"saved       {result['saved_seconds']:.0f} s of stages that trials found in the store",
         highlight=False,

@@ -381,17 +381,24 @@ class _Index:
         tags = {"kind": self.kind, "store": self.store, **_provenance_tags(event.provenance)}
         if self.parent:
             tags["mlflow.parentRunId"] = self.parent
-        if self.kind == "search" and self._go_on_with_search(tags):
+        if self.kind != "pipeline" and self._take_up(tags):
             return
         run = self.client.create_run(self.experiment_id, at, resolve_tags(tags), self.name)
         self.run = run.info.run_id
         self._log_params(self.run, event.config)
         self.client.log_dict(self.run, event.config, "config.json")
 
-    def _go_on_with_search(self, tags: Mapping[str, str]) -> bool:
-        """Take the run of a search up again, and close what a killed one left open below it."""
-        same = f"tags.kind = 'search' and attributes.run_name = '{self.name}'"
-        found = self.client.search_runs([self.experiment_id], same, max_results=1)
+    def _take_up(self, tags: Mapping[str, str]) -> bool:
+        """Go on with the run of a search, or of a trial that a killed search left open.
+
+        What else was left open below it is closed.
+        """
+        same = f"tags.kind = '{self.kind}' and attributes.run_name = '{self.name}'"
+        if self.parent:
+            same += f" and tags.`mlflow.parentRunId` = '{self.parent}'"
+        runs = self.client.search_runs([self.experiment_id], same)
+        # A trial that has ended has its number as a tag.
+        found = [run for run in runs if "trial" not in run.data.tags]
         if not found:
             return False
         self.run = found[0].info.run_id

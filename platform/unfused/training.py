@@ -519,8 +519,9 @@ class Session:
             with suppress(Exception):
                 self._desk.close.remote()
             self._ending, self._thread = [*self._ending, self._thread], None
+        until = time.monotonic() + seconds
         for thread in self._ending:
-            thread.join(seconds)
+            thread.join(max(0.0, until - time.monotonic()))
         self._ending = [thread for thread in self._ending if thread.is_alive()]
         with suppress(OSError):
             # A run that takes longer to end may still write there; the last call finds it.

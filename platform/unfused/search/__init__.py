@@ -32,7 +32,7 @@ from unfused.pipeline import Plan, Request, Run, open_cluster, repetitions
 from unfused.search import outcome, quality
 from unfused.search.space import Space
 from unfused.search.study import Proposer, Pruning, check_choices, completed, ended, opened
-from unfused.search.trial import Setting, Trial, trial_plan, trial_request
+from unfused.search.trial import Setting, Trial, costs, trial_plan, trial_request
 from unfused.store import Folder, digest
 
 TRIAL_CPUS = 0.1
@@ -192,11 +192,14 @@ class Runner:
             storage = self.plan.store.root / "work" / self.run.id
             with open_cluster(options, self.hardware, self.stream, storage, shared=True) as cluster:
                 self.run.execute(cluster)
+                self._note_shared(study)
                 # A run that has nothing to train has not asked.
                 self.check_parts()
                 # Its workers go while those of the trials start.
                 cluster.session.close(seconds=0)
-                self._try(study, cluster)
+                alone = f"search/{digest([search.location, search.name])}"
+                with cluster.lease([alone], self.run.id):
+                    self._try(study, cluster)
                 best = self._best(study)
                 plan = self._score(best, cluster)
             test = report.summarize(plan)
@@ -221,6 +224,11 @@ class Runner:
         """How many labels the search has looked at."""
         valid = validation_labels(plan) if self.search.space.is_labelled else 0
         return {"train": test["labels_per_draw"]["train"], "valid": valid}
+
+    def _note_shared(self, study: optuna.Study) -> None:
+        """Keep in the study what the stages of all trials have cost."""
+        before = study.user_attrs.get(outcome.SHARED_SECONDS, 0.0)
+        study.set_user_attr(outcome.SHARED_SECONDS, before + costs(self.plan)["seconds"])
 
     def _try(self, study: optuna.Study, cluster: runtime.Cluster) -> None:
         missing = self.search.num_trials - len(ended(study))
@@ -253,6 +261,14 @@ class Runner:
             setting.storage.delete()
         for trial in study.get_trials(deepcopy=False, states=(TrialState.PRUNED,)):
             self._sweep(trial.params)
+        if open_trials := self.search.num_trials - len(ended(study)):
+            self.stream.emit(
+                Note(
+                    f"the search gave up with {open_trials} of {self.search.num_trials} trials not"
+                    f" run: all of the last {len(proposer.states)} failed; the same command runs"
+                    " the others."
+                )
+            )
 
     def _sweep(self, changes: Mapping[str, Any]) -> None:
         """Delete the checkpoints of a pruned trial.

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import optuna
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
 from unfused.config import shown
 from unfused.search.metrics import LABEL_FREE, METRICS
@@ -25,12 +25,15 @@ from unfused.store import Folder
 BEST = 5
 MIN_TRIALS = 4
 """Fewer say nothing of what mattered."""
+SHARED_SECONDS = "shared_seconds"
+"""What a study notes of the stages that its searches built for all trials."""
 NUMBERS = ("hits", "built", "seconds", "saved_seconds")
 
 
 def report(study: optuna.Study, space: Space, best: FrozenTrial) -> dict[str, Any]:
     """The study as plain data; its summary is written beside the pictures."""
     trials = [_row(trial) for trial in ended(study)]
+    saved = sum(row.get("saved_seconds", 0.0) for row in trials)
     return {
         "study": study.study_name,
         "objectives": dict(space.objectives),
@@ -40,7 +43,8 @@ def report(study: optuna.Study, space: Space, best: FrozenTrial) -> dict[str, An
         "leaders": [trial.number for trial in leaders(study)],
         "importances": importances(study, space),
         "proxies": proxies(study),
-        "saved_seconds": round(sum(row.get("saved_seconds", 0.0) for row in trials), 1),
+        # Somebody has paid once for what all trials found.
+        "saved_seconds": round(max(0.0, saved - study.user_attrs.get(SHARED_SECONDS, 0.0)), 1),
     }
 
 
@@ -52,7 +56,7 @@ def line(changes: Mapping[str, Any]) -> str:
 def _row(trial: FrozenTrial) -> dict[str, Any]:
     said = trial.user_attrs
     row = {"number": trial.number, "state": trial.state.name, "changes": dict(trial.params)}
-    if trial.values:
+    if trial.state == TrialState.COMPLETE:
         row["values"] = list(trial.values)
     kept = ("scores", *NUMBERS, "failed")
     return row | {name: said[name] for name in kept if name in said}

@@ -30,6 +30,8 @@ from unfused.store import digest
 
 DIRECTIONS = ("maximize", "minimize")
 DEFAULT_OBJECTIVES = {"valid_accuracy": "maximize"}
+FIXED = ("arms", "evaluate.split")
+"""Keys that every trial sets."""
 INSIDE = (0.0, 0.37, 1.0)
 """Where a numeric range is tried: its ends, and a point that is a whole number by chance alone."""
 
@@ -90,10 +92,7 @@ class Space:
 
     def contains(self, values: Mapping[str, Any]) -> bool:
         """Whether the space could propose these values."""
-        return all(
-            self.distributions[key]._contains(_internal(self.distributions[key], value))
-            for key, value in values.items()
-        )
+        return all(_contains(self.distributions[key], value) for key, value in values.items())
 
     def changes(self) -> Iterator[dict[str, Any]]:
         """One key at a time, its extreme values or all of its choices."""
@@ -126,11 +125,11 @@ def as_proposed(value: Any) -> Any:
     return shown(value) if isinstance(value, tuple) else value
 
 
-def _internal(distribution: BaseDistribution, value: Any) -> float:
+def _contains(distribution: BaseDistribution, value: Any) -> bool:
     try:
-        return distribution.to_internal_repr(value)
+        return distribution._contains(distribution.to_internal_repr(value))
     except ValueError:
-        return float("nan")
+        return False
 
 
 def load(path: str, config: Config) -> Space:
@@ -147,9 +146,9 @@ def load(path: str, config: Config) -> Space:
         names.get("objectives", DEFAULT_OBJECTIVES),
     )
     _check_objectives(path, space.objectives)
-    _check_conditions(path, space)
     for key, distribution in space.distributions.items():
         _check_key(path, key, distribution, config)
+    _check_conditions(path, space)
     return space
 
 
@@ -207,13 +206,19 @@ def _check_objectives(path: str, objectives: Any) -> None:
 def _check_conditions(path: str, space: Space) -> None:
     order = list(space.distributions)
     for key, wanted in space.conditions.items():
-        for other in wanted:
+        for other, values in wanted.items():
             known = key in order and other in order
             if not known or order.index(other) >= order.index(key):
                 raise ConfigError(
                     f"{path}: {key!r} depends on {other!r}, so `space` must name both,"
                     f" {other!r} first."
                 )
+            for value in values:
+                if not _contains(space.distributions[other], value):
+                    raise ConfigError(
+                        f"{path}: {key!r} is asked for where {other!r} is {value!r}, which is not"
+                        " in its range; write a value that is."
+                    )
 
 
 def _check_key(path: str, key: str, distribution: Any, config: Config) -> None:
@@ -226,6 +231,11 @@ def _check_key(path: str, key: str, distribution: Any, config: Config) -> None:
         raise ConfigError(
             f"{path}: the range of {key} is empty or holds one value; widen it, or set the value"
             " on the command line."
+        )
+    if key in FIXED:
+        raise ConfigError(
+            f"{path}: {key} is the same in all trials (the method's own arm, scored on validation"
+            " clips); leave it out."
         )
     if key.startswith("data."):
         raise ConfigError(

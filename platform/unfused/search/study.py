@@ -97,8 +97,9 @@ def _hold_against(
         "distributions": space.identity(),
         **identity,
     }
-    found = study.user_attrs if study.get_trials(deepcopy=False) else {}
-    differ = [what for what, value in wanted.items() if found.get(what, value) != value]
+    has_trials = bool(study.get_trials(deepcopy=False))
+    found = study.user_attrs
+    differ = [what for what, value in wanted.items() if has_trials and found.get(what) != value]
     if [direction.name.lower() for direction in study.directions] != space.directions:
         differ.insert(0, "objectives")
     if differ:
@@ -106,8 +107,9 @@ def _hold_against(
             f"Study {study.study_name!r} in {location} has trials of other {differ[0]}; choose"
             " another with --study."
         )
-    for what in wanted.keys() - found.keys():
-        study.set_user_attr(what, wanted[what])
+    if not has_trials:
+        for what, value in wanted.items():
+            study.set_user_attr(what, value)
 
 
 @contextmanager
