@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from unfused import display
-from unfused.events import EpochDone, NodeStarted, Note, Progress, Resumed
+from unfused.events import EpochDone, NodeStarted, Note, Progress, Resumed, RunStarted
 
 
 def _epoch(number: int) -> EpochDone:
@@ -51,3 +51,12 @@ def test_a_node_that_waited_for_another_is_not_charged_for_it(capsys, monkeypatc
     now[0] += 5.0
     show(EpochDone("two", 1, 2, {}, 1.0))
     assert capsys.readouterr().out.splitlines()[-1].endswith("0:05 left")
+
+
+def test_the_first_line_says_which_code_runs_and_in_what_precision():
+    config = {"pretrain.precision": "bfloat16", "finetune.precision": "float32", "rounds": 2}
+    record = {"code_digest": "aaaa", "git_commit": "b" * 40, "git_dirty": True}
+    line = display.code_line(RunStarted(config, (), record))
+    assert line == "code aaaa, commit bbbbbbbbbb with changes, bfloat16, float32"
+    plain = RunStarted({"pretrain.precision": "float32"}, (), {"code_digest": "aaaa"})
+    assert display.code_line(plain) == "code aaaa, float32"

@@ -189,6 +189,24 @@ def _ended(score: float | None = None, **said) -> dict:
     return {"outcome": json.dumps({**scores, "hits": 1, **said})}
 
 
+@pytest.mark.parametrize("sampler", ["tpe", "nsga2", "random"])
+def test_a_seed_proposes_the_same_trials_and_two_objectives_have_a_front(sampler, tmp_path):
+    both = {"valid_accuracy": "maximize", "student_parameters": "minimize"}
+    space = _space("distill.temperature", "distill.epochs", objectives=both)
+
+    def proposals(name: str, seed: int) -> list[dict]:
+        path = str(tmp_path / f"{name}.journal")
+        with opened(path, "some", space, sampler, "none", seed, {}) as found:
+            for _ in range(3):
+                trial = found.ask()
+                epochs = space.suggest(trial)["distill.epochs"]
+                found.tell(trial, [epochs / 12, float(epochs)])
+            assert len(found.best_trials) == len({t.params["distill.epochs"] for t in found.trials})
+            return [trial.params for trial in found.trials]
+
+    assert proposals("one", 0) == proposals("two", 0) != proposals("three", 1)
+
+
 def test_every_trial_ends_whatever_came_of_it(study):
     with study(TEMPERATURE) as found:
         proposer = Proposer(found, TEMPERATURE, lambda trial: None)
@@ -741,8 +759,10 @@ def test_a_search_over_the_loss_clusters_once_and_pruned_trials_leave_nothing(
     assert not list((store / "checkpoints").glob("*/*/*"))
     assert not list((store / "work").glob("*/*")), "nothing half-built"
 
-    again = one.run(*arguments, script="search")
-    assert [trial["state"] for trial in again["trials"]] == states, "pruned stays pruned"
+    more = ["9" if word == "8" else word for word in arguments]
+    again = one.run(*more, script="search")
+    assert [trial["state"] for trial in again["trials"][:8]] == states, "pruned stays pruned"
+    assert len(again["trials"]) == 9, "a search that has ended can be given more trials"
 
 
 def _the_best_line_gives_the_score_again(one, found) -> None:
@@ -752,6 +772,9 @@ def _the_best_line_gives_the_score_again(one, found) -> None:
     assert again["scored_on"] == "valid"
     assert again["arms"]["unfused"]["accuracy"]["mean"] == found["best"]["values"][0]
     assert {stage["status"] for stage in again["stages"]} == {"hit"}
+    anew = one.run(*arguments, "--store", "another")
+    assert anew["arms"]["unfused"]["accuracy"]["mean"] == found["best"]["values"][0]
+    assert not {stage["status"] for stage in anew["stages"]} & {"hit"}
 
 
 def _mlflow_has_one_run_for_every_trial(one, found) -> None:

@@ -37,11 +37,16 @@ def clock(seconds: float) -> str:
 
 
 def code_line(event: events.RunStarted) -> str:
-    """Which code runs: what was mounted or installed may be older than what one looks at."""
+    """Which code runs, and how it computes.
+
+    What was mounted or installed may be older than what one looks at, and `auto` depends on the
+    machine.
+    """
     record = event.provenance
     commit = f", commit {record['git_commit'][:10]}" if record.get("git_commit") else ""
     changed = " with changes" if record.get("git_dirty") else ""
-    return f"code {record['code_digest']}{commit}{changed}"
+    chosen = {str(value) for key, value in event.config.items() if key.endswith(".precision")}
+    return ", ".join([f"code {record['code_digest']}{commit}{changed}", *sorted(chosen)])
 
 
 def _metrics(metrics: dict[str, float]) -> str:

@@ -403,10 +403,13 @@ class ClipStream:
                 window.append(next(blocks))
                 left -= len(window[-1]["clip"])
             whole = _concatenate(window)
+            # Blocks of Ray Data stay in the object store as long as something has them.
+            del window
             order = rng.permutation(len(whole["clip"]))
             for at in range(0, len(order), MIX_ROWS):
                 pick = order[at : at + MIX_ROWS]
                 yield {name: column[pick] for name, column in whole.items()}
+            del whole
 
 
 def _concatenate(batches: list[Batch]) -> Batch:
