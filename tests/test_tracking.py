@@ -353,9 +353,30 @@ def test_a_trial_that_was_killed_goes_on_in_its_run_and_one_that_ended_has_it_to
     play(tracker(0), a_whole_run())
     again = mlflow.only("tags.kind = 'trial'")
     assert again.info.status == "FINISHED"
-    mlflow.client.set_tag(again.info.run_id, "trial", 0)
+    mlflow.client.set_tag(again.info.run_id, "state", "COMPLETE")
     play(tracker(0), a_whole_run())
     assert len(mlflow.runs("tags.kind = 'trial'")) == 2
+
+
+def test_a_trial_whose_end_a_kill_kept_from_being_written_is_told_at_the_end_of_its_search(mlflow):
+    search = mlflow.tracker(name="search", kind="search")
+    search(RunStarted({"num_trials": 2}, (), PROVENANCE))
+    parent = search.describe()["run_id"]
+    for number in (0, 1):
+        trial = mlflow.tracker(parent=parent, name=f"trial {number}", kind="trial")
+        trial(started())
+        trial.tag({"trial": number})
+        trial.close()
+    rows = [
+        {"number": 0, "state": "COMPLETE", "scores": {"valid_accuracy": 0.5}},
+        {"number": 1, "state": "PRUNED"},
+    ]
+    search.end_search(0, rows, "store/searches/s", {})
+    search.close()
+    best = mlflow.only("tags.trial = '0'")
+    assert best.info.status == "FINISHED" and best.data.metrics["valid_accuracy"] == 0.5
+    assert (best.data.tags["state"], best.data.tags["best"]) == ("COMPLETE", "true")
+    assert mlflow.only("tags.trial = '1'").info.status == "KILLED"
 
 
 def test_describe_tells_where_to_find_the_run(mlflow):

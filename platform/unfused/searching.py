@@ -69,7 +69,7 @@ def run_search(search: Search, concurrency: int | None, dry_run: bool) -> dict[s
         with closing(trials):
             result = runner.execute()
         files = {name: search.folder.read(name) for name in result["files"]}
-        tracker.end_search(result["best"]["number"], search.folder.uri, files)
+        tracker.end_search(result["best"]["number"], result["trials"], search.folder.uri, files)
         result["mlflow"] = tracker.describe()
     _show_search_result(console, search, result, uri, runtime.resolve(Config(), hardware))
     return result
@@ -93,17 +93,17 @@ class Trials:
             case OfTrial(number, inner):
                 self._record(number, inner)
             case TrialEnded() if event.number in self._trackers:
-                state = {"trial": event.number, "state": event.state}
-                self._trackers[event.number].tag(state)
+                self._trackers[event.number].tag({"state": event.state})
 
     def _record(self, number: int, event: Event) -> None:
         if number not in self._trackers:
             self._trackers[number] = self._new(number)
+        self._trackers[number](event)
         if isinstance(event, RunStarted):
             self._running.add(number)
+            self._trackers[number].tag({"trial": number})
         if isinstance(event, RunFinished):
             self._running.discard(number)
-        self._trackers[number](event)
 
     def close(self) -> None:
         """End the runs of trials that nothing ended, and wait until all is written."""

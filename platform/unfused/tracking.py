@@ -27,7 +27,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -57,6 +57,8 @@ QUIET = {
 server that restarts is waited for, one that is gone is not."""
 DIGEST_LENGTH = 32
 """MLflow keeps at most 36 characters of a data set's digest."""
+ENDED = {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL": "FAILED"}
+"""Optuna's states of a trial, as MLflow says them."""
 DATABASES = ("postgresql", "mysql", "mssql")
 SERVED_PACKAGES = ("numpy", "pandas", "pyarrow", "pydantic", "safetensors", "torch", "torchaudio")
 NOWHERE = {"tracking_uri": "", "experiment_id": "", "run_id": ""}
@@ -241,15 +243,24 @@ class Tracker:
         """Tag the pipeline run; returns at once."""
         self._queue(partial(_Index.tag, values=values))
 
-    def end_search(self, best: int, folder: str, files: Mapping[str, bytes]) -> None:
+    def end_search(
+        self,
+        best: int,
+        trials: Sequence[Mapping[str, Any]],
+        folder: str,
+        files: Mapping[str, bytes],
+    ) -> None:
         """Tag the best trial's run, and keep a search's tables and pictures; returns at once.
 
         Args:
             best: number of the best trial.
+            trials: number, state and scores of all that have ended, for runs that a kill kept from
+                being told.
             folder: where the files are in the store.
             files: name -> content.
         """
-        self._queue(partial(_Index.end_search, best=best, folder=folder, files=files))
+        told = {"best": best, "trials": trials, "folder": folder, "files": files}
+        self._queue(partial(_Index.end_search, **told))
 
     def close(self, timeout: float = CLOSE_SECONDS) -> None:
         """Wait until all is written, but no longer than `timeout` seconds."""
@@ -381,14 +392,16 @@ class _Index:
         tags = {"kind": self.kind, "store": self.store, **_provenance_tags(event.provenance)}
         if self.parent:
             tags["mlflow.parentRunId"] = self.parent
-        if self.kind != "pipeline" and self._take_up(tags):
+        params = {key: shown(value) for key, value in event.config.items()}
+        if self.kind == "pipeline" or not self._take_up(tags, params):
+            run = self.client.create_run(self.experiment_id, at, resolve_tags(tags), self.name)
+            self.run = run.info.run_id
+        elif self.kind == "search":
             return
-        run = self.client.create_run(self.experiment_id, at, resolve_tags(tags), self.name)
-        self.run = run.info.run_id
         self._log_params(self.run, event.config)
         self.client.log_dict(self.run, event.config, "config.json")
 
-    def _take_up(self, tags: Mapping[str, str]) -> bool:
+    def _take_up(self, tags: Mapping[str, str], params: Mapping[str, str]) -> bool:
         """Go on with the run of a search, or of a trial that a killed search left open.
 
         What else was left open below it is closed.
@@ -397,11 +410,13 @@ class _Index:
         if self.parent:
             same += f" and tags.`mlflow.parentRunId` = '{self.parent}'"
         runs = self.client.search_runs([self.experiment_id], same)
-        # A trial that has ended has its number as a tag.
-        found = [run for run in runs if "trial" not in run.data.tags]
-        if not found:
+        if self.kind == "trial":
+            # Not one of another search of the same name; a kill may have come before the params.
+            runs = [r for r in runs if "state" not in r.data.tags]
+            runs = [r for r in runs if r.data.params in ({}, params)]
+        if not runs:
             return False
-        self.run = found[0].info.run_id
+        self.run = runs[0].info.run_id
         self.client.update_run(self.run, "RUNNING")
         self._tag(self.run, tags)
         below = f"tags.`mlflow.parentRunId` = '{self.run}' and attributes.status = 'RUNNING'"
@@ -409,10 +424,17 @@ class _Index:
             self.client.set_terminated(left.info.run_id, "KILLED")
         return True
 
-    def end_search(self, best: int, folder: str, files: Mapping[str, bytes]) -> None:
+    def end_search(
+        self,
+        best: int,
+        trials: Sequence[Mapping[str, Any]],
+        folder: str,
+        files: Mapping[str, bytes],
+    ) -> None:
         """Tag the best trial's run, and keep the tables and pictures."""
         if not self.run:
             return
+        self._settle_trials(trials)
         mine = f"tags.`mlflow.parentRunId` = '{self.run}' and tags."
         for other in self.client.search_runs([self.experiment_id], f"{mine}best = 'true'"):
             self.client.delete_tag(other.info.run_id, "best")
@@ -425,6 +447,19 @@ class _Index:
             for name, data in files.items():
                 Path(scratch, name).write_bytes(data)
             self.client.log_artifacts(self.run, scratch)
+
+    def _settle_trials(self, trials: Sequence[Mapping[str, Any]]) -> None:
+        """Tell runs of trials how they ended, where a kill came before that was written."""
+        mine = f"tags.`mlflow.parentRunId` = '{self.run}' and tags.kind = 'trial'"
+        oldest_first = {"order_by": ["attributes.start_time ASC"]}
+        found = self.client.search_runs([self.experiment_id], mine, **oldest_first)
+        newest = {run.data.tags.get("trial"): run for run in found}
+        for trial in trials:
+            run = newest.get(str(trial["number"]))
+            if run and "state" not in run.data.tags:
+                self._tag(run.info.run_id, {"state": trial["state"]})
+                self._log_metrics(run.info.run_id, trial.get("scores", {}), int(time.time() * 1000))
+                self.client.set_terminated(run.info.run_id, ENDED[trial["state"]])
 
     def tag(self, values: Mapping[str, Any]) -> None:
         """Tag the run itself."""
