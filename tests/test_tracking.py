@@ -371,7 +371,8 @@ def test_a_trial_whose_end_a_kill_kept_from_being_written_is_told_at_the_end_of_
         {"number": 0, "state": "COMPLETE", "scores": {"valid_accuracy": 0.5}},
         {"number": 1, "state": "PRUNED"},
     ]
-    search.end_search(0, rows, "store/searches/s", {})
+    best = {"number": 0}
+    search.end_search({"best": best, "trials": rows, "folder": "store/searches/s"}, {})
     search.close()
     best = mlflow.only("tags.trial = '0'")
     assert best.info.status == "FINISHED" and best.data.metrics["valid_accuracy"] == 0.5

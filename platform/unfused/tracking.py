@@ -243,24 +243,15 @@ class Tracker:
         """Tag the pipeline run; returns at once."""
         self._queue(partial(_Index.tag, values=values))
 
-    def end_search(
-        self,
-        best: int,
-        trials: Sequence[Mapping[str, Any]],
-        folder: str,
-        files: Mapping[str, bytes],
-    ) -> None:
+    def end_search(self, result: Mapping[str, Any], files: Mapping[str, bytes]) -> None:
         """Tag the best trial's run, and keep a search's tables and pictures; returns at once.
 
         Args:
-            best: number of the best trial.
-            trials: number, state and scores of all that have ended, for runs that a kill kept from
-                being told.
-            folder: where the files are in the store.
+            result: of the search: its `best` and all ended `trials` (runs that a kill kept from
+                being told how they ended are told now), and the `folder` of the files in the store.
             files: name -> content.
         """
-        told = {"best": best, "trials": trials, "folder": folder, "files": files}
-        self._queue(partial(_Index.end_search, **told))
+        self._queue(partial(_Index.end_search, result=result, files=files))
 
     def close(self, timeout: float = CLOSE_SECONDS) -> None:
         """Wait until all is written, but no longer than `timeout` seconds."""
@@ -392,8 +383,7 @@ class _Index:
         tags = {"kind": self.kind, "store": self.store, **_provenance_tags(event.provenance)}
         if self.parent:
             tags["mlflow.parentRunId"] = self.parent
-        params = {key: shown(value) for key, value in event.config.items()}
-        if self.kind == "pipeline" or not self._take_up(tags, params):
+        if self.kind == "pipeline" or not self._take_up(tags, event.config):
             run = self.client.create_run(self.experiment_id, at, resolve_tags(tags), self.name)
             self.run = run.info.run_id
         elif self.kind == "search":
@@ -401,7 +391,7 @@ class _Index:
         self._log_params(self.run, event.config)
         self.client.log_dict(self.run, event.config, "config.json")
 
-    def _take_up(self, tags: Mapping[str, str], params: Mapping[str, str]) -> bool:
+    def _take_up(self, tags: Mapping[str, str], config: Mapping[str, Any]) -> bool:
         """Go on with the run of a search, or of a trial that a killed search left open.
 
         What else was left open below it is closed.
@@ -412,8 +402,8 @@ class _Index:
         runs = self.client.search_runs([self.experiment_id], same)
         if self.kind == "trial":
             # Not one of another search of the same name; a kill may have come before the params.
-            runs = [r for r in runs if "state" not in r.data.tags]
-            runs = [r for r in runs if r.data.params in ({}, params)]
+            mine = ({}, {key: shown(value) for key, value in config.items()})
+            runs = [r for r in runs if "state" not in r.data.tags and r.data.params in mine]
         if not runs:
             return False
         self.run = runs[0].info.run_id
@@ -424,17 +414,12 @@ class _Index:
             self.client.set_terminated(left.info.run_id, "KILLED")
         return True
 
-    def end_search(
-        self,
-        best: int,
-        trials: Sequence[Mapping[str, Any]],
-        folder: str,
-        files: Mapping[str, bytes],
-    ) -> None:
+    def end_search(self, result: Mapping[str, Any], files: Mapping[str, bytes]) -> None:
         """Tag the best trial's run, and keep the tables and pictures."""
         if not self.run:
             return
-        self._settle_trials(trials)
+        self._settle_trials(result["trials"])
+        best = result["best"]["number"]
         mine = f"tags.`mlflow.parentRunId` = '{self.run}' and tags."
         for other in self.client.search_runs([self.experiment_id], f"{mine}best = 'true'"):
             self.client.delete_tag(other.info.run_id, "best")
@@ -442,7 +427,7 @@ class _Index:
         numbered = f"{mine}trial = '{best}'"
         for run in self.client.search_runs([self.experiment_id], numbered, **newest):
             self._tag(run.info.run_id, {"best": "true"})
-        self._tag(self.run, {"best_trial": best, "results": folder})
+        self._tag(self.run, {"best_trial": best, "results": result["folder"]})
         with tempfile.TemporaryDirectory() as scratch:
             for name, data in files.items():
                 Path(scratch, name).write_bytes(data)
