@@ -42,7 +42,7 @@ class PerClip(Dataset):
 
 
 def per_clip_log_mel(wave: np.ndarray) -> np.ndarray:
-    """(S,) float32 to log-mel (F, T)."""
+    """(S,) float32 to log-mel (F, T); all of it in float64 where the wave is."""
     mel = librosa.feature.melspectrogram(
         y=wave,
         sr=AUDIO.sample_rate,
@@ -52,8 +52,9 @@ def per_clip_log_mel(wave: np.ndarray) -> np.ndarray:
         fmin=AUDIO.f_min,
         fmax=AUDIO.f_max,
         pad_mode="constant",
+        dtype=wave.dtype,
     )
-    return np.log(mel + np.float32(LOG_FLOOR))
+    return np.log(mel + wave.dtype.type(LOG_FLOOR))
 
 
 def per_clip_epoch(paths: Sequence[Path], num_samples: int, batch_size: int) -> None:

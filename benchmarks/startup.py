@@ -3,8 +3,8 @@
     python benchmarks/startup.py --num-clips 48
 
 The whole program runs all four arms on a few short clips with one epoch a stage, in a fresh store
-and a fresh MLflow database, and then again with every stage a hit. What the stages report
-as their own work is taken off; the rest is the fixed cost.
+and a fresh MLflow database, and then again with every stage a hit. Beside it each part of a start
+by itself (`alone`), one after the other: in a run they overlap.
 """
 
 from __future__ import annotations
@@ -21,6 +21,11 @@ from pathlib import Path
 
 import harness
 from frontend import write_clips
+
+from unfused import runtime
+from unfused.config import RunOptions
+from unfused.events import Stream
+from unfused.store import Folder
 
 PROGRAM = [sys.executable, str(harness.ROOT / "pipelines" / "full.py")]
 SMALL = (
@@ -57,10 +62,57 @@ def write_task(folder: Path, count: int, seconds: float = 1.0) -> Path:
 def pipeline(folder: Path, *arguments: str) -> tuple[float, dict]:
     """Seconds and summary of a run in `folder`."""
     command = [*PROGRAM, *arguments, "--summary", "summary.json"]
-    kept = {k: v for k, v in os.environ.items() if k not in ("RAY_ADDRESS", "MLFLOW_TRACKING_URI")}
     began = time.perf_counter()
-    subprocess.run(command, cwd=folder, env=kept, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(command, cwd=folder, env=_alone_here(), check=True, stdout=subprocess.DEVNULL)
     return time.perf_counter() - began, json.loads((folder / "summary.json").read_text())
+
+
+def _alone_here() -> dict[str, str]:
+    """The environment, without what leads to somebody's cluster or server."""
+    return {k: v for k, v in os.environ.items() if k not in ("RAY_ADDRESS", "MLFLOW_TRACKING_URI")}
+
+
+@dataclass(frozen=True)
+class Nothing:
+    """A job without work."""
+
+    node: str = "nothing"
+
+    def run(self, worker: object) -> dict:
+        return {}
+
+
+def start_seconds() -> dict[str, float]:
+    """Seconds of each part of a start, in a process that has imported what it needs."""
+    import ray.data
+    import ray.train.torch  # noqa: F401 (imported before the clock runs)
+
+    from unfused import tracking, training  # noqa: F401
+    from unfused.pipeline import open_cluster
+
+    options, found = RunOptions(), {}
+    hardware = runtime.probe(options)
+    last = time.perf_counter()
+
+    def lap(name: str) -> None:
+        nonlocal last
+        found[name] = time.perf_counter() - last
+        last = time.perf_counter()
+
+    with tempfile.TemporaryDirectory() as place:
+        with open_cluster(options, hardware, Stream(), Folder.of(place) / "work") as one:
+            lap("Ray")
+            one.session.run([Nothing()])
+            lap("Ray Train's worker, with its imports")
+            one.session.run([Nothing()])
+            lap("the next batch of jobs")
+        lap("the end of both")
+        tracker = tracking.Tracker(f"sqlite:///{place}/mlflow.db", "start", place)
+        if not any(tracker.describe(timeout=120.0).values()):
+            raise SystemExit("MLflow did not start.")
+        lap("MLflow, with its import and a new database")
+        tracker.close()
+    return found
 
 
 def import_seconds(module: str) -> float:
@@ -89,6 +141,7 @@ def measure(sizes: Sizes) -> harness.Report:
         ["whole run, cold", harness.spread(cold)],
         ["whole run, every stage a hit", harness.spread(cached)],
     ]
+    rows += [[f"alone: {name}", harness.spread([spent])] for name, spent in _alone().items()]
     rows += [
         [f"python -c 'import {name}'", harness.spread([import_seconds(name) for _ in range(3)])]
         for name in IMPORTS
@@ -101,6 +154,12 @@ def measure(sizes: Sizes) -> harness.Report:
     return harness.Report("Start-up", ["what", "seconds"], rows, aims, [said])
 
 
+def _alone() -> dict[str, float]:
+    command = [sys.executable, __file__, "--alone"]
+    done = subprocess.run(command, env=_alone_here(), check=True, stdout=subprocess.PIPE)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
 def _by_stage(summary: dict) -> dict[str, float]:
     """Wall seconds of every stage; nodes of one stage share them out."""
     found: dict[str, float] = {}
@@ -111,4 +170,8 @@ def _by_stage(summary: dict) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    harness.main("startup", Sizes(), measure)
+    if sys.argv[1:] == ["--alone"]:
+        print(json.dumps(start_seconds()))
+        runtime.leave(0)
+    else:
+        harness.main("startup", Sizes(), measure)

@@ -36,7 +36,8 @@ from unfused.clustering import (
 from unfused.clustering.assign import assign
 from unfused.clustering.torch_backend import MIN_SEEDING_ROWS, SEEDING_ROWS, spherical_kmeans
 from unfused.config import ClusterConfig, ConfigError
-from unfused.stages.cluster import _cluster
+from unfused.stages.cluster import _cluster, _sample
+from unfused.stages.embed import write_embeddings
 from unfused.store import Artifact, Folder, read_npy
 
 CPU_BACKENDS = ["torch", "sklearn"]
@@ -667,3 +668,18 @@ def test_many_rows_cost_no_quality_for_being_seeded_on_a_pool():
     assert fast.num_iterations <= 20
     distances = ((x[:, None] - fast.centroids[None]) ** 2).sum(2).min(1)
     assert fast.inertia == pytest.approx(distances.sum(), rel=1e-5)
+
+
+def test_the_clips_that_k_means_sees_are_whitened_rows_of_the_embeddings(tmp_path):
+    x = correlated(500)
+    for clips in np.array_split(np.random.default_rng(3).permutation(500), 4):
+        write_embeddings(Folder.of(tmp_path), clips, x[clips].astype(np.float32))
+    embeddings = Artifact(Folder.of(tmp_path), "embeddings", {"num_clips": 500})
+    whitening = whitened(x)
+    config = ClusterConfig(max_points_per_centroid=10)
+    few = _sample(embeddings, config, 6, whitening)
+    every = whitening.transform(x.astype(np.float32))
+    apart = np.abs(few[:, None] - every[None]).max(2)
+    assert few.shape == (60, every.shape[1]) and apart.min(1).max() < 1e-5
+    assert len(set(apart.argmin(1))) == 60
+    assert len(_sample(embeddings, config, 60, whitening)) == 500

@@ -48,6 +48,7 @@ def test_an_unknown_key_names_the_nearest_one(key, nearest):
         ("arms", "[unfused,unfused]"),
         ("arms", "[]"),
         ("audio.f_max", "9000"),
+        ("ingest.max_seconds", "100000"),
         ("pretrain.batch_size", "1"),
     ],
 )

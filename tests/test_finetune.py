@@ -6,9 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from unfused.config import ConfigError, FinetuneConfig
+from conftest import write_part
+from unfused import shards, training
+from unfused.config import ConfigError, EncoderConfig, FinetuneConfig
+from unfused.models.classifier import ClipClassifier
+from unfused.models.clip_encoder import ClipEncoder
 from unfused.models.heads import LinearClassifier
-from unfused.stages.finetune import Standardize, check, draw_labels, encoder_epochs
+from unfused.stages.finetune import FinetuneJob, Standardize, check, draw_labels, encoder_epochs
+from unfused.store import Artifact, Folder, npy
 
 LABELS = np.repeat([0, 1, 2], [40, 10, 5])
 
@@ -84,3 +89,52 @@ def test_a_feature_that_never_varies_does_not_explode():
 def test_many_labels_take_few_passes(num_clips, epochs):
     config = FinetuneConfig(batch_size=32, encoder_epochs=40, encoder_max_steps=1000)
     assert encoder_epochs(num_clips, config) == epochs
+
+
+class _OnClips(training.Learner):
+    """The head, as if the encoder were asked anew for every batch."""
+
+    def __init__(self, head: LinearClassifier, embed) -> None:
+        super().__init__()
+        self.head, self._embed = head, embed
+
+    def forward(self, batch):
+        scores = self.head(self._embed(batch["clip"].numpy()))
+        return torch.nn.functional.cross_entropy(scores, batch["label"])
+
+
+def test_a_head_on_embeddings_that_are_kept_is_the_head_on_clips(ray_cluster, tmp_path):
+    rng = np.random.default_rng(0)
+    clips = [rng.integers(-9000, 9000, rng.integers(9000, 30000), np.int16) for _ in range(12)]
+    part = write_part(tmp_path / "part", clips, per_shard=4)
+    torch.manual_seed(0)
+    encoder = ClipEncoder.for_part(part.facts, EncoderConfig(embedding_dim=16)).eval()
+    places = {name: Folder.of(tmp_path / name) for name in ("teacher", "labels", "out")}
+    encoder.save(places["teacher"])
+    ids = np.arange(12, dtype=np.int32) % 3
+    places["labels"].write("labels.npy", npy(ids))
+    labels = Artifact(places["labels"], "labels", {"classes": ["a", "b", "c"]})
+    teacher = Artifact(places["teacher"], "teacher", {})
+    config = FinetuneConfig(
+        mode="linear", precision="float32", standardize=False, epochs=3, batch_size=5, num_crops=2
+    )
+    worker = training.Worker(0, 1, torch.device("cpu"), lambda event: None)
+    job = FinetuneJob("finetune", part, labels, teacher, None, None, None, config, places["out"])
+    job.run(worker)
+
+    @torch.no_grad()
+    def embed(chosen: np.ndarray) -> torch.Tensor:
+        one_by_one = [
+            shards.windows_of(part, np.array([clip]), encoder.audio.crop_samples, 2)
+            for clip in chosen
+        ]
+        return torch.cat([encoder.embed(torch.from_numpy(windows)) for windows in one_by_one])
+
+    plain = LinearClassifier(16, 3, config.power)
+    columns = {"clip": torch.arange(12), "label": torch.from_numpy(ids).long()}
+    stream = training.CachedStream(columns, config.batch_size, config.seed * 1009)
+    worker.fit(_OnClips(plain, embed), stream, config, node="plain", quiet=True)
+    learned = ClipClassifier.load(places["out"]).head.linear
+    assert learned.weight.abs().max() > 1e-3
+    torch.testing.assert_close(learned.weight, plain.linear.weight, rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(learned.bias, plain.linear.bias, rtol=1e-3, atol=1e-5)

@@ -10,6 +10,9 @@ import torch
 
 from unfused.audio.frontend import FRAMES_IN_CACHE, LogMel, Normalize, to_float
 from unfused.audio.samples import crop_or_pad
+from unfused.config import AudioConfig, EncoderConfig
+from unfused.models.clip_encoder import ClipEncoder, log_mel
+from unfused.stages.ingest import _Statistics
 
 DATA = Path(__file__).parents[1] / "../shared/data"
 SETTINGS = (
@@ -87,6 +90,14 @@ def test_real_recordings_have_librosas_log_mel():
         ours = LogMel()(to_float(torch.from_numpy(window.copy()))[None])[0].numpy()
         reference = librosa_log_mel(window.astype(np.float32) / 32768)
         np.testing.assert_allclose(ours, reference, atol=1e-4, err_msg=str(path))
+
+
+def test_low_precision_training_computes_log_mel_in_full():
+    whole = ClipEncoder(AudioConfig(), EncoderConfig(embedding_dim=16), mean=-8.0, std=3.0)
+    samples = torch.randint(-9000, 9000, (2, 8000), dtype=torch.int16)
+    exact = whole.spectrogram(samples)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(whole.spectrogram(samples), exact)
 
 
 @pytest.mark.parametrize("num_samples", [1, 159, 160, 15199, 15200])
@@ -167,3 +178,17 @@ def test_the_last_window_ends_with_the_clip():
 def test_an_offset_of_one_is_refused():
     with pytest.raises(ValueError, match=r"\[0, 1\); got 1"):
         crop_or_pad(np.zeros(4, np.int16), 2, 1.0)
+
+
+def test_statistics_of_a_long_clip_are_those_of_the_whole():
+    audio = AudioConfig()
+    level = np.linspace(10, 9000, 61 * audio.sample_rate)
+    samples = (np.random.default_rng(0).standard_normal(len(level)) * level).astype(np.int16)
+    statistics = _Statistics(audio)
+    statistics.add(samples)
+    found = statistics.totals()
+    whole = log_mel(audio)(to_float(torch.from_numpy(samples))[None]).double()
+    mean = found["sum"] / found["count"]
+    assert mean == pytest.approx(float(whole.mean()), rel=1e-3)
+    spread = (found["sum_of_squares"] / found["count"] - mean**2) ** 0.5
+    assert spread == pytest.approx(float(whole.std()), rel=1e-3)

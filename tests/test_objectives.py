@@ -112,6 +112,17 @@ def test_low_precision_training_computes_the_loss_in_full(name):
         assert torch.equal(objective(first, second, torch.arange(6)), exact)
 
 
+def test_low_precision_training_computes_decars_loss_in_full():
+    objective = build("decar_v2", projector_dim=8)
+    objective.projector = nn.Identity()
+    rows = torch.randn(2, NUM_CLIPS, 8, generator=torch.Generator().manual_seed(0))
+    objective.observe(rows[0], torch.arange(NUM_CLIPS))
+    objective.start_epoch(0)
+    exact = objective(*rows, torch.arange(NUM_CLIPS))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(objective(*rows, torch.arange(NUM_CLIPS)), exact)
+
+
 def test_the_objectives_are_the_files_of_the_folder():
     assert objectives.names() == ("barlow_twins", "decar_v2", "nt_xent")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -15,7 +17,7 @@ from unfused.models.classifier import ClipClassifier
 from unfused.models.clip_encoder import ClipEncoder
 from unfused.models.heads import LinearClassifier
 from unfused.stages.embed import EmbedJob
-from unfused.stages.evaluate import EvaluateJob, predict
+from unfused.stages.evaluate import EvaluateJob
 from unfused.store import Artifact, Folder
 
 CLASSES = ["a", "b", "c"]
@@ -44,6 +46,13 @@ def workers(monkeypatch):
     ]
 
 
+def _embeddings(folder: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Clips (N,) and embeddings (N, D) of all files in their order."""
+    tables = [pq.read_table(file) for file in sorted(folder.glob("embeddings-*.parquet"))]
+    clips = np.concatenate([table["clip"] for table in tables])
+    return clips, np.concatenate([np.stack(table["embedding"].to_numpy()) for table in tables])
+
+
 @pytest.mark.parametrize("layer", ["last", "block2"])
 @pytest.mark.parametrize("world", [1, 3, 13])
 def test_workers_embed_every_clip_once_and_as_one_of_them_would(
@@ -56,15 +65,30 @@ def test_workers_embed_every_clip_once_and_as_one_of_them_would(
         job = EmbedJob("embed", part, Artifact(teacher, "teacher", {}), config, out)
         facts = job.run(worker)
     assert facts["num_clips"] == 11
-    files = sorted((tmp_path / "out").glob("embeddings-*.parquet"))
-    tables = [pq.read_table(file) for file in files]
-    assert np.concatenate([table["clip"] for table in tables]).tolist() == list(range(11))
-    found = np.concatenate([np.stack(table["embedding"].to_numpy()) for table in tables])
+    clips, found = _embeddings(tmp_path / "out")
+    assert clips.tolist() == list(range(11))
     windows = shards.windows_of(part, np.arange(11), encoder.audio.crop_samples, 2)
     with torch.inference_mode():
         expected = encoder.embed(torch.from_numpy(windows), layer).numpy()
     assert found.shape == (11, facts["embedding_dim"])
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_embeddings_in_bfloat16_are_those_in_float32_but_for_rounding(
+    ray_cluster, part, encoder, workers, tmp_path
+):
+    teacher = Folder.of(tmp_path / "teacher")
+    encoder.save(teacher)
+    rows = {}
+    for precision in ("float32", "bfloat16"):
+        config = EmbedConfig(batch_size=8, precision=precision)
+        out = Folder.of(tmp_path / precision)
+        EmbedJob("embed", part, Artifact(teacher, "teacher", {}), config, out).run(*workers(1))
+        rows[precision] = _embeddings(tmp_path / precision)[1]
+        assert rows[precision].dtype == np.float32
+    full, low = (torch.from_numpy(found - rows["float32"].mean(0)) for found in rows.values())
+    assert torch.cosine_similarity(full, low).min() > 0.99
+    assert not torch.equal(full, low)
 
 
 @pytest.fixture
@@ -80,23 +104,40 @@ def classifier(encoder, tmp_path) -> Artifact:
     return Artifact(folder, "classifier", facts)
 
 
+@pytest.fixture
+def tuned(part, tmp_path) -> Artifact:
+    """Two draws with an encoder each."""
+    folder = Folder.of(tmp_path / "tuned")
+    for repeat in range(2):
+        encoder = ClipEncoder.for_part(part.facts, EncoderConfig(embedding_dim=16))
+        encoder.save(folder, f"encoder-{repeat:02d}")
+        head = LinearClassifier(16, len(CLASSES))
+        torch.nn.init.normal_(head.linear.weight)
+        ClipClassifier.save_head(folder, repeat, head, CLASSES, f"encoder-{repeat:02d}")
+    facts = {"num_repeats": 2, "num_crops": 2, "crop_samples": encoder.audio.crop_samples}
+    return Artifact(folder, "classifier", facts)
+
+
 def _expected(part: Artifact, classifier: Artifact) -> np.ndarray:
+    """Each draw's classifier, loaded by itself, on all clips: (N, R)."""
     clips = np.arange(shards.num_clips(part))
     windows = shards.windows_of(part, clips, classifier.facts["crop_samples"], 2)
-    groups = [[one.eval() for one in g] for g in ClipClassifier.load_all(classifier.folder, 2)]
-    return predict(groups, torch.from_numpy(windows)).numpy()
+    draws = [ClipClassifier.load(classifier.folder, repeat).eval() for repeat in range(2)]
+    with torch.inference_mode():
+        columns = [draw(torch.from_numpy(windows)).argmax(1) for draw in draws]
+    return torch.stack(columns, 1).int().numpy()
 
 
 @pytest.mark.parametrize("world", [1, 3, 13])
 def test_workers_score_every_clip_once_and_as_one_of_them_would(
-    ray_cluster, part, classifier, workers, world
+    ray_cluster, part, classifier, tuned, workers, world
 ):
-    classifiers = dict.fromkeys(("evaluate/x", "evaluate/y"), classifier)
+    classifiers = {"evaluate/x": classifier, "evaluate/y": tuned}
     job = EvaluateJob(part, classifiers, EvaluateConfig(batch_size=4))
     tables = [job.run(worker) for worker in workers(world)]
-    expected = _expected(part, classifier)
-    assert expected.shape == (11, 2) and len(np.unique(expected)) > 1
-    for node in classifiers:
+    for node, one in classifiers.items():
+        expected = _expected(part, one)
+        assert expected.shape == (11, 2) and len(np.unique(expected)) > 1
         # What each worker has not seen is 0, so that the sum over workers is the whole.
         np.testing.assert_array_equal(sum(table[node] for table in tables), expected)
 

@@ -9,6 +9,7 @@ import pytest
 
 from conftest import write_part
 from unfused import shards
+from unfused.audio.samples import crop_or_pad
 from unfused.shards import ClipCache, ClipStream
 
 
@@ -72,6 +73,24 @@ def test_kept_clips_give_the_batches_that_streamed_ones_do(ray_cluster, part):
                 np.testing.assert_array_equal(mine[column], same[column])
 
 
+def test_a_stream_of_many_blocks_and_shuffle_windows_is_as_whole_as_a_short_one(
+    ray_cluster, part, monkeypatch
+):
+    sizes = {"BLOCK_BYTES": 800, "WINDOW_BYTES": 1200, "MIX_ROWS": 3, "MAX_BLOCKS": 8}
+    for name, value in sizes.items():
+        monkeypatch.setattr(shards, name, value)
+    streamed = ClipStream(part, range(29), num_samples=100, num_steps=4, seed=3)
+    whole = _epochs(streamed, 0, 3)
+    for batches in whole:
+        assert sorted(np.concatenate(batches)) == list(range(29))
+        assert {len(batch) for batch in batches} == {7, 8}
+    kept = replace(streamed, cache=ClipCache(part, np.arange(29)))
+    for again, start in ((_epochs(kept, 0, 3), 0), (_epochs(streamed, 1, 3), 1)):
+        for one, same in zip(again, whole[start:], strict=True):
+            for mine, theirs in zip(one, same, strict=True):
+                np.testing.assert_array_equal(mine, theirs)
+
+
 def test_only_a_small_share_is_kept(part, monkeypatch):
     bytes_ = 2 * sum(map(len, _clips(29)))
     monkeypatch.setattr(shards, "KEPT_BYTES", bytes_)
@@ -114,6 +133,17 @@ def test_labelled_clips_are_cached_whole(ray_cluster, part):
         np.testing.assert_array_equal(cache[index], _clips(29)[index])
     with pytest.raises(KeyError):
         cache[3]
+
+
+def test_windows_of_kept_clips_are_those_of_the_shard(ray_cluster, part):
+    chosen = np.array([0, 2, 11, 28])
+    cache = ClipCache(part, chosen)
+    even = cache.even_windows(chosen, 100, 3)
+    np.testing.assert_array_equal(even, shards.windows_of(part, chosen, 100, 3))
+    drawn = cache.random_windows(chosen, 100, np.random.default_rng(7))
+    places = np.random.default_rng(7).random(len(chosen))
+    for window, index, place in zip(drawn, chosen, places, strict=True):
+        np.testing.assert_array_equal(window, crop_or_pad(_clips(29)[index], 100, place))
 
 
 def test_writing_a_shard_keeps_no_more_than_a_row_group(tmp_path):

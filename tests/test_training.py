@@ -17,8 +17,22 @@ from torch import nn
 
 from distributed import on_two_ranks
 from unfused import runtime, training
-from unfused.config import FinetuneConfig, RunOptions
+from unfused.config import (
+    AudioConfig,
+    DistillConfig,
+    EncoderConfig,
+    FinetuneConfig,
+    PretrainConfig,
+    RunOptions,
+)
+from unfused.models.classifier import ClipClassifier
+from unfused.models.clip_encoder import ClipEncoder
+from unfused.models.heads import LinearClassifier
+from unfused.models.student import StudentHeads
 from unfused.optimizers import LARC, build_optimizer, learning_rate_factor
+from unfused.stages.distill import DistillLearner
+from unfused.stages.finetune import ClassifierLearner
+from unfused.stages.pretrain import PretrainLearner
 from unfused.store import Folder
 
 SCHEDULE = FinetuneConfig(
@@ -165,6 +179,50 @@ def test_the_schedule_warms_up_and_falls_to_nothing():
     assert rate[0] == pytest.approx(0.1) and rate[9] == pytest.approx(1.0)
     assert max(rate) == pytest.approx(1.0) and rate[-1] < 0.001
     assert all(a >= b for a, b in itertools.pairwise(rate[10:]))
+
+
+WINDOWS, ENCODER = 32, EncoderConfig(embedding_dim=64, dropout=0.0)
+
+
+def _learner(kind: str, encoder: ClipEncoder, samples: torch.Tensor) -> training.Learner:
+    if kind == "student":
+        heads = [StudentHeads(encoder.encoder, 8, 16)]
+        return DistillLearner(encoder, heads, torch.arange(WINDOWS)[None] % 8, DistillConfig())
+    if kind == "classifier":
+        classifier = ClipClassifier(encoder, LinearClassifier(64, 4), "abcd")
+        nn.init.normal_(classifier.head.linear.weight, std=0.1)
+        kept = SimpleNamespace(random_windows=lambda indices, *how: samples[indices].numpy())
+        return ClassifierLearner(classifier, SimpleNamespace(clips=kept), seed=0)
+    return PretrainLearner(encoder, PretrainConfig(objective=kind), range(WINDOWS), WINDOWS)
+
+
+def _step(kind: str, precision: str, layout: torch.memory_format) -> tuple[float, torch.Tensor]:
+    """Loss and gradient of one step on tones, whose clusters and classes are their pitches."""
+    torch.manual_seed(0)
+    encoder = ClipEncoder(AudioConfig(), ENCODER, mean=-8.0, std=3.0)
+    encoder._image = lambda x: encoder.normalize(x)[:, None].contiguous(memory_format=layout)
+    tones = torch.linspace(0.02, 0.6, WINDOWS)[:, None] * torch.arange(encoder.audio.crop_samples)
+    samples = (8000 * tones.sin() + 500 * torch.randn(tones.shape)).to(torch.int16)
+    learner = _learner(kind, encoder, samples).to(memory_format=layout)
+    clip = torch.arange(WINDOWS)
+    with runtime.autocast(torch.device("cpu"), precision):
+        loss = learner({"samples": samples, "clip": clip, "label": clip % 4})
+    loss.backward()
+    gradients = [p.grad.flatten() for p in learner.parameters() if p.grad is not None]
+    return float(loss.detach()), torch.cat(gradients).double()
+
+
+@pytest.mark.parametrize("kind", ["nt_xent", "barlow_twins", "student", "classifier"])
+@pytest.mark.parametrize(
+    ("precision", "loss_apart", "cosine"), [("float32", 1e-4, 0.9999), ("bfloat16", 1e-2, 0.97)]
+)
+def test_the_fast_step_goes_where_the_plain_one_goes(kind, precision, loss_apart, cosine):
+    plain_loss, plain = _step(kind, "float32", torch.contiguous_format)
+    fast_loss, fast = _step(kind, precision, torch.channels_last)
+    assert fast_loss == pytest.approx(plain_loss, rel=loss_apart)
+    along = float(torch.cosine_similarity(fast, plain, dim=0))
+    assert along > cosine and (along < 0.9999) == (precision == "bfloat16")
+    assert fast.norm() == pytest.approx(float(plain.norm()), rel=0.05)
 
 
 @pytest.mark.parametrize(

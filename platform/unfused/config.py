@@ -32,6 +32,8 @@ Positive = Annotated[float, Field(gt=0.0)]
 Weight = Annotated[float, Field(ge=0.0)]
 Count = Annotated[int, Field(ge=1)]
 Range = tuple[Positive, Positive]
+MAX_SAMPLES = 2**30 - 2**10
+"""Of one clip: a page in Parquet is smaller than 2 GiB."""
 
 
 class ConfigError(ValueError):
@@ -296,6 +298,12 @@ class Config(Section):
             raise ValueError(
                 f"audio.f_min={self.audio.f_min:g} and audio.f_max={self.audio.f_max:g} must"
                 f" satisfy f_min < f_max <= half of audio.sample_rate={self.audio.sample_rate}"
+            )
+        if self.ingest.max_seconds * self.audio.sample_rate >= MAX_SAMPLES:
+            raise ValueError(
+                f"a clip of ingest.max_seconds={self.ingest.max_seconds:g} would be 2 GiB at"
+                f" audio.sample_rate={self.audio.sample_rate}, and shards hold less: set"
+                f" ingest.max_seconds below {MAX_SAMPLES // self.audio.sample_rate}"
             )
         if self.finetune.labels_per_class and self.finetune.label_fraction:
             raise ValueError(

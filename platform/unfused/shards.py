@@ -6,7 +6,8 @@ streams is blocks of fixed windows, never a data set.
 Axes: B clips, C windows of one clip, S samples of one window.
 
 A part (a corpus, or one split of a task) is a folder of `part-00000.parquet`, ... with the columns
-`digest` (of the clip's bytes) and `samples` (int16, mono). A clip's index is its row in that order.
+`digest` (of the clip's bytes) and `samples` (mono, the bytes of little-endian int16, which Parquet
+copies where it would decode a list number by number). A clip's index is its row in that order.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ import pyarrow.parquet as pq
 from unfused.audio.samples import crop_or_pad
 from unfused.store import Artifact, Folder
 
-SCHEMA = pa.schema([("digest", pa.string()), ("samples", pa.large_list(pa.int16()))])
+SCHEMA = pa.schema([("digest", pa.string()), ("samples", pa.large_binary())])
+SAMPLE = np.dtype("<i2")
 ROW_GROUP_CLIPS = 64
 ROW_GROUP_BYTES = 32 * 2**20
 BLOCK_BYTES = 16 * 2**20
@@ -46,23 +48,29 @@ class ShardWriter:
         folder.filesystem.create_dir(folder.path, recursive=True)
         self._sink = folder.filesystem.open_output_stream(f"{folder.path}/{name}")
         self._writer = pq.ParquetWriter(
-            self._sink, SCHEMA, compression="NONE", use_dictionary=False
+            self._sink,
+            SCHEMA,
+            compression="NONE",
+            use_dictionary=False,
+            write_statistics=["digest"],
         )
         self._rows: list[tuple[str, np.ndarray]] = []
         self._bytes = 0
 
     def add(self, digest: str, samples: np.ndarray) -> None:
+        if len(self._rows) == ROW_GROUP_CLIPS or self._bytes + samples.nbytes > ROW_GROUP_BYTES:
+            self._flush()
         self._rows.append((digest, samples))
         self._bytes += samples.nbytes
-        if len(self._rows) == ROW_GROUP_CLIPS or self._bytes >= ROW_GROUP_BYTES:
-            self._flush()
 
     def _flush(self) -> None:
         if not self._rows:
             return
         digests, clips = zip(*self._rows, strict=True)
-        offsets = np.concatenate([[0], np.cumsum([len(clip) for clip in clips])])
-        samples = pa.LargeListArray.from_arrays(offsets, np.concatenate(clips))
+        offsets = np.cumsum([0, *(SAMPLE.itemsize * len(clip) for clip in clips)])
+        data = np.concatenate(clips).astype(SAMPLE, copy=False)
+        buffers = [None, pa.py_buffer(offsets), pa.py_buffer(data)]
+        samples = pa.Array.from_buffers(pa.large_binary(), len(clips), buffers)
         self._writer.write_table(pa.table([pa.array(digests), samples], schema=SCHEMA))
         self._rows, self._bytes = [], 0
 
@@ -137,7 +145,9 @@ def read_clips(piece: Slice) -> Iterator[tuple[int, np.ndarray]]:
             low, high = max(piece.start, row), min(piece.stop, row + count)
             if low < high:
                 column = file.read_row_group(group, columns=["samples"])["samples"].chunk(0)
-                values, offsets = column.values.to_numpy(), column.offsets.to_numpy()
+                _, places, data = column.buffers()
+                offsets = np.frombuffer(places, np.int64) // SAMPLE.itemsize
+                values = np.frombuffer(data, SAMPLE)
                 for i in range(low - row, high - row):
                     index = piece.first + row + i - piece.start
                     yield index, values[offsets[i] : offsets[i + 1]]
@@ -224,7 +234,7 @@ def _cut(wave: np.ndarray, num_samples: int, at: np.ndarray) -> np.ndarray:
 
 def selected_clips(piece: Slice, wanted: np.ndarray) -> dict[str, list]:
     """Index and waveform (little-endian int16 bytes) of the clips that `wanted` (N,) marks."""
-    found = [(i, wave.astype("<i2").tobytes()) for i, wave in read_clips(piece) if wanted[i]]
+    found = [(i, wave.tobytes()) for i, wave in read_clips(piece) if wanted[i]]
     return {"clip": [i for i, _ in found], "samples": [data for _, data in found]}
 
 
@@ -298,7 +308,7 @@ class ClipCache:
             self._file.write(row["samples"])
             self._places[int(row["clip"])] = (begin, self._file.tell() // 2)
         self._file.flush()
-        self._samples = np.memmap(self._file, np.int16, "r")
+        self._samples = np.memmap(self._file, SAMPLE, "r")
 
     def __getitem__(self, index: int) -> np.ndarray:
         begin, end = self._places[int(index)]

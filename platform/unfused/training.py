@@ -541,8 +541,8 @@ class Session:
         from ray.train import FailureConfig, RunConfig, ScalingConfig
         from ray.train.torch import TorchTrainer
 
-        trainer = TorchTrainer if self._cluster.hardware.joined else _lean(TorchTrainer)
         options, hardware = self._cluster.options, self._cluster.hardware
+        trainer = TorchTrainer if hardware.joined else _lean(TorchTrainer)
         gpus = runtime.gpus_per_worker(options, hardware)
         resources = {"CPU": 1.0} | ({"GPU": float(gpus)} if gpus else {})
         return trainer(
@@ -566,12 +566,14 @@ class Session:
 
 
 def _lean(trainer: type) -> type:
-    """Ray Train's trainer without two processes that a Ray of this run's own has no use for.
+    """Ray Train's trainer without three processes that a Ray of this run's own has no use for.
 
     One hands out data sets that are given to the trainer (workers make their own here), one frees
-    the places of a controller that died, for which it asks the dashboard, and there is none. Each
-    has to start first, and wakes a hundred times a second as long as the workers train.
+    the places of a controller that died, for which it asks the dashboard, and there is none; one
+    asks whether a cloud is about to take nodes away. Each has to start first, and wakes a hundred
+    times a second as long as the workers train.
     """
+    os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     from ray.train.v2._internal.callbacks import DatasetsCallback
     from ray.train.v2._internal.callbacks.placement_group_callback import (
         PlacementGroupCleanerCallback,

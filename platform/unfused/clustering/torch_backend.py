@@ -22,7 +22,7 @@ from unfused.clustering.backends import Centroids, check, seed32
 CHUNK = 1 << 20
 """Distances held at once on CPU (4 MiB in float32): more would leave the cache."""
 GPU_CHUNK = 1 << 22
-SEEDING_ROWS = 16
+SEEDING_ROWS = 8
 """Rows per cluster in the pool that the first centroids come from."""
 MIN_SEEDING_ROWS = 4096
 """Rows in that pool at least; where there are no more in all, it is all of them."""

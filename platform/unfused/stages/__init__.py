@@ -52,8 +52,9 @@ def version(stage: str) -> int:
     return VERSIONS[stage]
 
 
-VERSIONS = {name: 2 for name in NAMES} | {"cluster": 3, "finetune": 3}
-"""Part of every key: raise a stage's number when the same inputs would give other numbers."""
+VERSIONS = {name: 2 for name in NAMES} | {"ingest": 3, "cluster": 4, "finetune": 3}
+"""Part of every key: raise a stage's number when the same inputs would give other numbers or
+files of another form."""
 
 
 def training_needs(options: RunOptions, hardware: Hardware) -> dict[str, float]:
