@@ -38,8 +38,8 @@ from unfused.pipeline import open_cluster
 from unfused.stages.pretrain import PretrainJob
 from unfused.store import Artifact, Folder
 
-PATHS = {"kept": 2**62, "streamed": 0}
-"""Bytes of clips that a worker may keep."""
+PATHS = {"streamed": 0, "kept": 2**62}
+"""Bytes of clips that a worker may keep; streamed comes first, while the warm-up's readers live."""
 BLOCK = 4 * 2**20
 """Bytes of a block and of a window of the shuffle; a run has 16 and 128 MiB, and more clips."""
 BESIDE = "memory, beside Ray"
