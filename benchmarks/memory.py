@@ -89,8 +89,7 @@ def _report(found: list[tuple[MemoryWatch, dict[str, float]]], sizes: Sizes) -> 
     ]
     aims, notes = [], []
     for role in roles:
-        # Clustering holds all embeddings at once, which grow with the clips as they may.
-        if role == "clustering" or not quarter.peaks.get(role) or not largest.peaks.get(role):
+        if not quarter.peaks.get(role) or not largest.peaks.get(role):
             continue
         growth = largest.peaks[role] / quarter.peaks[role]
         what = f"{role}: peak at {audio[-1]:.0f} MiB of audio / at a quarter of it"

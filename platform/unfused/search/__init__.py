@@ -266,7 +266,8 @@ class Runner:
                 Note(
                     f"the search gave up with {open_trials} of {self.search.num_trials} trials not"
                     f" run: all of the last {len(proposer.states)} failed; the same command runs"
-                    " the others."
+                    " the others.",
+                    level="warning",
                 )
             )
 
