@@ -31,6 +31,7 @@ SMALL = (
     "finetune.labels_per_class=5",
     "finetune.epochs=5",
     "finetune.encoder_epochs=1",
+    "evaluate.batch_size=16",
 )
 """Every batch is full at the smallest size: a larger batch is no larger corpus."""
 STAGES = ("ingest", "pretrain", "embed", "cluster", "distill")

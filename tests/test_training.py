@@ -200,7 +200,8 @@ def _step(kind: str, precision: str, layout: torch.memory_format) -> tuple[float
     """Loss and gradient of one step on tones, whose clusters and classes are their pitches."""
     torch.manual_seed(0)
     encoder = ClipEncoder(AudioConfig(), ENCODER, mean=-8.0, std=3.0)
-    encoder._image = lambda x: encoder.normalize(x)[:, None].contiguous(memory_format=layout)
+    if layout == torch.contiguous_format:
+        encoder._image = lambda x: encoder.normalize(x)[:, None].contiguous()
     tones = torch.linspace(0.02, 0.6, WINDOWS)[:, None] * torch.arange(encoder.audio.crop_samples)
     samples = (8000 * tones.sin() + 500 * torch.randn(tones.shape)).to(torch.int16)
     learner = _learner(kind, encoder, samples).to(memory_format=layout)
@@ -214,15 +215,18 @@ def _step(kind: str, precision: str, layout: torch.memory_format) -> tuple[float
 
 @pytest.mark.parametrize("kind", ["nt_xent", "barlow_twins", "student", "classifier"])
 @pytest.mark.parametrize(
-    ("precision", "loss_apart", "cosine"), [("float32", 1e-4, 0.9999), ("bfloat16", 1e-2, 0.97)]
+    ("precision", "loss_apart", "cosine", "longer"),
+    [("float32", 1e-4, 0.9999, 1e-2), ("bfloat16", 1e-2, 0.97, 0.05)],
 )
-def test_the_fast_step_goes_where_the_plain_one_goes(kind, precision, loss_apart, cosine):
+def test_the_fast_step_goes_where_the_plain_one_goes(
+    kind, precision, loss_apart, cosine, longer
+):
     plain_loss, plain = _step(kind, "float32", torch.contiguous_format)
     fast_loss, fast = _step(kind, precision, torch.channels_last)
     assert fast_loss == pytest.approx(plain_loss, rel=loss_apart)
     along = float(torch.cosine_similarity(fast, plain, dim=0))
     assert along > cosine and (along < 0.9999) == (precision == "bfloat16")
-    assert fast.norm() == pytest.approx(float(plain.norm()), rel=0.05)
+    assert fast.norm() == pytest.approx(float(plain.norm()), rel=longer)
 
 
 @pytest.mark.parametrize(

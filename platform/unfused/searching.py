@@ -69,7 +69,7 @@ def run_search(search: Search, concurrency: int | None, dry_run: bool) -> dict[s
         with closing(trials):
             result = runner.execute()
         files = {name: search.folder.read(name) for name in result["files"]}
-        tracker.end_search(result, files)
+        tracker.end_search(dict(result), files)
         result["mlflow"] = tracker.describe()
     _show_search_result(console, search, result, uri, runtime.resolve(Config(), hardware))
     return result

@@ -7,7 +7,7 @@ Axes: B clips, C windows of one clip, S samples of one window.
 
 A part (a corpus, or one split of a task) is a folder of `part-00000.parquet`, ... with the columns
 `digest` (of the clip's bytes) and `samples` (mono, the bytes of little-endian int16, which Parquet
-copies where it would decode a list number by number). A clip's index is its row in that order.
+copies; it decodes lists number by number). A clip's index is its row in that order.
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ def slices(part: Artifact, rows: range, clips_per_slice: int) -> list[Slice]:
 
 
 def read_clips(piece: Slice) -> Iterator[tuple[int, np.ndarray]]:
-    """Index and samples of every clip of a slice, a row group in memory at a time."""
+    """Index and samples of every clip of a slice, two row groups in memory at most."""
     source = piece.folder.filesystem.open_input_file(f"{piece.folder.path}/{piece.file}")
     with source, pq.ParquetFile(source) as file:
         row = 0

@@ -569,9 +569,9 @@ def _lean(trainer: type) -> type:
     """Ray Train's trainer without three processes that a Ray of this run's own has no use for.
 
     One hands out data sets that are given to the trainer (workers make their own here), one frees
-    the places of a controller that died, for which it asks the dashboard, and there is none; one
-    asks whether a cloud is about to take nodes away. Each has to start first, and wakes a hundred
-    times a second as long as the workers train.
+    the places of a controller that died, for which it needs a dashboard, and there is none; one
+    looks whether a cloud is about to take nodes away. Each costs a start, and wakes a hundred times
+    a second as long as the workers train.
     """
     os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     from ray.train.v2._internal.callbacks import DatasetsCallback

@@ -82,6 +82,7 @@ def cluster_embeddings(
     import ray
 
     runtime.prepare_process()
+    clustering.get(config.backend)  # Its imports are no clustering.
     began = time.perf_counter()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
