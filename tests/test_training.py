@@ -215,17 +215,16 @@ def _step(kind: str, precision: str, layout: torch.memory_format) -> tuple[float
 
 @pytest.mark.parametrize("kind", ["nt_xent", "barlow_twins", "student", "classifier"])
 @pytest.mark.parametrize(
-    ("precision", "loss_apart", "cosine", "longer"),
-    [("float32", 1e-4, 0.9999, 1e-2), ("bfloat16", 1e-2, 0.97, 0.05)],
+    ("precision", "loss_apart", "cosines", "longer"),
+    [("float32", 1e-3, (0.998, 1.001), 1e-2), ("bfloat16", 1e-2, (0.97, 0.998), 0.05)],
 )
 def test_the_fast_step_goes_where_the_plain_one_goes(
-    kind, precision, loss_apart, cosine, longer
+    kind, precision, loss_apart, cosines, longer
 ):
     plain_loss, plain = _step(kind, "float32", torch.contiguous_format)
     fast_loss, fast = _step(kind, precision, torch.channels_last)
     assert fast_loss == pytest.approx(plain_loss, rel=loss_apart)
-    along = float(torch.cosine_similarity(fast, plain, dim=0))
-    assert along > cosine and (along < 0.9999) == (precision == "bfloat16")
+    assert cosines[0] < torch.cosine_similarity(fast, plain, dim=0) < cosines[1]
     assert fast.norm() == pytest.approx(float(plain.norm()), rel=longer)
 
 
