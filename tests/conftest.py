@@ -157,6 +157,8 @@ class Program:
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,
+            # Tests that were themselves started in the background hand on that it is ignored.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )
         seen = ""
         deadline = time.monotonic() + 200
