@@ -4,24 +4,29 @@
 
 Same model, objective, front end, precision, threads and allocator. A worker keeps a small share of
 the clips at hand (`kept`); the path of a share that is too large for that is measured on the same
-clips as if none could be kept (`streamed`). `memory, beside Ray` is the hand-written loop while a
-Ray Train run of this machine waits for work: what Ray's own processes take of the cores, whatever
-feeds the training.
+clips as if none could be kept (`streamed`). The loop in memory is a process of its own that knows
+no Ray. It takes turns with the paths, seconds apart, since a shared machine is faster in one minute
+than in the next; while it runs, all of Ray's processes are stopped (SIGSTOP). In `memory, beside
+Ray` they are not: what Ray takes of the cores while its Ray Train run waits for work.
 
-Every epoch counts, from the first batch on, and a streamed epoch is several blocks of clips
-(`BLOCK`), so that most of the reading falls into the time that is measured.
+Steady state is from the second epoch on, in every contestant: in the first one, memory and kernels
+are made ready. A streamed epoch is several blocks of clips (`BLOCK`), of which a few are read ahead,
+so that most of the reading falls into the time that is measured.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -43,7 +48,6 @@ PATHS = {"streamed": 0, "kept": 2**62}
 BLOCK = 4 * 2**20
 """Bytes of a block and of a window of the shuffle; a run has 16 and 128 MiB, and more clips."""
 BESIDE = "memory, beside Ray"
-CONTESTANTS = ("memory", BESIDE, *PATHS)
 COLUMNS = {
     "first batch": "first batch after, s",
     "between epochs": "between epochs, with the checkpoint, s",
@@ -60,11 +64,11 @@ Found = dict[tuple[str, float], dict[str, float]]
 
 @dataclass(frozen=True)
 class Sizes:
-    num_clips: int = 384
+    num_clips: int = 256
     seconds: tuple[float, ...] = (1.0, 10.0)
     embedding_dim: int = 2048
     epochs: int = 4
-    repetitions: int = 2
+    repetitions: int = 4
 
 
 @dataclass(frozen=True)
@@ -118,9 +122,61 @@ class Keeping:
         return self.job.run(worker)
 
 
-def beside_and_through_ray(sizes: Sizes) -> Found:
-    """The hand-written loop beside a Ray Train run that waits, and then that run on every path."""
+class Memory:
+    """The loop in memory, in a process that knows no Ray."""
+
+    def __init__(self, sizes: Sizes) -> None:
+        command = [sys.executable, __file__, "--child", json.dumps(asdict(sizes))]
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    @property
+    def number(self) -> int:
+        return self._process.pid
+
+    def clips_per_second(self, seconds: float) -> float:
+        """Of clips of so many seconds."""
+        assert self._process.stdin and self._process.stdout
+        print(seconds, file=self._process.stdin, flush=True)
+        return float(self._process.stdout.readline())
+
+    def close(self) -> None:
+        self._process.communicate()
+
+
+def _serve_memory(sizes: Sizes) -> None:
+    """The child of `Memory`: a line in, a line out."""
+    runtime.prepare_process()
+    config = runtime.resolve(preset("recommended"), runtime.probe(RunOptions()))
+    loops = {}
+    for line in sys.stdin:
+        seconds = float(line)
+        if seconds not in loops:
+            clips = torch.from_numpy(waves(sizes.num_clips, seconds))
+            loops[seconds] = peers.InMemoryLoop(clips, config.pretrain, sizes.embedding_dim)
+            loops[seconds].epoch()
+        spent = sum(sizes.num_clips / loops[seconds].epoch() for _ in range(sizes.epochs))
+        print(sizes.num_clips * sizes.epochs / spent, flush=True)
+
+
+@contextmanager
+def stopped(but: int) -> Iterator[None]:
+    """All processes below this one stand still, but for process number `but`."""
+    numbers = set(processor_seconds()) - {os.getpid(), but}
+    for number in numbers:
+        os.kill(number, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            os.kill(number, signal.SIGCONT)
+
+
+def race(sizes: Sizes) -> list[Found]:
+    """Figures of every round."""
     os.environ[NICENESS] = "0"
+    memory = Memory(sizes)
     options = RunOptions()
     hardware = runtime.probe(options)
     config = runtime.resolve(preset("recommended"), hardware)
@@ -133,7 +189,6 @@ def beside_and_through_ray(sizes: Sizes) -> Found:
             told.setdefault(event.node, []).append(now)
 
     stream.subscribe(keep)
-    found: Found = {}
     with (
         tempfile.TemporaryDirectory() as place,
         open_cluster(options, hardware, stream, Folder.of(place) / "work") as ray,
@@ -153,16 +208,33 @@ def beside_and_through_ray(sizes: Sizes) -> Found:
             while len(told.get(name, [])) < epochs:
                 time.sleep(0.01)
 
+        parts = {}
         for seconds in sizes.seconds:
-            part = write_part(root / f"{seconds:g}", waves(sizes.num_clips, seconds))
-            train(f"warm up {seconds:g}", part, PATHS["streamed"], epochs=1)
-            for path, kept in PATHS.items():
-                name = f"{path} {seconds:g}"
-                began = time.perf_counter()
-                train(name, part, kept, sizes.epochs)
-                found[path, seconds] = _figures(told[name], began, sizes.num_clips)
-        found |= in_memory(sizes, BESIDE)
-    return found
+            parts[seconds] = write_part(root / f"{seconds:g}", waves(sizes.num_clips, seconds))
+            train(f"warm up {seconds:g}", parts[seconds], PATHS["streamed"], epochs=1)
+            memory.clips_per_second(seconds)
+        rounds: list[Found] = []
+        for turn in range(sizes.repetitions):
+            found: Found = {}
+            for seconds, part in parts.items():
+                for path, kept in PATHS.items():
+                    with stopped(but=memory.number):
+                        rate = memory.clips_per_second(seconds)
+                    name = f"{path} {seconds:g} {turn}"
+                    began = time.perf_counter()
+                    train(name, part, kept, sizes.epochs)
+                    found[path, seconds] = {
+                        **_figures(told[name], began, sizes.num_clips),
+                        "memory": rate,
+                    }
+                rate = memory.clips_per_second(seconds)
+                found[BESIDE, seconds] = {
+                    "clips/s": rate,
+                    "memory": found["kept", seconds]["memory"],
+                }
+            rounds.append(found)
+        memory.close()
+    return rounds
 
 
 def _figures(epochs: list[Told], began: float, num_clips: int) -> dict[str, float]:
@@ -170,14 +242,14 @@ def _figures(epochs: list[Told], began: float, num_clips: int) -> dict[str, floa
     first, last = epochs[0], epochs[-1]
     seconds = [num_clips / one.event.clips_per_second for one in epochs]
     waits = [one.event.first_wait_seconds for one in epochs]
-    in_epochs = sum(seconds) - waits[0]
+    steady = sum(seconds[1:])
     # An epoch is told when its checkpoint is written.
     writing = statistics.median(np.diff([one.at for one in epochs]) - seconds[1:])
     return {
-        "clips/s": num_clips * len(epochs) / in_epochs,
+        "clips/s": num_clips * (len(epochs) - 1) / steady,
         "first batch": first.at - writing - seconds[0] + waits[0] - began,
         "between epochs": writing + statistics.median(waits[1:]),
-        "waiting": (sum(one.event.wait_seconds for one in epochs) - waits[0]) / in_epochs,
+        "waiting": sum(one.event.wait_seconds for one in epochs[1:]) / steady,
         **_cores(between(first.spent, last.spent), last.at - first.at, "train worker"),
     }
 
@@ -192,69 +264,42 @@ def _cores(spent: Counter[str], elapsed: float, trainer: str) -> dict[str, float
     }
 
 
-def in_memory(sizes: Sizes, name: str = "memory") -> Found:
-    runtime.prepare_process()
-    config = runtime.resolve(preset("recommended"), runtime.probe(RunOptions()))
-    found: Found = {}
-    for seconds in sizes.seconds:
-        clips = torch.from_numpy(waves(sizes.num_clips, seconds))
-        loop = peers.InMemoryLoop(clips, config.pretrain, sizes.embedding_dim)
-        loop.epoch()
-        began, before = time.perf_counter(), processor_seconds()
-        spent = sum(sizes.num_clips / loop.epoch() for _ in range(sizes.epochs))
-        cores = between(before, processor_seconds())
-        cores = _cores(cores, time.perf_counter() - began, "driver")
-        found[name, seconds] = {"clips/s": sizes.num_clips * sizes.epochs / spent, **cores}
-    return found
-
-
-def _in_process(of: str, sizes: Sizes) -> Found:
-    """What a process of its own finds."""
-    command = [sys.executable, __file__, "--child", of, json.dumps(asdict(sizes))]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE)
-    return {(name, seconds): f for name, seconds, f in json.loads(done.stdout.splitlines()[-1])}
-
-
 def measure(sizes: Sizes) -> harness.Report:
     if sizes.epochs < 2:
         raise SystemExit("The time between epochs needs at least two: --epochs 2")
     rows, aims = [], []
-    rounds = [
-        _in_process("memory", sizes) | _in_process("ray", sizes) for _ in range(sizes.repetitions)
-    ]
+    rounds = race(sizes)
     for seconds in sizes.seconds:
-        found = {name: [one[name, seconds]["clips/s"] for one in rounds] for name in CONTESTANTS}
-        for name, rates in found.items():
-            ratio = harness.ratio(found, name, "memory")
-            middle = {
-                key: statistics.median(one[name, seconds][key] for one in rounds)
-                for key in rounds[0][name, seconds]
-            }
-            rows.append([f"{seconds:g} s", name, harness.spread(rates), f"{ratio:.2f}"])
-            rows[-1] += [f"{middle[key]:.2f}" if key in middle else "-" for key in COLUMNS]
+        ceiling = [one[path, seconds]["memory"] for one in rounds for path in PATHS]
+        rows.append([f"{seconds:g} s", "memory", harness.spread(ceiling), "1.00"])
+        rows[-1] += ["-"] * len(COLUMNS)
+        for name in (BESIDE, *PATHS):
+            figures = [one[name, seconds] for one in rounds]
+            rates = [one["clips/s"] for one in figures]
+            ratios = [one["clips/s"] / one["memory"] for one in figures]
+            rows.append([f"{seconds:g} s", name, harness.spread(rates), harness.spread(ratios)])
+            for key in COLUMNS:
+                found = [one[key] for one in figures if key in one]
+                rows[-1].append(f"{statistics.median(found):.2f}" if found else "-")
             if name in PATHS:
-                aims.append(harness.Aim(f"{seconds:g} s clips, {name} / memory", ratio, 0.9))
+                what = f"{seconds:g} s clips, {name} / memory"
+                aims.append(harness.Aim(what, statistics.median(ratios), 0.9))
     return harness.Report(
         "Streaming, steady state",
-        ["clips", "path", "clips/s", "ratio", *COLUMNS.values()],
+        ["clips", "path", "clips/s", "ratio to the turn before", *COLUMNS.values()],
         rows,
         aims,
         [
             f"pre-training, d = {sizes.embedding_dim}, {sizes.epochs} epochs of"
-            f" {sizes.num_clips} clips; cores: those that were busy on average, from"
-            " the end of the first epoch to that of the last"
+            f" {sizes.num_clips} clips, {sizes.repetitions} rounds; cores: those that were busy on"
+            " average, from the end of the first epoch to that of the last"
         ],
     )
 
 
-def _child(of: str, sizes: Sizes) -> None:
-    found = in_memory(sizes) if of == "memory" else beside_and_through_ray(sizes)
-    print(json.dumps([[*who, figures] for who, figures in found.items()]))
-    runtime.leave(0)
-
-
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--child"]:
-        _child(sys.argv[2], Sizes(**json.loads(sys.argv[3])))
+        _serve_memory(Sizes(**json.loads(sys.argv[2])))
     else:
         harness.main("streaming", Sizes(), measure)
+        runtime.leave(0)

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import platform
+import subprocess
+import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import replace
 from types import SimpleNamespace
@@ -221,3 +226,61 @@ def test_a_run_whose_workers_are_still_ending_leaves_ray_to_them(gone, tmp_path,
     with open_cluster(RunOptions(), LAPTOP, Stream(), Folder.of(tmp_path)) as opened:
         assert opened.session is session
     assert bool(abandoned) != gone
+
+
+needs_linux = pytest.mark.skipif(not hasattr(os, "SCHED_BATCH"), reason="Linux' scheduling")
+
+
+def in_thread(run):
+    """What `run` returns on a thread of its own, whose scheduling ends with it."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(run).result()
+
+
+@needs_linux
+def test_what_starts_in_the_background_stays_there_and_its_starter_does_not():
+    def run() -> tuple[int, str, int]:
+        with runtime.in_background():
+            inside = os.sched_getscheduler(0)
+            child = "import os; print(os.sched_getscheduler(0))"
+            printed = subprocess.check_output([sys.executable, "-c", child], text=True)
+        return inside, printed.strip(), os.sched_getscheduler(0)
+
+    assert in_thread(run) == (os.SCHED_BATCH, str(os.SCHED_BATCH), os.SCHED_OTHER)
+
+
+@needs_linux
+def test_a_thread_that_computes_leaves_the_background_and_keeps_its_turn_and_its_niceness():
+    def run() -> list[tuple[int, int, int]]:
+        found = []
+
+        def look() -> None:
+            now = runtime._scheduling()
+            found.append((now.policy, now.turn, now.niceness))
+
+        os.setpriority(os.PRIO_PROCESS, 0, 5)
+        with runtime.in_background():
+            look()
+            runtime.hold_cores()
+            look()
+        runtime.hold_cores()
+        look()
+        with runtime.in_background():
+            look()
+        look()
+        return found
+
+    background, held, again, inside, after = in_thread(run)
+    assert background[0] == inside[0] == os.SCHED_BATCH
+    assert held == again == after and held[0] == os.SCHED_OTHER
+    assert {niceness for *_, niceness in (background, held, again, inside, after)} == {5}
+    kernel = tuple(int(part) for part in platform.release().split(".")[:2])
+    if kernel >= (6, 12):
+        assert held[1] == round(runtime.TURN_SECONDS * 1e9)
+
+
+def test_a_processor_whose_system_calls_are_not_known_changes_nothing(monkeypatch):
+    monkeypatch.setattr(runtime, "LINUX_CALLS", {})
+    runtime.hold_cores()
+    with runtime.in_background():
+        assert runtime._scheduling() == runtime._Scheduling(size=0)

@@ -13,6 +13,7 @@ import logging
 import math
 import os
 import socket
+import struct
 import sys
 import threading
 import time
@@ -20,7 +21,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from unfused.config import Config, ConfigError, RunOptions, override
 from unfused.events import Event, Note, Stream
@@ -37,6 +38,14 @@ more kinds after semicolons. Ray 2.60 tells jobs only of nodes that are there.""
 HEAD = "node:__internal_head__"
 ONE_HEAP = "MALLOC_ARENA_MAX"
 """glibc's setting, read when a process starts: 1 has all threads share the one heap."""
+TURN_SECONDS = 0.1
+"""How long a thread that computes holds a core that others wait for; the most that Linux grants."""
+SCHED_OTHER, SCHED_BATCH = 0, 3
+SCHED_ATTR = struct.Struct("=IIQiIQQQ")
+LINUX_CALLS = {
+    "x86_64": {"sched_setattr": 314, "sched_getattr": 315},
+    "aarch64": {"sched_setattr": 274, "sched_getattr": 275},
+}
 _abandoned = False
 """Whether a Ray of this process's own was left behind (see `leave`)."""
 
@@ -231,6 +240,8 @@ def _local_gpus() -> int:
 def prepare_process(num_processes: int = 1) -> None:
     """Give a process that computes with torch its share of the cores and a calm allocator.
 
+    Threads that it starts from here on hold their cores (see `hold_cores`).
+
     glibc returns every large tensor to the kernel and pays page faults to get it back, up to half
     of a training step on CPU: large blocks stay in the heap instead. That of the process, which
     never shrinks: further heaps, for the threads that Ray computes on, go when they are empty (see
@@ -238,6 +249,7 @@ def prepare_process(num_processes: int = 1) -> None:
     """
     import torch
 
+    hold_cores()
     torch.set_num_threads(max(1, available_cpus() // num_processes))
     with suppress(OSError, AttributeError):
         mallopt = ctypes.CDLL("libc.so.6").mallopt
@@ -246,6 +258,61 @@ def prepare_process(num_processes: int = 1) -> None:
         mallopt(m_trim_threshold, 2**31 - 1)
         mallopt(m_top_pad, 64 * 2**20)
         mallopt(m_arena_max, 1)
+
+
+@contextmanager
+def in_background() -> Iterator[None]:
+    """Processes and threads that are started here never interrupt one that computes.
+
+    Ray keeps a dozen processes that wake a hundred times a second each. A step of training goes on
+    on all cores or on none: whichever core one of them takes, all of it waits.
+    """
+    before = _scheduling()
+    _schedule(_Scheduling(policy=SCHED_BATCH, niceness=before.niceness))
+    try:
+        yield
+    finally:
+        _schedule(before)
+
+
+def hold_cores() -> None:
+    """Take this thread, and those it starts, out of the background, with long turns on a core.
+
+    Linux has turns of any length since 6.12; where it has not, nothing else changes.
+    """
+    turn = round(TURN_SECONDS * 1e9)
+    _schedule(_Scheduling(policy=SCHED_OTHER, niceness=_scheduling().niceness, turn=turn))
+
+
+class _Scheduling(NamedTuple):
+    """Linux' struct sched_attr, of the calling thread."""
+
+    size: int = 48
+    policy: int = SCHED_OTHER
+    flags: int = 0
+    niceness: int = 0
+    priority: int = 0
+    turn: int = 0
+    """Nanoseconds on a core before others that wait may have it; 0 is as the system has it."""
+    deadline: int = 0
+    period: int = 0
+
+
+def _scheduling() -> _Scheduling:
+    found = ctypes.create_string_buffer(SCHED_ATTR.size)
+    _call_linux("sched_getattr", 0, found, SCHED_ATTR.size, 0)
+    return _Scheduling(*SCHED_ATTR.unpack(found))
+
+
+def _schedule(wanted: _Scheduling) -> None:
+    _call_linux("sched_setattr", 0, SCHED_ATTR.pack(*wanted), 0)
+
+
+def _call_linux(name: str, *arguments: Any) -> None:
+    """A system call for which Python has no function; none on other systems and processors."""
+    number = LINUX_CALLS.get(os.uname().machine, {}).get(name)
+    if sys.platform == "linux" and number is not None:
+        ctypes.CDLL(None).syscall(number, *arguments)
 
 
 def autocast(device: Any, precision: str) -> Any:
@@ -492,10 +559,8 @@ def _start(options: RunOptions) -> None:
                 " RAY_ADDRESS to run on this machine."
             ) from error
         return
-    with _native_stderr_closed():
-        ray.init(
-            address="local", num_cpus=logical_cpus(options), include_dashboard=False, **common
-        )
+    with _native_stderr_closed(), in_background():
+        ray.init(address="local", num_cpus=logical_cpus(options), include_dashboard=False, **common)
 
 
 def _knock(address: str) -> None:

@@ -24,6 +24,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from unfused import runtime
 from unfused.audio.samples import crop_or_pad
 from unfused.store import Artifact, Folder
 
@@ -285,7 +286,12 @@ def even_blocks(
 
 
 def _numpy_blocks(dataset: Any) -> Iterator[dict[str, np.ndarray]]:
-    return dataset.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=2)
+    blocks = iter(dataset.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=2))
+    # Its threads start with the first block, and live beside a thread that trains.
+    with runtime.in_background():
+        first = next(blocks)
+    yield first
+    yield from blocks
 
 
 class ClipCache:
@@ -318,9 +324,7 @@ class ClipCache:
         """As `read_clips`."""
         return ((i, self[i]) for i in range(piece.first, piece.first + piece.rows))
 
-    def even_windows(
-        self, indices: np.ndarray, num_samples: int, num_crops: int
-    ) -> np.ndarray:
+    def even_windows(self, indices: np.ndarray, num_samples: int, num_crops: int) -> np.ndarray:
         """As `even_windows`: (n, C, S) int16."""
         at = window_offsets(num_crops)
         return np.stack([_cut(self[i], num_samples, at) for i in indices])

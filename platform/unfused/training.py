@@ -354,9 +354,7 @@ class _Loop:
                 doing = f"epoch {epoch + 1}/{self.training.epochs}" if epoch >= 0 else "first pass"
                 share = self.worker.world
                 self._emit(
-                    Progress(
-                        self.node, done * share, self.stream.num_clips * share, "clips", doing
-                    )
+                    Progress(self.node, done * share, self.stream.num_clips * share, "clips", doing)
                 )
 
     def _timed(self, batches: Iterator[Batch]) -> Iterator[Batch]:
@@ -661,22 +659,47 @@ def _work(config: dict[str, Any]) -> None:
     context = ray.train.get_context()
     runtime.prepare_process(context.get_local_world_size() * config["sharers"])
     runtime.quiet_ray()
+    sent = _Sender(config["relay"])
     worker = Worker(
         rank=context.get_world_rank(),
         world=context.get_world_size(),
         device=ray.train.torch.get_device(),
-        emit=lambda event: ray.get(config["relay"].put.remote(event)),
+        emit=sent.emit,
     )
     desk = config["desk"]
     number = ray.get(desk.first_open.remote())
     while (jobs := ray.get(desk.next.remote(number))) is not None:
         worker.is_cancelled = lambda number=number: ray.get(desk.is_cancelled.remote(number))
         outcome = _run_batch(worker, jobs, desk, number)
+        sent.wait()
         worker.wait()
         if worker.is_first:
             ray.get(desk.finish.remote(number, outcome))
         worker.memory.clear()
         number += 1
+
+
+class _Sender:
+    """Sends events to the driver; waits for those that say how far a pass is no longer than needed.
+
+    A thread that trains would stand still for as long as a busy machine takes to answer.
+    """
+
+    def __init__(self, relay: Any) -> None:
+        self._relay = relay
+        self._last: Any = None
+
+    def emit(self, event: Event) -> None:
+        self._last = self._relay.put.remote(event)
+        if not isinstance(event, Progress):
+            self.wait()
+
+    def wait(self) -> None:
+        """Wait until the driver's side has all that was sent."""
+        import ray
+
+        if self._last is not None:
+            ray.get(self._last)
 
 
 def _is_lost_peer(error: Exception) -> bool:

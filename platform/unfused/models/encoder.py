@@ -12,6 +12,9 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
+from unfused.models.dropout import Dropout
+from unfused.models.first_block import FirstBlock
+
 CHANNELS = 64
 NUM_BLOCKS = 3
 MIN_FRAMES = 2**NUM_BLOCKS
@@ -50,12 +53,12 @@ class AudioNTT(nn.Module):
         if n_mels < MIN_FRAMES or n_mels % MIN_FRAMES:
             raise ValueError(f"The encoder needs a multiple of {MIN_FRAMES} bands; got {n_mels}.")
         self.n_mels, self.embedding_dim = n_mels, embedding_dim
-        inputs = (1,) + (CHANNELS,) * (NUM_BLOCKS - 1)
-        self.blocks = nn.ModuleList(_block(channels) for channels in inputs)
+        others = (_block() for _ in range(NUM_BLOCKS - 1))
+        self.blocks = nn.ModuleList([FirstBlock(CHANNELS), *others])
         self.frames = nn.Sequential(
             nn.Linear(self.block_widths[-1], embedding_dim),
             nn.ReLU(inplace=True),
-            nn.Dropout(dropout),
+            Dropout(dropout),
             nn.Linear(embedding_dim, embedding_dim),
             nn.ReLU(inplace=True),
         )
@@ -114,9 +117,9 @@ class AudioNTT(nn.Module):
             )
 
 
-def _block(channels: int) -> nn.Sequential:
+def _block() -> nn.Sequential:
     return nn.Sequential(
-        nn.Conv2d(channels, CHANNELS, kernel_size=3, padding=1),
+        nn.Conv2d(CHANNELS, CHANNELS, kernel_size=3, padding=1),
         nn.BatchNorm2d(CHANNELS),
         # ReLU after the pooling gives the same values from a quarter of the work.
         nn.MaxPool2d(2),
@@ -131,7 +134,8 @@ def per_frame(block: Tensor) -> Tensor:
 
 def time_mean(block: Tensor) -> Tensor:
     """A block (B, C, F', T') as one vector (B, F' * C): the mean over time of `per_frame`."""
-    return block.mean(3).transpose(1, 2).flatten(1)
+    # Channels innermost, as they lie in memory, so that the gradient lies there likewise.
+    return block.permute(0, 2, 3, 1).mean(2).flatten(1)
 
 
 def pool(frames: Tensor) -> Tensor:
