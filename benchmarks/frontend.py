@@ -66,7 +66,7 @@ class Platform:
     def epoch(self) -> None:
         """Log-mel of all clips in batches."""
         for rows in torch.from_numpy(self.waves).split(self.batch_size):
-            self.mel(to_float(rows))
+            self.mel(rows)
 
     def run(self, epochs: int) -> None:
         self.ingest()

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from unfused.audio.augment import Views
-from unfused.audio.frontend import LogMel, Normalize, to_float
+from unfused.audio.frontend import LogMel, Normalize
 from unfused.clustering.torch_backend import fit as torch_kmeans
 from unfused.models.encoder import AudioNTT
 from unfused.models.heads import Projector
@@ -70,12 +70,12 @@ class Step(nn.Module):
 
     def embed(self, samples: Tensor) -> Tensor:
         with torch.autocast("cuda", enabled=False):
-            spectrogram = self.mel(to_float(samples))
+            spectrogram = self.mel(samples)
         return self.encoder.embed(self.image(spectrogram))
 
     def loss(self, samples: Tensor) -> Tensor:
         with torch.no_grad(), torch.autocast("cuda", enabled=False):
-            one, two = self.views(self.mel(to_float(samples)))
+            one, two = self.views(self.mel(samples))
         clip = torch.arange(len(samples), device=samples.device)
         first = self.encoder(self.image(one)).clip.float()
         second = self.encoder(self.image(two)).clip.float()

@@ -10,8 +10,8 @@ than in the next; while it runs, all of Ray's processes are stopped (SIGSTOP). I
 Ray` they are not: what Ray takes of the cores while its Ray Train run waits for work.
 
 Steady state is from the second epoch on, in every contestant: in the first one, memory and kernels
-are made ready. A streamed epoch is several blocks of clips (`BLOCK`), of which a few are read ahead,
-so that most of the reading falls into the time that is measured.
+are made ready. A streamed epoch is several blocks of clips (`BLOCK`), of which a few are read
+ahead, so that most of the reading falls into the time that is measured.
 """
 
 from __future__ import annotations
@@ -147,6 +147,7 @@ class Memory:
 
 def _serve_memory(sizes: Sizes) -> None:
     """The child of `Memory`: a line in, a line out."""
+    runtime.hold_cores()
     runtime.prepare_process()
     config = runtime.resolve(preset("recommended"), runtime.probe(RunOptions()))
     loops = {}

@@ -51,8 +51,8 @@ def distance(one: dict[str, Tensor], other: dict[str, Tensor]) -> dict[str, floa
     """Of each tensor from its namesake, as a share of that one's length."""
     assert one.keys() == other.keys()
     return {
-        name: float((one[name].float() - other[name].float()).norm())
-        / max(1e-3, float(other[name].float().norm()))
+        name: float((one[name] - other[name]).detach().float().norm())
+        / max(1e-3, float(other[name].detach().float().norm()))
         for name in one
     }
 

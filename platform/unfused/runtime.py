@@ -240,8 +240,6 @@ def _local_gpus() -> int:
 def prepare_process(num_processes: int = 1) -> None:
     """Give a process that computes with torch its share of the cores and a calm allocator.
 
-    Threads that it starts from here on hold their cores (see `hold_cores`).
-
     glibc returns every large tensor to the kernel and pays page faults to get it back, up to half
     of a training step on CPU: large blocks stay in the heap instead. That of the process, which
     never shrinks: further heaps, for the threads that Ray computes on, go when they are empty (see
@@ -249,7 +247,6 @@ def prepare_process(num_processes: int = 1) -> None:
     """
     import torch
 
-    hold_cores()
     torch.set_num_threads(max(1, available_cpus() // num_processes))
     with suppress(OSError, AttributeError):
         mallopt = ctypes.CDLL("libc.so.6").mallopt

@@ -657,6 +657,7 @@ def _work(config: dict[str, Any]) -> None:
     import ray.train.torch
 
     context = ray.train.get_context()
+    runtime.hold_cores()
     runtime.prepare_process(context.get_local_world_size() * config["sharers"])
     runtime.quiet_ray()
     sent = _Sender(config["relay"])

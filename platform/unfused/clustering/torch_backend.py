@@ -24,7 +24,7 @@ CHUNK = 1 << 20
 GPU_CHUNK = 1 << 22
 SEEDING_ROWS = 8
 """Rows per cluster in the pool that the first centroids come from."""
-MIN_SEEDING_ROWS = 4096
+MIN_SEEDING_ROWS = 2048
 """Rows in that pool at least; where there are no more in all, it is all of them."""
 SPLIT = 1 / 1024
 """Relative change that parts the two halves of a split cluster."""

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from unfused.audio.augment import Augment
-from unfused.audio.frontend import LogMel, Normalize, to_float
+from unfused.audio.frontend import LogMel, Normalize
 from unfused.config import AudioConfig, AugmentConfig, EncoderConfig
 from unfused.models import weights
 from unfused.models.encoder import AudioNTT, Features
@@ -65,7 +65,7 @@ class ClipEncoder(nn.Module):
     def spectrogram(self, samples: Tensor) -> Tensor:
         """int16 samples (B, S) to log-mel (B, F, T) in float32, not normalised."""
         with torch.autocast(samples.device.type, enabled=False):
-            return self.log_mel(to_float(samples))
+            return self.log_mel(samples)
 
     def augmentation(self, config: AugmentConfig, kind: type[Augment] = Augment) -> Augment:
         """Random views of this encoder's log-mel, padded with the training mean."""

@@ -304,10 +304,8 @@ class _Statistics:
     def add(self, samples: np.ndarray) -> None:
         import torch
 
-        from unfused.audio.frontend import to_float
-
         for piece in np.array_split(samples, max(1, len(samples) // self._piece)):
-            values = self._log_mel(to_float(torch.from_numpy(piece.copy()))[None]).double()
+            values = self._log_mel(torch.from_numpy(piece.copy())[None]).double()
             self._count += values.numel()
             self._sum += float(values.sum())
             self._squares += float(values.square().sum())
