@@ -4,11 +4,13 @@
 
 All contestants make one start and at most `iterations` updates on all rows (faiss would look at 256
 a cluster, the platform's stage at 1,024); MiniBatchKMeans runs as scikit-learn sets it up. A
-contestant counts as a rival where its inertia is within 1 % of ours.
+contestant counts as a rival where its inertia is within 1 % of ours. How our seconds grow with the
+rows is fitted over all of `rows` and over `alone`, which has no rivals.
 """
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,6 +28,7 @@ EQUAL = 1.01
 @dataclass(frozen=True)
 class Sizes:
     rows: tuple[int, ...] = (10_000, 100_000, 1_000_000)
+    alone: tuple[int, ...] = (30_000,)
     width: int = 128
     clusters: tuple[int, ...] = (64, 1024)
     iterations: int = 20
@@ -82,6 +85,7 @@ def inertia(x: np.ndarray, centroids: np.ndarray) -> float:
 def measure(sizes: Sizes) -> harness.Report:
     runtime.prepare_process()
     rows, aims, notes = [], [], []
+    seconds: dict[int, dict[int, float]] = {k: {} for k in sizes.clusters}
     for count in sizes.rows:
         x = vectors(count, sizes.width)
         for k in sizes.clusters:
@@ -89,6 +93,7 @@ def measure(sizes: Sizes) -> harness.Report:
             found, quality = _race(x, k, sizes, 1 if once else sizes.repetitions)
             best = min(quality.values())
             mine, *others = found
+            seconds[k][count] = statistics.median(found[mine])
             equal = [name for name in others if quality[name] <= quality[mine] * EQUAL]
             for name in found:
                 ratio = harness.ratio(found, name, mine)
@@ -109,6 +114,13 @@ def measure(sizes: Sizes) -> harness.Report:
             if not aim.met:
                 run = contestants(x, k, sizes.iterations)[mine]
                 notes.append(f"{problem}, ours by operation: {harness.operations(run)}")
+    for k, spent in seconds.items():
+        for count in sizes.alone:
+            spent[count] = _alone(vectors(count, sizes.width), k, sizes)
+        growth = np.polyfit(np.log(list(spent)), np.log(list(spent.values())), 1)[0]
+        counts = ", ".join(f"{count:,}" for count in sorted(spent))
+        what = f"k = {k}: exponent of our seconds over N = {counts}"
+        aims.append(harness.Aim(what, float(growth), 1.05, at_most=True))
     return harness.Report(
         "k-means, seconds (the fewer the better)",
         ["N", "k", "contestant", "seconds", "inertia / best", "time / ours"],
@@ -119,6 +131,12 @@ def measure(sizes: Sizes) -> harness.Report:
             *notes,
         ],
     )
+
+
+def _alone(x: np.ndarray, k: int, sizes: Sizes) -> float:
+    """Our seconds."""
+    run = next(iter(contestants(x, k, sizes.iterations).values()))
+    return statistics.median(1 / harness.rate(1, run) for _ in range(sizes.repetitions))
 
 
 def _race(x: np.ndarray, k: int, sizes: Sizes, repetitions: int):

@@ -3,8 +3,8 @@
     python benchmarks/training_step.py --embedding-dims 512 2048
 
 All contestants take the same optimiser steps on waveforms held in memory; what differs is the
-precision, the memory format and the allocator. Each runs in a process of its own, because the
-allocator's settings are the process's.
+precision, the memory format, the allocator, and whether the modules are torch's alone. Each runs in
+a process of its own, because the allocator's settings are the process's.
 """
 
 from __future__ import annotations
@@ -18,16 +18,23 @@ from dataclasses import dataclass
 import harness
 import peers
 import torch
+from torch import nn
 
 from unfused import runtime
 from unfused.config import RunOptions, preset
 
 CONTESTANTS = {
-    "float32, contiguous": ("float32", "contiguous", "plain"),
-    "float32, channels last": ("float32", "channels_last", "plain"),
-    "float32, channels last, calm allocator": ("float32", "channels_last", "calm"),
-    "bfloat16, channels last, calm allocator": ("bfloat16", "channels_last", "calm"),
+    "float32, contiguous": ("float32", "contiguous", "plain", "torch"),
+    "float32, channels last": ("float32", "channels_last", "plain", "torch"),
+    "float32, channels last, calm allocator": ("float32", "channels_last", "calm", "torch"),
+    "bfloat16, channels last, calm allocator": ("bfloat16", "channels_last", "calm", "torch"),
 }
+
+
+def ours(precision: str) -> dict[str, tuple[str, ...]]:
+    """What runs here, with the precision that `auto` takes."""
+    name = f"{precision}, channels last, calm allocator, first block and dropout of our own"
+    return {name: (precision, "channels_last", "calm", "own")}
 
 
 @dataclass(frozen=True)
@@ -41,12 +48,13 @@ class Sizes:
 def measure(sizes: Sizes) -> harness.Report:
     rows, aims, notes = [], [], []
     chosen = runtime.resolve(preset("recommended"), runtime.probe(RunOptions()))
-    mine = f"{chosen.pretrain.precision}, channels last, calm allocator"
+    contestants = CONTESTANTS | ours(chosen.pretrain.precision)
+    first, mine = next(iter(contestants)), list(contestants)[-1]
     for width in sizes.embedding_dims:
         found = harness.alternate(
-            {name: _in_process(name, width, sizes) for name in CONTESTANTS}, sizes.repetitions
+            {name: _in_process(how, width, sizes) for name, how in contestants.items()},
+            sizes.repetitions,
         )
-        first = next(iter(CONTESTANTS))
         for name, rates in found.items():
             ratio = harness.ratio(found, name, first)
             rows.append([str(width), name, harness.spread(rates), f"{ratio:.2f}"])
@@ -74,8 +82,8 @@ def measure(sizes: Sizes) -> harness.Report:
     )
 
 
-def _in_process(name: str, width: int, sizes: Sizes):
-    settings = json.dumps([*CONTESTANTS[name], width, sizes.batch_size, sizes.steps])
+def _in_process(how: tuple[str, ...], width: int, sizes: Sizes):
+    settings = json.dumps([*how, width, sizes.batch_size, sizes.steps])
 
     def run() -> float:
         command = [sys.executable, __file__, "--child", settings]
@@ -84,13 +92,19 @@ def _in_process(name: str, width: int, sizes: Sizes):
     return run
 
 
-def _child(precision: str, layout: str, allocator: str, width: int, batch: int, steps: int) -> None:
+def _child(
+    precision: str, layout: str, allocator: str, modules: str, width: int, batch: int, steps: int
+) -> None:
     """Print the clips per second of one contestant."""
     if allocator == "calm":
         runtime.prepare_process()
     else:
         torch.set_num_threads(runtime.available_cpus())
     loop = _loop(precision, width, batch, steps)
+    if modules == "torch":
+        encoder = loop.learner.clip_encoder.encoder
+        encoder.blocks[0] = nn.Sequential(*encoder.blocks[0])
+        encoder.frames[2] = nn.Dropout(encoder.frames[2].p)
     if layout == "contiguous":
         loop.learner.clip_encoder.encoder.to(memory_format=torch.contiguous_format)
         loop.learner.clip_encoder._image = _contiguous_image(loop.learner.clip_encoder)
