@@ -289,8 +289,9 @@ def _numpy_blocks(dataset: Any) -> Iterator[dict[str, np.ndarray]]:
     blocks = iter(dataset.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=2))
     # Its threads start with the first block, and live beside a thread that trains.
     with runtime.in_background():
-        first = next(blocks)
-    yield first
+        first = next(blocks, None)
+    if first is not None:
+        yield first
     yield from blocks
 
 
