@@ -26,7 +26,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -166,12 +166,14 @@ def stopped(but: int) -> Iterator[None]:
     """All processes below this one stand still, but for process number `but`."""
     numbers = set(processor_seconds()) - {os.getpid(), but}
     for number in numbers:
-        os.kill(number, signal.SIGSTOP)
+        with suppress(ProcessLookupError):
+            os.kill(number, signal.SIGSTOP)
     try:
         yield
     finally:
         for number in numbers:
-            os.kill(number, signal.SIGCONT)
+            with suppress(ProcessLookupError):
+                os.kill(number, signal.SIGCONT)
 
 
 def race(sizes: Sizes) -> list[Found]:

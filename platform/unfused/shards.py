@@ -292,6 +292,8 @@ def _numpy_blocks(dataset: Any) -> Iterator[dict[str, np.ndarray]]:
         first = next(blocks, None)
     if first is not None:
         yield first
+    # Blocks of Ray Data stay in the object store as long as something has them.
+    del first
     yield from blocks
 
 

@@ -681,7 +681,7 @@ def _work(config: dict[str, Any]) -> None:
 
 
 class _Sender:
-    """Sends events to the driver; waits for those that say how far a pass is no longer than needed.
+    """Sends events to the driver, in order; does not wait for an answer to those of progress.
 
     A thread that trains would stand still for as long as a busy machine takes to answer.
     """
