@@ -14,6 +14,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from unfused import runtime, training
 from unfused.config import Config, ConfigError, RunOptions, flatten, override
@@ -284,3 +285,93 @@ def test_a_processor_whose_system_calls_are_not_known_changes_nothing(monkeypatc
     runtime.hold_cores()
     with runtime.in_background():
         assert runtime._scheduling() == runtime._Scheduling(size=0)
+
+
+TAKES_TURNS = """
+import sys, time
+from pathlib import Path
+from unfused.runtime import Turns
+
+turns, seen = Turns(Path(sys.argv[1])), Path(sys.argv[1]) / "seen"
+print("ready", flush=True)
+sys.stdin.readline()
+for _ in range(8):
+    with turns:
+        with seen.open("a") as file: file.write(sys.argv[2] + "[")
+        time.sleep(0.05)
+        with seen.open("a") as file: file.write("]")
+"""
+
+
+def child_with_turns(folder, program=TAKES_TURNS, name=""):
+    child = subprocess.Popen(
+        [sys.executable, "-c", program, str(folder), name],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert child.stdout.readline() == "ready\n"
+    return child
+
+
+def test_runs_on_the_same_cores_train_a_step_each_in_turn(tmp_path):
+    children = [child_with_turns(tmp_path, name=name) for name in "ab"]
+    for child in children:
+        child.stdin.write("go\n")
+        child.stdin.flush()
+    assert [child.wait(60) for child in children] == [0, 0]
+    seen = (tmp_path / "seen").read_text()
+    assert seen.replace("a[]", "").replace("b[]", "") == ""
+    # The second one may come late, and the first one ends alone.
+    assert "a[]b[]a[]b[]a[]b[]a[]b[]" in seen or "b[]a[]b[]a[]b[]a[]b[]a[]" in seen
+
+
+HOLDS = """
+import sys, time
+from pathlib import Path
+from unfused.runtime import Turns
+
+with Turns(Path(sys.argv[1])):
+    print("ready", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_turn_of_a_suspended_run_is_waited_for_once_and_that_of_a_dead_one_is_over(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(runtime, "TURN_PATIENCE", 0.5)
+    turns = runtime.Turns(tmp_path)
+    child = child_with_turns(tmp_path, HOLDS)
+    began = time.monotonic()
+    with turns:
+        assert time.monotonic() - began >= 0.5
+    tried = [turns._lock(runtime.CORES, 0.0)]
+    for _ in range(3):
+        with turns:
+            tried.append(turns._patience)
+    assert tried == [False, 0.0, 0.0, 0.0]
+    child.kill()
+    child.wait()
+    with turns:
+        assert turns._patience == 0.5
+
+
+@pytest.mark.parametrize(
+    ("world", "device", "threads", "takes"),
+    [(1, "cpu", 4, True), (2, "cpu", 4, False), (1, "cuda", 4, False), (1, "cpu", 2, False)],
+)
+def test_turns_are_taken_by_processes_that_have_all_cores_to_themselves(
+    monkeypatch, world, device, threads, takes
+):
+    monkeypatch.setattr(runtime, "available_cpus", lambda: 4)
+    monkeypatch.setattr("torch.get_num_threads", lambda: threads)
+    assert isinstance(runtime.turns(world, torch.device(device)), runtime.Turns) == takes
+
+
+def test_without_a_place_for_the_file_nobody_takes_turns(monkeypatch, tmp_path):
+    monkeypatch.setattr(runtime, "available_cpus", lambda: 4)
+    monkeypatch.setattr("torch.get_num_threads", lambda: 4)
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path / "missing"))
+    with runtime.turns(1, torch.device("cpu")):
+        pass

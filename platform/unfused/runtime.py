@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import fcntl
 import importlib.util
 import logging
 import math
@@ -15,10 +16,11 @@ import os
 import socket
 import struct
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
@@ -40,6 +42,11 @@ ONE_HEAP = "MALLOC_ARENA_MAX"
 """glibc's setting, read when a process starts: 1 has all threads share the one heap."""
 TURN_SECONDS = 0.1
 """How long a thread that computes holds a core that others wait for; the most that Linux grants."""
+DOOR, CORES = 0, 1
+"""The bytes of the file of `Turns` that are locked."""
+TURN_PATIENCE = 30.0
+"""Seconds that a turn is waited for: who has it may be suspended. Then it is only asked for."""
+TURN_POLL_SECONDS = 0.002
 SCHED_OTHER, SCHED_BATCH = 0, 3
 SCHED_ATTR = struct.Struct("=IIQiIQQQ")
 LINUX_CALLS = {
@@ -279,6 +286,67 @@ def hold_cores() -> None:
     """
     turn = round(TURN_SECONDS * 1e9)
     _schedule(_Scheduling(policy=SCHED_OTHER, niceness=_scheduling().niceness, turn=turn))
+
+
+def turns(world: int, device: Any) -> AbstractContextManager[None]:
+    """What every step of training is taken in: `Turns` where it is threads that share cores.
+
+    Args:
+        world: processes that train together. Those of several wait for one another inside a step:
+            two such runs, each on a machine that the other one waits for, would not go on.
+        device: torch's; a step on a GPU needs no core.
+    """
+    import torch
+
+    cores = available_cpus()
+    if world == 1 and device.type == "cpu" and torch.get_num_threads() == cores > 1:
+        with suppress(OSError):
+            return Turns(Path(tempfile.gettempdir()))
+    return nullcontext()
+
+
+class Turns:
+    """One process at a time, of all that one user has on the same cores; first come, first served.
+
+    The threads of a step of training wait for one another hundreds of times, many of them by
+    looking again and again. Where half of them have no core, because another run's step has it,
+    both runs crawl, ten times slower and more. A step each in turn, both have half the speed.
+
+    Args:
+        folder: where those who share the cores find one another.
+
+    Raises:
+        OSError: nothing can be written there.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        cores = sum(1 << core for core in os.sched_getaffinity(0))
+        path = folder / f"unfused-{os.getuid()}-cores-{cores:x}.lock"
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        self._file = os.open(path, flags, 0o600)
+        self._patience = TURN_PATIENCE
+
+    def __enter__(self) -> None:
+        until = time.monotonic() + self._patience
+        # Who is next waits in the door: who was in there cannot come back before.
+        mine = self._lock(DOOR, until) and self._lock(CORES, until)
+        self._patience = TURN_PATIENCE if mine else 0.0
+        self._unlock(DOOR)
+
+    def __exit__(self, *_: object) -> None:
+        self._unlock(CORES)
+
+    def _lock(self, place: int, until: float) -> bool:
+        while True:
+            with suppress(BlockingIOError, PermissionError):
+                fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, place)
+                return True
+            if time.monotonic() >= until:
+                return False
+            time.sleep(TURN_POLL_SECONDS)
+
+    def _unlock(self, place: int) -> None:
+        fcntl.lockf(self._file, fcntl.LOCK_UN, 1, place)
 
 
 class _Scheduling(NamedTuple):

@@ -19,7 +19,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -89,6 +89,8 @@ class Worker:
     """Whether the driver wants no more of the jobs at hand."""
     memory: dict[Any, Any] = field(default_factory=dict)
     """What one job leaves for the next (see `once`)."""
+    turns: AbstractContextManager[None] = field(default_factory=nullcontext)
+    """What it computes in, where others compute on the same cores (see `runtime.turns`)."""
 
     @property
     def is_first(self) -> bool:
@@ -158,7 +160,8 @@ class Worker:
         total, done, last = shards.num_clips(part), 0, time.monotonic()
         rows = shards.rank_rows(total, self.rank, self.world)
         for block in shards.even_blocks(part, rows, num_samples, num_crops, clips_per_block):
-            yield block["clip"], torch.from_numpy(block["samples"].copy()).to(self.device)
+            with self.turns:
+                yield block["clip"], torch.from_numpy(block["samples"].copy()).to(self.device)
             done += len(block["clip"])
             if self.is_first and time.monotonic() - last > PROGRESS_SECONDS:
                 last = time.monotonic()
@@ -361,7 +364,8 @@ class _Loop:
         began = time.perf_counter()
         for batch in batches:
             self.waits.append(time.perf_counter() - began)
-            yield batch
+            with self.worker.turns:
+                yield batch
             began = time.perf_counter()
 
     def report(self, epoch: int, metrics: Mapping[str, float]) -> None:
@@ -661,11 +665,13 @@ def _work(config: dict[str, Any]) -> None:
     runtime.prepare_process(context.get_local_world_size() * config["sharers"])
     runtime.quiet_ray()
     sent = _Sender(config["relay"])
+    world, device = context.get_world_size(), ray.train.torch.get_device()
     worker = Worker(
         rank=context.get_world_rank(),
-        world=context.get_world_size(),
-        device=ray.train.torch.get_device(),
+        world=world,
+        device=device,
         emit=sent.emit,
+        turns=runtime.turns(world, device),
     )
     desk = config["desk"]
     number = ray.get(desk.first_open.remote())
