@@ -56,8 +56,6 @@ COLUMNS = {
     "reading cores": "reading",
     "other cores": "Ray and driver",
 }
-NICENESS = "RAY_worker_niceness"
-"""Ray's workers step back (15) for whatever else a machine does; here all are equal."""
 Found = dict[tuple[str, float], dict[str, float]]
 """Figures by contestant and seconds of a clip."""
 
@@ -178,7 +176,6 @@ def stopped(but: int) -> Iterator[None]:
 
 def race(sizes: Sizes) -> list[Found]:
     """Figures of every round."""
-    os.environ[NICENESS] = "0"
     memory = Memory(sizes)
     options = RunOptions()
     hardware = runtime.probe(options)

@@ -163,6 +163,16 @@ def test_who_waits_for_another_builder_lets_its_workers_go_and_goes_on_after_it(
     waiting.join()
 
 
+def test_workers_of_a_ray_of_ones_own_have_their_drivers_niceness(ray_cluster):
+    import ray
+
+    @ray.remote(num_cpus=0.1)
+    def niceness():
+        return os.getpriority(os.PRIO_PROCESS, 0)
+
+    assert ray.get(niceness.remote()) == niceness._function()
+
+
 def test_events_of_workers_reach_the_driver_in_order(ray_cluster):
     import ray
 

@@ -624,6 +624,9 @@ def _start(options: RunOptions) -> None:
                 " RAY_ADDRESS to run on this machine."
             ) from error
         return
+    # Ray has its workers step back (15) for whatever else computes here: of two threads that train
+    # one would then have next to nothing of a core that is shared, and the other one waits for it.
+    os.environ.setdefault("RAY_worker_niceness", "0")
     with _native_stderr_closed(), in_background():
         ray.init(address="local", num_cpus=logical_cpus(options), include_dashboard=False, **common)
 
