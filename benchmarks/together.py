@@ -3,8 +3,8 @@
     python benchmarks/together.py --seconds 8
 
 The pre-training step on waveforms held in memory, in two processes that start together: as an
-expert's loop does it, and in turns as `runtime.Turns` has it. Both together can at best do what one
-does alone.
+expert's loop does it, and in turns as `runtime.Turns` has it; allocator and scheduling are the
+platform's in all. Both together can at best do what one does alone.
 """
 
 from __future__ import annotations
@@ -12,9 +12,11 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tempfile
 import time
 from contextlib import nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 
 import harness
 import peers
@@ -89,11 +91,9 @@ def _rates(count: int, in_turns: bool, sizes: Sizes) -> list[float]:
 
 def _child(in_turns: bool, batch: int, width: int, seconds: float) -> None:
     """Get ready, say so, wait for a line, and print the clips per second."""
+    runtime.hold_cores()
     runtime.prepare_process()
-    turns = nullcontext()
-    if in_turns:
-        runtime.hold_cores()
-        turns = runtime.turns(1, torch.device("cpu"))
+    turns = runtime.Turns(Path(tempfile.gettempdir())) if in_turns else nullcontext()
     config = runtime.resolve(preset("recommended"), runtime.probe(RunOptions())).pretrain
     waves = torch.randint(-3000, 3000, (batch, peers.AUDIO.crop_samples), dtype=torch.int16)
     loop = peers.InMemoryLoop(waves, config.model_copy(update={"batch_size": batch}), width)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import platform
+import signal
 import subprocess
 import sys
 import threading
@@ -11,6 +13,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import replace
+from itertools import pairwise
 from types import SimpleNamespace
 
 import pytest
@@ -302,21 +305,21 @@ import sys, time
 from pathlib import Path
 from unfused.runtime import Turns
 
-turns, seen = Turns(Path(sys.argv[1])), Path(sys.argv[1]) / "seen"
+folder, name, count = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+turns, seen = Turns(folder), (folder / "seen").open("a", buffering=1)
 print("ready", flush=True)
-sys.stdin.readline()
-for _ in range(8):
+for _ in range(count):
     with turns:
-        with seen.open("a") as file: file.write(sys.argv[2] + "[")
-        time.sleep(0.05)
-        with seen.open("a") as file: file.write("]")
+        print(name, "in", file=seen)
+        time.sleep(0.02)
+        print(name, "out", file=seen)
 """
 
 
-def child_with_turns(folder, program=TAKES_TURNS, name=""):
+def taking_turns(folder, name, count):
+    """A process that takes so many turns and writes them into `folder / "seen"`."""
     child = subprocess.Popen(
-        [sys.executable, "-c", program, str(folder), name],
-        stdin=subprocess.PIPE,
+        [sys.executable, "-c", TAKES_TURNS, str(folder), name, str(count)],
         stdout=subprocess.PIPE,
         text=True,
     )
@@ -324,47 +327,55 @@ def child_with_turns(folder, program=TAKES_TURNS, name=""):
     return child
 
 
-def test_runs_on_the_same_cores_train_a_step_each_in_turn(tmp_path):
-    children = [child_with_turns(tmp_path, name=name) for name in "ab"]
-    for child in children:
-        child.stdin.write("go\n")
-        child.stdin.flush()
+def test_two_runs_on_the_same_cores_compute_in_turns_and_never_at_once(tmp_path):
+    with runtime.Turns(tmp_path):
+        children = [taking_turns(tmp_path, name, 30) for name in "ab"]
+        time.sleep(0.5)
+        assert not (tmp_path / "seen").read_text()
     assert [child.wait(60) for child in children] == [0, 0]
-    seen = (tmp_path / "seen").read_text()
-    assert seen.replace("a[]", "").replace("b[]", "") == ""
-    # The second one may come late, and the first one ends alone.
-    assert "a[]b[]a[]b[]a[]b[]a[]b[]" in seen or "b[]a[]b[]a[]b[]a[]b[]a[]" in seen
+    seen = (tmp_path / "seen").read_text().split()
+    names = seen[::4]
+    assert sorted(names) == ["a"] * 30 + ["b"] * 30
+    assert seen == [word for name in names for word in (name, "in", name, "out")]
+    # One after the other would be a single change.
+    assert sum(one != other for one, other in pairwise(names)) > 20
 
 
-HOLDS = """
-import sys, time
-from pathlib import Path
-from unfused.runtime import Turns
-
-with Turns(Path(sys.argv[1])):
-    print("ready", flush=True)
-    time.sleep(60)
-"""
-
-
-def test_a_turn_of_a_suspended_run_is_waited_for_once_and_that_of_a_dead_one_is_over(
+def test_a_suspended_run_is_not_waited_for_and_has_its_turns_again_when_it_goes_on(
     tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(runtime, "TURN_PATIENCE", 0.5)
-    turns = runtime.Turns(tmp_path)
-    child = child_with_turns(tmp_path, HOLDS)
-    began = time.monotonic()
-    with turns:
-        assert time.monotonic() - began >= 0.5
-    tried = [turns._lock(runtime.CORES, 0.0)]
-    for _ in range(3):
+    turns, seen = runtime.Turns(tmp_path), tmp_path / "seen"
+    monkeypatch.setattr(runtime, "LONGEST_TURN", 3.0)
+    child = taking_turns(tmp_path, "child", 10_000)
+    try:
+        stopped_in_a_turn = False
+        while not stopped_in_a_turn:
+            os.kill(child.pid, signal.SIGCONT)
+            time.sleep(0.005)
+            os.kill(child.pid, signal.SIGSTOP)
+            os.waitpid(child.pid, os.WUNTRACED)
+            stopped_in_a_turn = seen.read_text().endswith("in\n")
+        began = time.monotonic()
         with turns:
-            tried.append(turns._patience)
-    assert tried == [False, 0.0, 0.0, 0.0]
-    child.kill()
-    child.wait()
-    with turns:
-        assert turns._patience == 0.5
+            assert time.monotonic() - began > 1.0
+        began = time.monotonic()
+        for _ in range(100):
+            with turns:
+                pass
+        assert time.monotonic() - began < 1.0
+        os.kill(child.pid, signal.SIGCONT)
+        # From its next turn on it is waited for, and it waits.
+        so_far = seen.read_text()
+        while seen.read_text() == so_far:
+            time.sleep(0.005)
+        for _ in range(20):
+            with turns:
+                during = seen.read_text()
+                time.sleep(0.05)
+                assert seen.read_text() == during and during.endswith("out\n")
+    finally:
+        child.kill()
+        child.wait()
 
 
 @pytest.mark.parametrize(
@@ -383,5 +394,16 @@ def test_without_a_place_for_the_file_nobody_takes_turns(monkeypatch, tmp_path):
     monkeypatch.setattr(runtime, "available_cpus", lambda: 4)
     monkeypatch.setattr("torch.get_num_threads", lambda: 4)
     monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path / "missing"))
+    with runtime.turns(1, torch.device("cpu")):
+        pass
+
+
+def test_without_locks_in_that_place_nobody_takes_turns(monkeypatch):
+    def no_locks(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(runtime, "available_cpus", lambda: 4)
+    monkeypatch.setattr("torch.get_num_threads", lambda: 4)
+    monkeypatch.setattr("fcntl.lockf", no_locks)
     with runtime.turns(1, torch.device("cpu")):
         pass

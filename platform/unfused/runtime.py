@@ -44,8 +44,8 @@ TURN_SECONDS = 0.1
 """How long a thread that computes holds a core that others wait for; the most that Linux grants."""
 DOOR, CORES = 0, 1
 """The bytes of the file of `Turns` that are locked."""
-TURN_PATIENCE = 30.0
-"""Seconds that a turn is waited for: who has it may be suspended. Then it is only asked for."""
+LONGEST_TURN = 30.0
+"""Seconds after which a turn is no longer waited for: who has it may be suspended."""
 TURN_POLL_SECONDS = 0.002
 SCHED_OTHER, SCHED_BATCH = 0, 3
 SCHED_ATTR = struct.Struct("=IIQiIQQQ")
@@ -289,7 +289,7 @@ def hold_cores() -> None:
 
 
 def turns(world: int, device: Any) -> AbstractContextManager[None]:
-    """What every step of training is taken in: `Turns` where it is threads that share cores.
+    """What every pass through a model is taken in: `Turns` where it is threads on shared cores.
 
     Args:
         world: processes that train together. Those of several wait for one another inside a step:
@@ -300,23 +300,26 @@ def turns(world: int, device: Any) -> AbstractContextManager[None]:
 
     cores = available_cpus()
     if world == 1 and device.type == "cpu" and torch.get_num_threads() == cores > 1:
+        # Without a place for the file, or locks there, nobody waits for anybody.
         with suppress(OSError):
             return Turns(Path(tempfile.gettempdir()))
     return nullcontext()
 
 
 class Turns:
-    """One process at a time, of all that one user has on the same cores; first come, first served.
+    """One process at a time, of one user's on the very same cores; two of them alternate.
 
     The threads of a step of training wait for one another hundreds of times, many of them by
     looking again and again. Where half of them have no core, because another run's step has it,
-    both runs crawl, ten times slower and more. A step each in turn, both have half the speed.
+    both runs crawl, ten times slower and more. In turns, each has almost half the speed.
+
+    The locks are the process's: it has one `Turns`, and they end with it.
 
     Args:
         folder: where those who share the cores find one another.
 
     Raises:
-        OSError: nothing can be written there.
+        OSError: nothing can be written or locked there.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -324,26 +327,32 @@ class Turns:
         path = folder / f"unfused-{os.getuid()}-cores-{cores:x}.lock"
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         self._file = os.open(path, flags, 0o600)
-        self._patience = TURN_PATIENCE
+        self._try(CORES)
+        self._unlock(CORES)
 
     def __enter__(self) -> None:
-        until = time.monotonic() + self._patience
         # Who is next waits in the door: who was in there cannot come back before.
-        mine = self._lock(DOOR, until) and self._lock(CORES, until)
-        self._patience = TURN_PATIENCE if mine else 0.0
+        if self._lock(DOOR) and self._lock(CORES):
+            os.utime(self._file)
         self._unlock(DOOR)
 
     def __exit__(self, *_: object) -> None:
         self._unlock(CORES)
 
-    def _lock(self, place: int, until: float) -> bool:
-        while True:
-            with suppress(BlockingIOError, PermissionError):
-                fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, place)
-                return True
-            if time.monotonic() >= until:
+    def _lock(self, place: int) -> bool:
+        """Wait for it; False where the turn that is taken now has lasted too long."""
+        while not self._try(place):
+            if time.time() - os.fstat(self._file).st_mtime > LONGEST_TURN:
                 return False
             time.sleep(TURN_POLL_SECONDS)
+        return True
+
+    def _try(self, place: int) -> bool:
+        try:
+            fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, place)
+        except (BlockingIOError, PermissionError):
+            return False
+        return True
 
     def _unlock(self, place: int) -> None:
         fcntl.lockf(self._file, fcntl.LOCK_UN, 1, place)

@@ -90,7 +90,7 @@ class Worker:
     memory: dict[Any, Any] = field(default_factory=dict)
     """What one job leaves for the next (see `once`)."""
     turns: AbstractContextManager[None] = field(default_factory=nullcontext)
-    """What it computes in, where others compute on the same cores (see `runtime.turns`)."""
+    """What a pass through a model is taken in (see `runtime.turns`)."""
 
     @property
     def is_first(self) -> bool:
@@ -160,8 +160,7 @@ class Worker:
         total, done, last = shards.num_clips(part), 0, time.monotonic()
         rows = shards.rank_rows(total, self.rank, self.world)
         for block in shards.even_blocks(part, rows, num_samples, num_crops, clips_per_block):
-            with self.turns:
-                yield block["clip"], torch.from_numpy(block["samples"].copy()).to(self.device)
+            yield block["clip"], torch.from_numpy(block["samples"].copy()).to(self.device)
             done += len(block["clip"])
             if self.is_first and time.monotonic() - last > PROGRESS_SECONDS:
                 last = time.monotonic()

@@ -58,7 +58,8 @@ class EmbedJob:
             num_crops=self.config.num_crops,
             clips_per_block=self.config.batch_size,
         ):
-            with torch.inference_mode(), runtime.autocast(worker.device, self.config.precision):
+            autocast = runtime.autocast(worker.device, self.config.precision)
+            with worker.turns, torch.inference_mode(), autocast:
                 embedding = encoder.embed(windows, self.config.layer).cpu().numpy()
             write_embeddings(self.out, clip, embedding)
         worker.wait()
@@ -72,9 +73,7 @@ class EmbedJob:
 
 def write_embeddings(folder: Folder, clip: np.ndarray, embedding: np.ndarray) -> None:
     """Write the embeddings (B, D) of the clips (B,) as one Parquet file, named after the first."""
-    values = pa.FixedSizeListArray.from_arrays(
-        pa.array(embedding.reshape(-1)), embedding.shape[1]
-    )
+    values = pa.FixedSizeListArray.from_arrays(pa.array(embedding.reshape(-1)), embedding.shape[1])
     table = pa.table({"clip": pa.array(clip), "embedding": values})
     target = f"{folder.path}/embeddings-{int(clip.min()):012d}.parquet"
     with folder.filesystem.open_output_stream(target) as sink:

@@ -82,7 +82,8 @@ class EvaluateJob:
             clips_per_block=self.config.batch_size,
         ):
             for node, table in predicted.items():
-                table[torch.from_numpy(clip.copy())] = predict(groups[node], windows).cpu()
+                with worker.turns:
+                    table[torch.from_numpy(clip.copy())] = predict(groups[node], windows).cpu()
         return {
             node: sum_over_ranks(table.to(worker.device)).cpu().numpy()
             for node, table in predicted.items()

@@ -245,7 +245,8 @@ class _Draw:
         embedded = []
         for some in np.array_split(indices, -(-len(indices) // EMBED_CLIPS)):
             windows = torch.from_numpy(labelled.clips.even_windows(some, samples, crops))
-            with runtime.autocast(self.worker.device, self.config.precision):
+            autocast = runtime.autocast(self.worker.device, self.config.precision)
+            with self.worker.turns, autocast:
                 embedded.append(self.encoder.embed(windows.to(self.worker.device)))
         return torch.cat(embedded)
 
