@@ -2,9 +2,9 @@
 
     python benchmarks/together.py --seconds 8
 
-The pre-training step on waveforms held in memory, in two processes that start together: as an
-expert's loop does it, and in turns as `runtime.Turns` has it; allocator and scheduling are the
-platform's in all. Both together can at best do what one does alone.
+The pre-training step on waveforms held in memory, in two processes that start together: without
+turns, and in those of `runtime.Turns`; allocator and scheduling are the platform's in all. Both
+together can at best do what one does alone.
 """
 
 from __future__ import annotations

@@ -73,7 +73,9 @@ class EmbedJob:
 
 def write_embeddings(folder: Folder, clip: np.ndarray, embedding: np.ndarray) -> None:
     """Write the embeddings (B, D) of the clips (B,) as one Parquet file, named after the first."""
-    values = pa.FixedSizeListArray.from_arrays(pa.array(embedding.reshape(-1)), embedding.shape[1])
+    values = pa.FixedSizeListArray.from_arrays(
+        pa.array(embedding.reshape(-1)), embedding.shape[1]
+    )
     table = pa.table({"clip": pa.array(clip), "embedding": values})
     target = f"{folder.path}/embeddings-{int(clip.min()):012d}.parquet"
     with folder.filesystem.open_output_stream(target) as sink:
