@@ -1,0 +1,141 @@
+"""The fixed input and the runs whose numbers are held, as a user starts them.
+
+The rule of this file: nothing here depends on the machine. Clips come from a seed, the program has
+one core, and its libraries use what every x86-64 processor has.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+
+ROOT = Path(__file__).resolve().parents[2]
+RATE = 16000
+CLASSES = {"low": 300, "mid": 600, "high": 1200}
+"""Hertz of the middle of a class; neighbours overlap, so that no arm is right everywhere."""
+SPLITS = {"train": 12, "valid": 3, "test": 6}
+"""Clips of a class."""
+PLAIN_PROCESSOR = {
+    "ATEN_CPU_CAPABILITY": "default",
+    "MKL_CBWR": "COMPATIBLE",
+    "NPY_DISABLE_CPU_FEATURES": "X86_V3 X86_V4 AVX512_ICL AVX512_SPR",
+    "OMP_NUM_THREADS": "1",
+    "ONEDNN_MAX_CPU_ISA": "SSE41",
+    "OPENBLAS_CORETYPE": "Nehalem",
+}
+"""Has torch, oneDNN, MKL, NumPy and OpenBLAS compute the same way on every x86-64 processor."""
+
+SMALL = (
+    *(f"{name}.precision=float32" for name in ("pretrain", "embed", "finetune")),
+    *(f"{name}.precision=float32" for name in ("bootstrap", "distill")),
+    "cluster.backend=torch",
+    "cluster.num_components=8",
+    "encoder.embedding_dim=32",
+    "pretrain.batch_size=12",
+    "pretrain.projector_hidden=64",
+    "pretrain.projector_dim=32",
+    "distill.batch_size=12",
+    "finetune.labels_per_class=3",
+    "finetune.num_repeats=2",
+)
+RUNS = {
+    "recommended": (
+        "rounds=2",
+        "clusterings=2",
+        "pretrain.epochs=6",
+        "cluster.num_clusters=6",
+        "bootstrap.epochs=4",
+        "bootstrap.batch_size=12",
+        "distill.epochs=4",
+        "finetune.epochs=20",
+        "finetune.encoder_epochs=3",
+    ),
+    "faithful": (
+        "--preset",
+        "faithful",
+        "pretrain.epochs=4",
+        "pretrain.num_prototypes=8",
+        "pretrain.augment.mixup_bank=16",
+        "distill.epochs=4",
+        "finetune.epochs=10",
+        "arms=[unfused]",
+    ),
+    "barlow_twins": (
+        "pretrain.objective=barlow_twins",
+        "pretrain.epochs=3",
+        "finetune.mode=full",
+        "finetune.encoder_epochs=3",
+        "arms=[teacher]",
+    ),
+}
+"""What is added to `SMALL`: every stage, objective and mode of fine-tuning is in one of them."""
+
+
+def write_task(folder: Path) -> Path:
+    """Write the clips and their manifest, which it returns."""
+    rng = np.random.default_rng(16)
+    rows = []
+    for label, hertz in CLASSES.items():
+        for split, count in SPLITS.items():
+            for number in range(count):
+                name = f"{split}-{label}-{number}.wav"
+                soundfile.write(folder / name, _clip(rng, hertz), RATE, subtype="PCM_16")
+                rows.append((name, label, split))
+    with open(folder / "task.csv", "w", newline="") as file:
+        csv.writer(file).writerows([("path", "label", "split"), *rows])
+    return folder / "task.csv"
+
+
+def _clip(rng: np.random.Generator, hertz: float) -> np.ndarray:
+    """A tone with an overtone and noise, of .5 to 1.4 seconds: float64 (S,)."""
+    seconds, pitch = rng.uniform(0.5, 1.4), hertz * rng.uniform(0.6, 1.7)
+    angle = 2 * np.pi * pitch * np.arange(int(seconds * RATE)) / RATE
+    wave = np.sin(angle) + rng.uniform(0, 0.6) * np.sin(2 * angle)
+    return rng.uniform(0.1, 0.4) * wave + 0.02 * rng.standard_normal(len(wave))
+
+
+def run_all(folder: Path) -> Iterator[tuple[str, Path, dict[str, Any]]]:
+    """Run the program once for each of `RUNS`, all on one store.
+
+    Yields:
+        The run's name, the store, and the summary.
+    """
+    task = write_task(folder)
+    for name, settings in RUNS.items():
+        summary = folder / f"{name}.json"
+        _run(folder, "--task", str(task), *SMALL, *settings, "--summary", str(summary))
+        yield name, folder / "store", json.loads(summary.read_text())
+
+
+def _run(folder: Path, *arguments: str) -> None:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "pipelines" / "full.py"), *arguments],
+        cwd=folder,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=900,
+        preexec_fn=keep_to_one_core,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def environment() -> dict[str, str]:
+    """Of the program: what a person has set for Ray, the store or the clever parts is left out."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "UNFUSED_"))}
+    kept.pop("PYTHONPATH", None)
+    return kept | {"MLFLOW_TRACKING_URI": ""} | PLAIN_PROCESSOR
+
+
+def keep_to_one_core() -> None:
+    """The last one that this process may use: sums depend on the number of threads."""
+    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
