@@ -1,6 +1,7 @@
 # make install   the environment in .venv, every version pinned by constraints.txt
 # make demo      all stages on the embedded corpus
 # make test      the test suite
+# make test-fast what needs no Ray and no training, in a minute
 # make test-long      a whole search, killed and gone on with
 # make test-cluster   ray up, jobs, several nodes; ends every Ray process of this machine
 # make bench     speed and memory against peers, docs/performance.md
@@ -15,7 +16,7 @@ STAMP := $(VENV)/.installed
 # uv from the machine if there is one, else a private copy from the package index.
 UV = $(shell command -v uv || echo $(VENV)/bootstrap/bin/uv)
 
-.PHONY: install install-gpu demo test test-long test-cluster lint bench results constraints clean
+.PHONY: install install-gpu demo test test-fast test-long test-cluster lint bench results constraints clean
 
 install: $(STAMP)
 
@@ -35,6 +36,9 @@ demo: install
 
 test: install lint
 	$(BIN)/python -m pytest -m 'not cluster and not long'
+
+test-fast: install
+	$(BIN)/python -m pytest -m 'not slow and not cluster and not long'
 
 test-long: install
 	$(BIN)/python -m pytest -m long

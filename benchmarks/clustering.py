@@ -20,7 +20,7 @@ import harness
 import numpy as np
 from sklearn.cluster import KMeans, MiniBatchKMeans
 
-from unfused import clustering, runtime
+from unfused import clustering, cores
 
 EQUAL = 1.01
 
@@ -83,7 +83,7 @@ def inertia(x: np.ndarray, centroids: np.ndarray) -> float:
 
 
 def measure(sizes: Sizes) -> harness.Report:
-    runtime.prepare_process()
+    cores.prepare_process()
     rows, aims, notes = [], [], []
     seconds: dict[int, dict[int, float]] = {k: {} for k in sizes.clusters}
     for count in sizes.rows:

@@ -19,7 +19,7 @@ import peers
 import soundfile
 import torch
 
-from unfused import runtime
+from unfused import cores
 from unfused.audio.decode import decode
 from unfused.audio.frontend import to_float
 from unfused.audio.samples import crop_or_pad
@@ -75,7 +75,7 @@ class Platform:
 
 
 def measure(sizes: Sizes) -> harness.Report:
-    runtime.prepare_process(num_processes=runtime.available_cpus())  # one thread
+    cores.prepare_process(num_processes=cores.available_cpus())  # one thread
     rows, aims, notes = [], [], []
     for sample_rate in sizes.sample_rates:
         with tempfile.TemporaryDirectory() as folder:

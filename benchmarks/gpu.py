@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from unfused.audio.augment import Views
 from unfused.audio.frontend import LogMel, Normalize
 from unfused.clustering.torch_backend import fit as torch_kmeans
-from unfused.models.encoder import AudioNTT
+from unfused.models.encoders.audio_ntt import AudioNTT
 from unfused.models.heads import Projector
 from unfused.objectives.nt_xent import NTXent
 

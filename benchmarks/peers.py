@@ -17,11 +17,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from unfused import runtime
+from unfused import precision
 from unfused.audio.frontend import LOG_FLOOR
-from unfused.config import AudioConfig, EncoderConfig, PretrainConfig
+from unfused.config import AudioConfig, PretrainConfig
+from unfused.jobs.pretrain import PretrainLearner
 from unfused.models.clip_encoder import ClipEncoder
-from unfused.stages.pretrain import PretrainLearner
+from unfused.models.encoders import audio_ntt
 
 AUDIO = AudioConfig()
 
@@ -75,7 +76,8 @@ class InMemoryLoop:
     def __init__(self, waves: Tensor, config: PretrainConfig, embedding_dim: int) -> None:
         torch.manual_seed(config.seed)
         self.waves, self.config = waves, config
-        encoder = ClipEncoder(AUDIO, EncoderConfig(embedding_dim=embedding_dim), mean=-7.0, std=4.0)
+        settings = audio_ntt.Config(embedding_dim=embedding_dim)
+        encoder = ClipEncoder(AUDIO, settings, mean=-7.0, std=4.0)
         self.learner = PretrainLearner(encoder, config, range(len(waves)), len(waves))
         self.optimizer = torch.optim.AdamW(
             self.learner.parameters(),
@@ -93,7 +95,7 @@ class InMemoryLoop:
         for rows in torch.randperm(len(self.waves)).tensor_split(steps):
             at = torch.randint(room + 1, (len(rows), 1)) + torch.arange(AUDIO.crop_samples)
             batch = {"samples": self.waves[rows].gather(1, at), "clip": rows}
-            with runtime.autocast(device, self.config.precision):
+            with precision.autocast(device, self.config.precision):
                 loss = self.learner(batch)
             self.optimizer.zero_grad()
             loss.backward()

@@ -11,9 +11,9 @@ import shlex
 from dataclasses import dataclass
 
 import harness
+
 from search import Sizes as Search
 from search import run, working_folder
-
 from unfused.search.metrics import LABEL_FREE
 
 SEARCH = Search()

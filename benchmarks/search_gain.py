@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import harness
+
 from search import Sizes as Search
 from search import run, working_folder
-
 from unfused.config import Config
-from unfused.pipeline import SEEDED
+from unfused.pipeline.request import SEEDED
 
 SEARCH = Search()
 FIRST_NEW_SEED = 100

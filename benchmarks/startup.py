@@ -88,7 +88,7 @@ def start_seconds() -> dict[str, float]:
     import ray.train.torch  # noqa: F401 (imported before the clock runs)
 
     from unfused import tracking, training  # noqa: F401
-    from unfused.pipeline import open_cluster
+    from unfused.pipeline import open_backend
 
     options, found = RunOptions(), {}
     hardware = runtime.probe(options)
@@ -100,7 +100,7 @@ def start_seconds() -> dict[str, float]:
         last = time.perf_counter()
 
     with tempfile.TemporaryDirectory() as place:
-        with open_cluster(options, hardware, Stream(), Folder.of(place) / "work") as one:
+        with open_backend(options, hardware, Stream(), Folder.of(place) / "work") as one:
             lap("Ray")
             one.session.run([Nothing()])
             lap("Ray Train's worker, with its imports")

@@ -36,11 +36,12 @@ import peers
 import torch
 from processes import READING, Seconds, between, processor_seconds
 
-from unfused import runtime, shards, training
-from unfused.config import EncoderConfig, RunOptions, preset
+from unfused import cores, data, runtime, training
+from unfused.config import RunOptions, preset
 from unfused.events import EpochDone, Event, Stream
-from unfused.pipeline import open_cluster
-from unfused.stages.pretrain import PretrainJob
+from unfused.jobs.pretrain import PretrainJob
+from unfused.models.encoders import audio_ntt
+from unfused.pipeline import open_backend
 from unfused.store import Artifact, Folder
 
 PATHS = {"streamed": 0, "kept": 2**62}
@@ -85,23 +86,24 @@ def waves(count: int, seconds: float) -> np.ndarray:
     return rng.integers(-3000, 3000, size, dtype=np.int16)
 
 
-def write_part(folder: Path, clips: np.ndarray, per_shard: int = 512) -> Artifact:
+def write_part(folder: Path, clips: np.ndarray, per_shard: int = 512) -> Artifact[data.PartFacts]:
     """The clips as ingest writes them."""
     sizes = []
     for number, rows in enumerate(np.array_split(clips, -(-len(clips) // per_shard))):
-        writer = shards.ShardWriter(Folder.of(folder), f"part-{number:05d}.parquet")
+        writer = data.ShardWriter(Folder.of(folder), f"part-{number:05d}.parquet")
         for row in rows:
             writer.add("", row)
         writer.close()
         sizes.append(len(rows))
-    facts = {
-        "shards": sizes,
-        "seconds": clips.size / peers.AUDIO.sample_rate,
-        "audio": peers.AUDIO.model_dump(mode="json"),
-        "log_mel_mean": -7.0,
-        "log_mel_std": 4.0,
-    }
-    return Artifact(Folder.of(folder), "part", facts)
+    facts = data.PartFacts(
+        digest="part",
+        shards=sizes,
+        seconds=clips.size / peers.AUDIO.sample_rate,
+        audio=peers.AUDIO,
+        log_mel_mean=-7.0,
+        log_mel_std=4.0,
+    )
+    return Artifact(Folder.of(folder), facts.digest, facts)
 
 
 @dataclass(frozen=True)
@@ -115,8 +117,9 @@ class Keeping:
     def node(self) -> str:
         return self.job.node
 
-    def run(self, worker: training.Worker) -> dict:
-        shards.KEPT_BYTES, shards.BLOCK_BYTES, shards.WINDOW_BYTES = self.kept, BLOCK, BLOCK
+    def run(self, worker: training.Worker) -> tuple[training.Fitted, float]:
+        data.part.KEPT_BYTES = self.kept
+        data.stream.BLOCK_BYTES = data.stream.WINDOW_BYTES = BLOCK
         return self.job.run(worker)
 
 
@@ -145,8 +148,8 @@ class Memory:
 
 def _serve_memory(sizes: Sizes) -> None:
     """The child of `Memory`: a line in, a line out."""
-    runtime.hold_cores()
-    runtime.prepare_process()
+    cores.hold_cores()
+    cores.prepare_process()
     config = runtime.resolve(preset("recommended"), runtime.probe(RunOptions()))
     loops = {}
     for line in sys.stdin:
@@ -191,7 +194,7 @@ def race(sizes: Sizes) -> list[Found]:
     stream.subscribe(keep)
     with (
         tempfile.TemporaryDirectory() as place,
-        open_cluster(options, hardware, stream, Folder.of(place) / "work") as ray,
+        open_backend(options, hardware, stream, Folder.of(place) / "work") as backend,
     ):
         root = Path(place)
 
@@ -199,12 +202,12 @@ def race(sizes: Sizes) -> list[Found]:
             job = PretrainJob(
                 name,
                 part,
-                EncoderConfig(embedding_dim=sizes.embedding_dim),
+                audio_ntt.Config(embedding_dim=sizes.embedding_dim),
                 config.pretrain.model_copy(update={"epochs": epochs}),
                 Folder.of(root / name),
                 Folder.of(root / "checkpoints" / name),
             )
-            ray.session.run([Keeping(job, kept)])
+            backend.session.run([Keeping(job, kept)])
             while len(told.get(name, [])) < epochs:
                 time.sleep(0.01)
 

@@ -3,7 +3,7 @@
     python benchmarks/together.py --seconds 8
 
 The pre-training step on waveforms held in memory, in two processes that start together: without
-turns, and in those of `runtime.Turns`; allocator and scheduling are the platform's in all. Both
+turns, and in those of `cores.Turns`; allocator and scheduling are the platform's in all. Both
 together can at best do what one does alone.
 """
 
@@ -22,7 +22,7 @@ import harness
 import peers
 import torch
 
-from unfused import runtime
+from unfused import cores, runtime
 from unfused.config import RunOptions, preset
 
 CONTESTANTS = {
@@ -91,9 +91,9 @@ def _rates(count: int, in_turns: bool, sizes: Sizes) -> list[float]:
 
 def _child(in_turns: bool, batch: int, width: int, seconds: float) -> None:
     """Get ready, say so, wait for a line, and print the clips per second."""
-    runtime.hold_cores()
-    runtime.prepare_process()
-    turns = runtime.Turns(Path(tempfile.gettempdir())) if in_turns else nullcontext()
+    cores.hold_cores()
+    cores.prepare_process()
+    turns = cores.Turns(Path(tempfile.gettempdir())) if in_turns else nullcontext()
     config = runtime.resolve(preset("recommended"), runtime.probe(RunOptions())).pretrain
     waves = torch.randint(-3000, 3000, (batch, peers.AUDIO.crop_samples), dtype=torch.int16)
     loop = peers.InMemoryLoop(waves, config.model_copy(update={"batch_size": batch}), width)

@@ -20,7 +20,7 @@ import peers
 import torch
 from torch import nn
 
-from unfused import runtime
+from unfused import cores, precision, runtime
 from unfused.config import RunOptions, preset
 
 CONTESTANTS = {
@@ -97,9 +97,9 @@ def _child(
 ) -> None:
     """Print the clips per second of one contestant."""
     if allocator == "calm":
-        runtime.prepare_process()
+        cores.prepare_process()
     else:
-        torch.set_num_threads(runtime.available_cpus())
+        torch.set_num_threads(cores.available_cpus())
     loop = _loop(precision, width, batch, steps)
     if modules == "torch":
         encoder = loop.learner.clip_encoder.encoder
@@ -126,7 +126,7 @@ def _loop(precision: str, width: int, batch: int, steps: int) -> peers.InMemoryL
 
 def _parts(width: int, sizes: Sizes) -> tuple[dict[str, float], str]:
     """Median seconds of a step and of its parts, and the operations that an epoch consists of."""
-    runtime.prepare_process()
+    cores.prepare_process()
     config = runtime.resolve(preset("recommended"), runtime.probe(RunOptions()))
     loop = _loop(config.pretrain.precision, width, sizes.batch_size, sizes.steps)
     loop.epoch()
@@ -137,7 +137,7 @@ def _parts(width: int, sizes: Sizes) -> tuple[dict[str, float], str]:
 
     def loss() -> None:
         one, two = (torch.randn(len(samples), width, requires_grad=True) for _ in range(2))
-        with runtime.autocast(samples.device, config.pretrain.precision):
+        with precision.autocast(samples.device, config.pretrain.precision):
             value = learner.objective(one, two, clip)
         value.backward()
 

@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from unfused import runtime, shards
+from unfused import data, runtime
 from unfused.config import AudioConfig, RunOptions
+from unfused.data import PartFacts
 from unfused.events import Stream
 from unfused.store import Artifact, Folder
 
@@ -40,6 +41,19 @@ TINY = (
     "finetune.encoder_epochs=3",
 )
 """A pipeline small enough for a test; every stage is real."""
+
+
+STARTS_OTHERS = frozenset({"ray_cluster", "program", "finished", "two_ranks"})
+"""Fixtures that start Ray or other processes."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What starts Ray or processes is slow, said or not: `make test-fast` goes without."""
+    for item in items:
+        calls = getattr(getattr(item, "function", None), "__code__", None)
+        spawns = calls is not None and "on_two_ranks" in calls.co_names
+        if spawns or STARTS_OTHERS & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="session")
@@ -95,18 +109,19 @@ def write_part(folder: Path, clips: list[np.ndarray], per_shard: int = 8) -> Art
     sizes = []
     for number, begin in enumerate(range(0, len(clips), per_shard)):
         some = clips[begin : begin + per_shard]
-        writer = shards.ShardWriter(Folder.of(folder), f"part-{number:05d}.parquet")
+        writer = data.ShardWriter(Folder.of(folder), f"part-{number:05d}.parquet")
         for i, samples in enumerate(some):
             writer.add(f"digest-{begin + i}", samples)
         writer.close()
         sizes.append(len(some))
-    facts = {
-        "shards": sizes,
-        "seconds": sum(map(len, clips)) / 16000,
-        "audio": AudioConfig().model_dump(mode="json"),
-        "log_mel_mean": -8.0,
-        "log_mel_std": 3.0,
-    }
+    facts = PartFacts(
+        digest="part",
+        shards=sizes,
+        seconds=sum(map(len, clips)) / 16000,
+        audio=AudioConfig(),
+        log_mel_mean=-8.0,
+        log_mel_std=3.0,
+    )
     return Artifact(Folder.of(folder), "part", facts)
 
 

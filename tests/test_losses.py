@@ -7,10 +7,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from unfused.losses import unfused_loss
+from unfused import losses
 
 WEIGHTS = {"shallow_weight": 0.7, "kl_weight": 0.3, "cosine_weight": 0.003}
 RELEASED = WEIGHTS | {"temperature": 1.0, "detach_teacher": False, "scale_by_temperature": False}
+
+
+FULL = WEIGHTS | {"temperature": 3.0, "detach_teacher": True, "scale_by_temperature": True}
+
+
+def unfused_loss(deep, shallow, labels, **changes) -> losses.LossParts:
+    """The loss with all of its parts, but for what a test changes."""
+    return losses.unfused_loss(deep, shallow, labels, **FULL | changes)
 
 
 def logits(
@@ -125,6 +133,13 @@ def test_a_worker_without_clips_contributes_zero():
     deep, shallow, labels = logits()
     empty = unfused_loss(deep[:0], [s[:0] for s in shallow], labels[:0])
     assert not torch.stack(empty).any()
+
+
+def test_an_encoder_without_shallow_layers_learns_from_its_labels_alone():
+    deep, _, labels = logits()
+    found = unfused_loss(deep, (), labels)
+    torch.testing.assert_close(found.total, torch.nn.functional.cross_entropy(deep, labels))
+    assert not torch.stack(found)[2:].any()
 
 
 @pytest.mark.parametrize("temperature", [0.0, -1.0])

@@ -26,14 +26,14 @@ def test_an_artifact_exists_only_once_its_manifest_does(store):
     store.commit("embed", "k1", work, {"facts": {"n": 1}})
     manifest = store.manifest("embed", "k1")
     assert manifest["files"] == [{"name": "deep/file.bin", "size": 3}]
-    assert (store.artifact("embed", "k1").folder / "deep").read("file.bin") == b"one"
+    assert (store.folder("embed", "k1") / "deep").read("file.bin") == b"one"
 
 
 def test_a_crash_leaves_nothing_that_looks_finished(store):
     (store.begin("embed", "k1") / "deep").write("file.bin", b"half")
     assert store.manifest("embed", "k1") is None
     _commit(store)
-    assert (store.artifact("embed", "k1").folder / "deep").read("file.bin") == b"one"
+    assert (store.folder("embed", "k1") / "deep").read("file.bin") == b"one"
 
 
 def test_the_first_of_two_builders_wins_and_nothing_mixes(store):

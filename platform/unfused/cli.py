@@ -19,17 +19,17 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from unfused import __version__, display
 from unfused import config as configuration
-from unfused import display
 from unfused.config import Config, ConfigError
 from unfused.pipeline import Request
 from unfused.runtime import leave
 
 DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
+SETTING_WIDTH = 48
+"""Columns for a setting and its value, before what it means; few are longer."""
 
-app = typer.Typer(
-    add_completion=False, no_args_is_help=True, help="Learn audio classifiers from few labels."
-)
+app = typer.Typer(add_completion=False, no_args_is_help=True)
 
 
 Overrides = Annotated[
@@ -74,7 +74,7 @@ def run(
 ) -> None:
     """Run the whole pipeline: pretrain, embed, cluster, distill, finetune, evaluate."""
     quiet_libraries()
-    from unfused import running
+    from unfused.commands.run import run_pipeline, show_plan
 
     options = configuration.run_options(
         store=store,
@@ -87,9 +87,9 @@ def run(
     request = Request(config, options, corpus, task, seeds, folds)
     check_summary(summary)
     if dry_run:
-        running.show_plan(request)
+        show_plan(request)
     else:
-        write_summary(summary, running.run_pipeline(request))
+        write_summary(summary, run_pipeline(request))
 
 
 @app.command("search", context_settings={"allow_interspersed_args": True})
@@ -124,8 +124,8 @@ def search(
 ) -> None:
     """Look for better settings with Ray Tune and Optuna; a trial is a pipeline run."""
     quiet_libraries()
-    from unfused import searching
-    from unfused.search import Search
+    from unfused.commands.search import run_search
+    from unfused.search import SearchRequest
     from unfused.search.space import load
 
     options = configuration.run_options(
@@ -139,8 +139,8 @@ def search(
     request = Request(config, options, corpus, task, seeds, folds)
     check_summary(summary)
     asked = (num_trials, sampler, pruner, search_seed, study, study_storage)
-    what = Search(request, load(space, config), *asked)
-    found = searching.run_search(what, concurrency, dry_run)
+    what = SearchRequest(request, load(space, config), *asked)
+    found = run_search(what, concurrency, dry_run)
     if found is not None:
         write_summary(summary, found)
 
@@ -163,11 +163,37 @@ def write_summary(summary: Path | None, result: dict[str, Any]) -> None:
 
 @app.command("config")
 def show_config(
+    overrides: Overrides = None,
     preset: Annotated[str, typer.Option(help="recommended, faithful or demo.")] = "recommended",
 ) -> None:
-    """List every setting with its value."""
-    for name, value in configuration.flatten(configuration.preset(preset)).items():
-        print(f"{name}={configuration.shown(value)}")
+    """List every setting with its value and what it means."""
+    config = _configuration(preset, overrides)
+    lines = {
+        f"{name}={configuration.shown(value)}": configuration.describe(config)[name]
+        for name, value in configuration.flatten(config).items()
+    }
+    width = max(len(line) for line in lines if len(line) <= SETTING_WIDTH)
+    for line, meaning in lines.items():
+        print(f"{line:{width}}  # {meaning}")
+
+
+def show_version(wanted: bool) -> None:
+    """Print the version and end."""
+    if wanted:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=show_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+) -> None:
+    """Learn audio classifiers from few labels."""
 
 
 def quiet_libraries() -> None:

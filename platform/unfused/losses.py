@@ -39,12 +39,12 @@ def unfused_loss(
     shallow: Sequence[Tensor],
     labels: Tensor,
     *,
-    shallow_weight: float = 0.7,
-    kl_weight: float = 0.3,
-    cosine_weight: float = 0.003,
-    temperature: float = 3.0,
-    detach_teacher: bool = True,
-    scale_by_temperature: bool = True,
+    shallow_weight: float,
+    kl_weight: float,
+    cosine_weight: float,
+    temperature: float,
+    detach_teacher: bool,
+    scale_by_temperature: bool,
     denominator: int | Tensor | None = None,
 ) -> LossParts:
     """UnFuSeD's distillation loss (arXiv 2303.05668; the form is that of arXiv 1905.08094).
@@ -57,7 +57,7 @@ def unfused_loss(
 
     Args:
         deep: (B, K) logits of the deep head.
-        shallow: (B, K) logits of each shallow head.
+        shallow: (B, K) logits of each shallow head, of which there may be none.
         labels: (B,) int64 pseudo-labels.
         shallow_weight: a.
         kl_weight: b.
@@ -77,12 +77,13 @@ def unfused_loss(
     # A worker may have no clips in a batch: its sums are 0, and so is its share.
     clips = max(1, len(deep)) if denominator is None else denominator
     teacher = deep.detach() if detach_teacher else deep
+    none = deep.new_zeros(())
     ce = _cross_entropy(deep, labels) / clips
-    shallow_ce = sum(_cross_entropy(s, labels) for s in shallow) / clips
-    kl = sum(_kl(teacher, s, temperature) for s in shallow) / clips
+    shallow_ce = sum((_cross_entropy(s, labels) for s in shallow), none) / clips
+    kl = sum((_kl(teacher, s, temperature) for s in shallow), none) / clips
     if scale_by_temperature:
         kl = kl * temperature**2
-    cosine = sum(_cosine(teacher, s) for s in shallow) / clips
+    cosine = sum((_cosine(teacher, s) for s in shallow), none) / clips
     total = ce + shallow_weight * shallow_ce + kl_weight * kl + cosine_weight * cosine
     return LossParts(total, ce, shallow_ce, kl, cosine)
 

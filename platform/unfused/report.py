@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from unfused.arms import ARMS
 from unfused.config import flatten
-from unfused.pipeline import SCORED_BY, Plan, Step
+from unfused.pipeline import Plan, Ref, Step
 from unfused.store import read_npy
 
 INGESTED = ("corpus", "task")
@@ -34,19 +35,19 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _facts(plan: Plan, name: str) -> list[dict[str, Any]]:
+def _facts(plan: Plan, name: str) -> list[Any]:
     """The facts of a node in every repetition."""
     steps = [plan.steps.get(f"{prefix}{name}") for prefix in plan.repetitions]
-    return [step.manifest["facts"] for step in steps if step and step.manifest]
+    return [step.facts for step in steps if step and step.manifest]
 
 
 def _arm(plan: Plan, arm: str) -> dict[str, Any]:
-    runs = _facts(plan, f"{SCORED_BY[plan.request.config.evaluate.split]}/{arm}")
+    runs = _facts(plan, ARMS[arm].scores(plan.request.config.evaluate.split))
     scores = {
-        name: _spread([value for facts in runs for value in facts[name]])
+        name: _spread([value for facts in runs for value in getattr(facts, name)])
         for name in ("accuracy", "macro_f1")
     }
-    return {**scores, "classes": runs[0]["classes"], "confusion": _total(runs)}
+    return {**scores, "classes": runs[0].classes, "confusion": _total(runs)}
 
 
 def _spread(values: list[float]) -> dict[str, Any]:
@@ -54,16 +55,17 @@ def _spread(values: list[float]) -> dict[str, Any]:
     return {"mean": statistics.fmean(values), "sd": sd, "values": values}
 
 
-def _total(runs: list[dict[str, Any]]) -> list[list[int]]:
+def _total(runs: list[Any]) -> list[list[int]]:
     """The confusion matrix summed over draws and repetitions (rows are true classes)."""
-    matrices = [matrix for facts in runs for matrix in facts["confusion"]]
+    matrices = [matrix for facts in runs for matrix in facts.confusion]
     return sum(np.array(matrix) for matrix in matrices).tolist()
 
 
 def _labels_per_draw(plan: Plan) -> dict[str, int]:
     """How many labels a draw looks at, those of validation clips counted."""
-    first = _facts(plan, f"finetune/{plan.request.config.arms[0]}")[0]
-    return {"train": first["num_labels"], "valid": first["num_validation_labels"]}
+    found = [_facts(plan, ARMS[arm].classifier)[0] for arm in plan.request.config.arms]
+    valid = max(facts.num_validation_labels for facts in found)
+    return {"train": found[0].num_labels, "valid": valid}
 
 
 def _pseudo_labels(plan: Plan) -> dict[str, Any]:
@@ -73,11 +75,11 @@ def _pseudo_labels(plan: Plan) -> dict[str, Any]:
         step = plan.steps.get(f"{prefix}cluster")
         if step is None:
             return {}
-        facts = step.manifest["facts"]  # type: ignore[index]
-        clusters = read_npy(plan.artifact(step.node.name).folder, "labels.npy")
+        facts = step.facts
+        clusters = read_npy(plan.folder(step), "labels.npy")
         truth = plan.artifact(_train_labels(plan, prefix))
         nmi = mutual_information(read_npy(truth.folder, "labels.npy"), clusters)
-        found.append((facts["num_clusters"], facts["num_nonempty"], nmi))
+        found.append((facts.num_clusters, facts.num_nonempty, nmi))
     return {
         "num_clusters": found[0][0],
         "num_nonempty": found[0][1],
@@ -108,9 +110,9 @@ def _entropy(shares: np.ndarray) -> float:
     return float(-(shares * np.log(shares)).sum())
 
 
-def _train_labels(plan: Plan, prefix: str) -> str:
-    arm = plan.request.config.arms[0]
-    return plan.steps[f"{prefix}finetune/{arm}"].node.inputs["labels"]
+def _train_labels(plan: Plan, prefix: str) -> Ref:
+    arm = ARMS[plan.request.config.arms[0]]
+    return plan.steps[f"{prefix}{arm.classifier}"].node.inputs["labels"]
 
 
 def _stage(step: Step) -> dict[str, Any]:
@@ -128,6 +130,6 @@ def _clips(plan: Plan) -> dict[str, Any]:
     counts = {}
     for step in plan.steps.values():
         if step.node.stage == "ingest" and step.manifest:
-            counts.setdefault(step.node.name.rpartition("/")[2], step.manifest["facts"]["clips"])
+            counts.setdefault(step.node.name.rpartition("/")[2], step.facts.clips.model_dump())
     none = {"read": 0, "quarantined": 0}
     return {name: counts.get(name, none) for name in INGESTED}

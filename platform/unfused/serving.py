@@ -16,9 +16,9 @@ import pandas as pd
 import torch
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
-from unfused.audio.samples import crop_or_pad, to_int16
-from unfused.models.classifier import ClipClassifier
-from unfused.shards import window_offsets
+from unfused import scorers
+from unfused.audio.samples import to_int16
+from unfused.scorers import ScorerFacts
 from unfused.store import Folder
 
 CLIPS_AT_ONCE = 64
@@ -28,12 +28,11 @@ class Classifier(PythonModel):
     """Waveforms in; a label and the probability of every class out."""
 
     def load_context(self, context: PythonModelContext) -> None:
-        """Read the weights, and how many windows of which length a clip is scored by."""
+        """Read the scorer, and what it says of itself."""
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         folder = Folder.of(context.artifacts["classifier"])
-        self.model = ClipClassifier.load(folder).to(self.device)
-        self.crop_samples = int(context.model_config["crop_samples"])
-        self.offsets = window_offsets(int(context.model_config["num_crops"]))
+        self.facts = ScorerFacts.model_validate(folder.read_json(scorers.FACTS_FILE))
+        self.scorer = scorers.load(folder, self.facts).to(self.device)
 
     def predict(
         self,
@@ -64,18 +63,15 @@ class Classifier(PythonModel):
             )
         blocks = np.array_split(waveforms, -(-len(waveforms) // CLIPS_AT_ONCE))
         probabilities = np.concatenate([self._score(block) for block in blocks])
-        classes = np.array(self.model.classes, dtype=object)
+        classes = np.array(self.facts.classes, dtype=object)
         table = pd.DataFrame(probabilities, columns=[f"probability.{name}" for name in classes])
         table.insert(0, "label", classes[probabilities.argmax(1)])
         return table
 
     def _score(self, waveforms: np.ndarray) -> np.ndarray:
         """Waveforms (B, S) to probabilities (B, N), in the int16 that ingest stores."""
-        samples = to_int16(waveforms)
-        windows = [
-            [crop_or_pad(wave, self.crop_samples, at) for at in self.offsets] for wave in samples
-        ]
-        return self.model.predict(torch.from_numpy(np.array(windows)).to(self.device)).cpu().numpy()
+        given = scorers.given(self.facts, to_int16(waveforms), self.device)
+        return self.scorer.scores(given)[0].float().softmax(1).cpu().numpy()
 
 
 mlflow.models.set_model(Classifier())

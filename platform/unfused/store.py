@@ -16,13 +16,14 @@ import json
 import os
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from pyarrow import fs
+from pydantic import BaseModel, ConfigDict
 
 
 class StoreError(ValueError):
@@ -139,14 +140,23 @@ def read_npy(folder: Folder, name: str) -> np.ndarray:
     return np.load(io.BytesIO(folder.read(name)), allow_pickle=False)
 
 
+class Facts(BaseModel):
+    """What an artifact says of itself: a typed record, of the form of its stage's version."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+F = TypeVar("F", bound=Facts)
+
+
 @dataclass(frozen=True)
-class Artifact:
+class Artifact(Generic[F]):
     """A committed result, or one part of it (a split): where it is and what it says of itself."""
 
     folder: Folder
     identity: str
     """The key, or for a part of an ingest artifact the digest of its content."""
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    facts: F
 
 
 @dataclass(frozen=True)
@@ -176,12 +186,6 @@ class Store:
             raise StoreError(
                 f"{where}/manifest.json is damaged; delete that folder and run again."
             ) from None
-
-    def artifact(self, stage: str, key: str) -> Artifact:
-        manifest = self.manifest(stage, key)
-        if manifest is None:
-            raise StoreError(f"{self.folder(stage, key).uri} is not finished; run the pipeline.")
-        return Artifact(self.folder(stage, key), key, manifest["facts"])
 
     def begin(self, stage: str, key: str) -> Folder:
         """A place of one's own to work in."""

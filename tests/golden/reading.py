@@ -55,7 +55,8 @@ def _ingest(folder: Path, facts: Mapping[str, Any]) -> Numbers:
 
 
 def _trained(folder: Path, facts: Mapping[str, Any]) -> Numbers:
-    return {**_facts(facts, "loss"), **_norms(folder)}
+    last = facts["curve"][-1] if facts.get("curve") else facts
+    return {**_facts(last, "loss"), **_norms(folder)}
 
 
 def _embed(folder: Path, facts: Mapping[str, Any]) -> Numbers:
@@ -89,6 +90,7 @@ READERS: dict[str, Callable[[Path, Mapping[str, Any]], Numbers]] = {
     "cluster": _cluster,
     "distill": _trained,
     "finetune": _finetune,
+    "fit": _finetune,
     "evaluate": _evaluate,
 }
 

@@ -1,4 +1,4 @@
-"""Records the golden outputs anew: `python tests/golden/record.py`, two minutes.
+"""Records the golden outputs anew: `python tests/golden/record.py`, some minutes.
 
 The rule of this file: a number that changed under the same version is not recorded, unless
 `--force` says that it is no change of the code: other versions of the libraries, say, or another
@@ -20,6 +20,7 @@ from typing import Any
 TESTS = Path(__file__).resolve().parents[1]
 FILE = TESTS / "golden" / "golden.json"
 CPU = Path("/proc/cpuinfo")
+PROCESSOR = ("model name", "cpu family", "model", "stepping", "cache size")
 LIBRARIES = ("numpy", "scikit-learn", "torch", "torchaudio")
 
 
@@ -38,10 +39,12 @@ def measure(folder: Path) -> dict[str, Any]:
 
 
 def made_with() -> dict[str, str]:
-    """Versions of the libraries that compute, and the processor's name."""
-    found = re.search(r"model name\s*: (.*)", CPU.read_text()) if CPU.exists() else None
+    """Versions of the libraries that compute, and which processor did: names alone are of many."""
+    told = CPU.read_text() if CPU.exists() else ""
+    found = [re.search(rf"^{what}\s*: (.*)$", told, re.MULTILINE) for what in PROCESSOR]
     versions = {name: importlib.metadata.version(name) for name in LIBRARIES}
-    return {**versions, "processor": found[1] if found else platform.machine()}
+    words = [line[1] for line in found if line] or [platform.machine()]
+    return {**versions, "processor": " / ".join(words)}
 
 
 def main() -> None:

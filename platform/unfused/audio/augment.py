@@ -18,10 +18,11 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn.functional import affine_grid, grid_sample
 
-State = dict[str, Tensor]
+from unfused import distributed
+from unfused.distributed import State
 
 
-class Mixup(nn.Module):
+class Mixup(distributed.PerRank):
     """Log-mix-exp with another clip in the background (arXiv 2103.06695, section III-B1).
 
     log((1 - a) exp(x) + a exp(partner)), a ~ U(0, ratio): the powers of the two clips add. The
@@ -80,13 +81,17 @@ class Mixup(nn.Module):
         """What this worker alone holds: its bank and how many clips have gone through it."""
         if self._bank is None:
             return {}
-        return {"mixup_bank": self._bank, "mixup_seen": torch.tensor(self._num_seen)}
+        return {"bank": self._bank, "seen": torch.tensor(self._num_seen)}
 
-    def load_rank_state(self, state: State) -> None:
-        """Restore `rank_state`; of another `bank_size`, the bank starts empty."""
-        bank = state.get("mixup_bank")
+    def load_rank_state(self, states: Sequence[State]) -> None:
+        """Restore this worker's bank; of another `bank_size`, it starts empty.
+
+        With more workers now than there were, they share the banks.
+        """
+        state = states[distributed.rank() % len(states)]
+        bank = state.get("bank")
         if bank is not None and len(bank) == self.bank_size:
-            self._bank, self._num_seen = bank.clone(), int(state["mixup_seen"])
+            self._bank, self._num_seen = bank.clone(), int(state["seen"])
 
 
 def _pick(draw: Tensor, count: int) -> Tensor:
@@ -206,15 +211,6 @@ class Augment(nn.Module):
     def forward(self, x: Tensor, generator: Generator | None = None) -> Tensor:
         """One view (B, F, T) of log-mel (B, F, T)."""
         return self.views(x, 1, generator)[0]
-
-    def rank_state(self) -> State:
-        """The mixing bank of this worker."""
-        return self.mixup.rank_state()
-
-    def load_rank_state(self, states: Sequence[State]) -> None:
-        """Restore from all workers' states in rank order; with more workers now they are shared."""
-        rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
-        self.mixup.load_rank_state(states[rank % len(states)])
 
 
 class Views(Augment):

@@ -12,17 +12,13 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import pad
 from torchaudio.functional import melscale_fbanks
 
+from unfused.audio import fast_log_mel
 from unfused.audio.samples import INT16_SCALE
 
 LOG_FLOOR = 1e-6
 """Added to mel power before the logarithm: digital silence is log(1e-6) = -13.8."""
-BANDS_TOGETHER = 16
-"""Mel bands of one matrix product, which reads only the bins that they cover."""
-FRAMES_IN_CACHE = 405
-"""Frames whose spectra (1.6 MiB at 1024 samples) are computed together on CPU."""
 
 
 def to_float(samples: Tensor) -> Tensor:
@@ -48,8 +44,6 @@ class LogMel(nn.Module):
         ValueError: the band edges do not lie in order between 0 and half of `sample_rate`.
     """
 
-    window: Tensor
-
     def __init__(
         self,
         sample_rate: int = 16000,
@@ -65,19 +59,13 @@ class LogMel(nn.Module):
                 f"Mel bands from {f_min:g} to {f_max:g} Hz do not fit a sample rate of"
                 f" {sample_rate} Hz; set f_min < f_max <= {sample_rate / 2:g}."
             )
-        self.n_fft, self.hop_length, self.n_mels = n_fft, hop_length, n_mels
+        self.hop_length, self.n_mels = hop_length, n_mels
         filters = melscale_fbanks(
             n_fft // 2 + 1, f_min, f_max, n_mels, sample_rate, norm="slaney", mel_scale="slaney"
         )
-        self.register_buffer("window", torch.hann_window(n_fft), persistent=False)
-        self._bins = []
-        for number, bands in enumerate(filters.split(BANDS_TOGETHER, dim=1)):
-            used = bands.any(dim=1).nonzero()[:, 0]
-            low, high = (int(used[0]), int(used[-1]) + 1) if len(used) else (0, 0)
-            self._bins.append((2 * low, 2 * high))
-            # A bin's power is the sum of two squares: each weighs the same.
-            pairs = bands[low:high].repeat_interleave(2, dim=0).contiguous()
-            self.register_buffer(f"filters_{number}", pairs, persistent=False)
+        power = MelPower(torch.hann_window(n_fft), hop_length, filters)
+        self.steps = nn.Sequential(ToFloat(), power, Log())
+        fast_log_mel.swap_in(self)
 
     def forward(self, samples: Tensor) -> Tensor:
         """Samples (B, S) to log-mel (B, F, T), T = 1 + S // hop_length.
@@ -85,29 +73,54 @@ class LogMel(nn.Module):
         Args:
             samples: int16, or float32 in [-1, 1].
         """
-        frames = 1 + samples.shape[1] // self.hop_length
         if len(samples) == 0:  # a worker's share of a batch may be empty; the FFT wants rows
+            frames = 1 + samples.shape[1] // self.hop_length
             return torch.zeros(0, self.n_mels, frames, device=samples.device)
-        # On CPU all that becomes of a few clips stays in the cache: twice as fast.
-        together = len(samples) if samples.is_cuda else max(1, FRAMES_IN_CACHE // frames)
-        parts = [self._log_mel(some) for some in samples.split(together)]
-        return torch.cat(parts).transpose(1, 2)
+        return self.steps(samples).transpose(1, 2)
 
-    def _log_mel(self, samples: Tensor) -> Tensor:
-        """Samples (B, S) to log-mel (B, T, F)."""
-        waves = samples if samples.is_floating_point() else to_float(samples)
-        return self._mel_power(waves).add_(LOG_FLOOR).log_()
 
-    def _mel_power(self, waves: Tensor) -> Tensor:
-        """float32 samples (B, S) to mel power (B, T, F)."""
-        padded = pad(waves, (self.n_fft // 2, self.n_fft // 2))
-        windows = padded.unfold(1, self.n_fft, self.hop_length) * self.window
-        squares = torch.view_as_real(torch.fft.rfft(windows)).square_().flatten(2)
-        parts = [
-            squares[..., low:high] @ self.get_buffer(f"filters_{number}")
-            for number, (low, high) in enumerate(self._bins)
-        ]
-        return torch.cat(parts, dim=2)
+class ToFloat(nn.Module):
+    """Samples as float32 in [-1, 1]; those that are so already stay as they are."""
+
+    def forward(self, samples: Tensor) -> Tensor:
+        return samples if samples.is_floating_point() else to_float(samples)
+
+
+class MelPower(nn.Module):
+    """float32 samples (B, S) to mel power (B, T, F).
+
+    Args:
+        window: (n_fft,).
+        hop_length: samples between frames.
+        filters: (n_fft // 2 + 1, F), a column for each band.
+    """
+
+    window: Tensor
+    filters: Tensor
+
+    def __init__(self, window: Tensor, hop_length: int, filters: Tensor) -> None:
+        super().__init__()
+        self.hop_length = hop_length
+        self.register_buffer("window", window, persistent=False)
+        self.register_buffer("filters", filters, persistent=False)
+
+    def forward(self, waves: Tensor) -> Tensor:
+        spectrum = torch.stft(
+            waves,
+            len(self.window),
+            self.hop_length,
+            window=self.window,
+            pad_mode="constant",
+            return_complex=True,
+        )
+        return spectrum.abs().square().transpose(1, 2) @ self.filters
+
+
+class Log(nn.Module):
+    """Power, changed in place, to its logarithm above the floor."""
+
+    def forward(self, power: Tensor) -> Tensor:
+        return power.add_(LOG_FLOOR).log_()
 
 
 class Normalize(nn.Module):

@@ -42,3 +42,26 @@ def crop_or_pad(samples: np.ndarray, num_samples: int, offset: float) -> np.ndar
         return samples[begin : begin + num_samples]
     left = -spare // 2
     return np.pad(samples, (left, -spare - left))
+
+
+def even_windows(wave: np.ndarray, num_samples: int, num_crops: int) -> np.ndarray:
+    """Evenly spaced windows of a clip: what is embedded and scored.
+
+    Args:
+        wave: (S',) int16, of any length.
+        num_samples: S.
+        num_crops: C, at least 1; a single window is the middle one.
+
+    Returns:
+        (C, S) of the same dtype; in a clip with room for more the first begins where it begins and
+        the last ends where it ends.
+    """
+    at = window_offsets(num_crops)
+    return np.stack([crop_or_pad(wave, num_samples, share) for share in at])
+
+
+def window_offsets(num_crops: int) -> np.ndarray:
+    """Where evenly spaced windows (C,) begin, as shares of the room there is."""
+    if num_crops == 1:
+        return np.array([0.5])
+    return np.minimum(np.arange(num_crops) / (num_crops - 1), np.nextafter(1.0, 0.0))

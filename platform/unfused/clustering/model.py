@@ -18,6 +18,7 @@ from safetensors.numpy import load, save
 from unfused.clustering.assign import assign
 from unfused.clustering.backends import Centroids
 from unfused.clustering.whitening import Whitening
+from unfused.store import Facts
 
 FORMAT = "unfused.clusters/1"
 MIN_POINTS_PER_CENTROID = 39
@@ -82,8 +83,7 @@ class ClusterModel:
 _TENSORS = ("mean", "projection", "centroids")
 
 
-@dataclass(frozen=True)
-class Description:
+class Description(Facts):
     """What a clustering came to, as plain data.
 
     Attributes:

@@ -13,11 +13,11 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from torch import Tensor
 from torch.nn.functional import normalize, one_hot
 
 from unfused.clustering.backends import Centroids, check, seed32
+from unfused.distributed import add_over_ranks
 
 CHUNK = 1 << 20
 """Distances held at once on CPU (4 MiB in float32): more would leave the cache."""
@@ -102,8 +102,8 @@ def spherical_kmeans(
         centroids = _pick_rows(x, start, num_clusters, generator_seed)
     for _ in range(num_iterations):
         sums, counts = _sums(x, _nearest(x, centroids), num_clusters)
-        _add_over_ranks(sums)
-        _add_over_ranks(counts)
+        add_over_ranks(sums)
+        add_over_ranks(counts)
         centroids = normalize(_split_largest(normalize(sums), counts)).to(x.dtype)
     return centroids, _nearest(x, centroids)
 
@@ -221,7 +221,7 @@ def _split_largest(centroids: Tensor, counts: Tensor) -> Tensor:
 
 def _pick_rows(x: Tensor, start: int, num_clusters: int, seed: int) -> Tensor:
     """Distinct random rows (K, D) of all ranks' rows, the same on all ranks."""
-    total = int(_add_over_ranks(torch.tensor([len(x)], device=x.device)))
+    total = int(add_over_ranks(torch.tensor([len(x)], device=x.device)))
     if num_clusters > total:
         raise ValueError(
             f"{num_clusters} clusters need as many rows, and there are {total}; lower K."
@@ -231,16 +231,10 @@ def _pick_rows(x: Tensor, start: int, num_clusters: int, seed: int) -> Tensor:
     mine = (ids >= 0) & (ids < len(x))
     picked = x.new_zeros(num_clusters, x.shape[1])
     picked[mine] = x[ids[mine]]
-    owners = _add_over_ranks(mine.long())
+    owners = add_over_ranks(mine.long())
     if not bool((owners == 1).all()):
         raise ValueError(
             f"The ranks' rows do not tile 0..{total} (this one says {start}..{start + len(x)}); "
             "give each rank a contiguous block and its start."
         )
-    return _add_over_ranks(picked)
-
-
-def _add_over_ranks(tensor: Tensor) -> Tensor:
-    if dist.is_available() and dist.is_initialized():
-        dist.all_reduce(tensor)
-    return tensor
+    return add_over_ranks(picked)

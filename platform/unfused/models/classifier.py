@@ -56,7 +56,7 @@ class ClipClassifier(nn.Module):
     def _load(
         cls, folder: Folder, repeat: int, settings: Mapping[str, Any], encoder: ClipEncoder
     ) -> ClipClassifier:
-        head = LinearClassifier(encoder.settings.embedding_dim, len(settings["classes"]))
+        head = LinearClassifier(encoder.embedding_dim, len(settings["classes"]))
         weights.load(head, folder.read(f"head-{repeat:02d}.safetensors"))
         return cls(encoder, head, settings["classes"])
 

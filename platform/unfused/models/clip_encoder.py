@@ -8,8 +8,9 @@ Axes: B clips, C windows of a clip, S samples, F mel bands, T frames, D embeddin
 
 from __future__ import annotations
 
+import copy
 import json
-from typing import Any
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -17,9 +18,21 @@ from torch import Tensor, nn
 from unfused.audio.augment import Augment
 from unfused.audio.frontend import LogMel, Normalize
 from unfused.config import AudioConfig, AugmentConfig, EncoderConfig
-from unfused.models import weights
-from unfused.models.encoder import AudioNTT, Features
+from unfused.config.choices import plugin
+from unfused.models import encoders, weights
+from unfused.models.encoders import Features
 from unfused.store import Folder
+
+FIRST_KIND = "audio_ntt"
+"""What saved settings mean that name no kind: there was but one when they were written."""
+
+
+class Statistics(Protocol):
+    """What an encoder takes over from the clips that it learns from (see `data.PartFacts`)."""
+
+    audio: AudioConfig
+    log_mel_mean: float | None
+    log_mel_std: float | None
 
 
 def log_mel(audio: AudioConfig) -> LogMel:
@@ -39,7 +52,7 @@ class ClipEncoder(nn.Module):
 
     Args:
         audio: the front end's settings.
-        encoder: the encoder's.
+        encoder: the encoder's; its `kind` says which one.
         mean: of log-mel values over the training clips.
         std: likewise.
     """
@@ -51,15 +64,18 @@ class ClipEncoder(nn.Module):
         self.audio, self.settings = audio, encoder
         self.log_mel = log_mel(audio)
         self.normalize = Normalize(mean, std)
-        self.encoder = AudioNTT(
-            n_mels=audio.n_mels, embedding_dim=encoder.embedding_dim, dropout=encoder.dropout
-        ).to(memory_format=torch.channels_last)
+        made = encoders.build(encoder, audio.n_mels)
+        self.encoder = made.to(memory_format=torch.channels_last)
 
     @classmethod
-    def for_part(cls, facts: Any, encoder: EncoderConfig) -> ClipEncoder:
+    def for_part(cls, facts: Statistics, encoder: EncoderConfig) -> ClipEncoder:
         """A randomly initialised encoder with the statistics of an ingested part."""
-        audio = AudioConfig.model_validate(facts["audio"])
-        return cls(audio, encoder, mean=facts["log_mel_mean"], std=facts["log_mel_std"])
+        return cls(facts.audio, encoder, mean=facts.log_mel_mean, std=facts.log_mel_std)
+
+    @property
+    def embedding_dim(self) -> int:
+        """D."""
+        return self.encoder.embedding_dim
 
     @torch.no_grad()
     def spectrogram(self, samples: Tensor) -> Tensor:
@@ -72,12 +88,15 @@ class ClipEncoder(nn.Module):
         return kind(**config.model_dump(), fill=float(self.normalize.mean))
 
     def encode(self, spectrogram: Tensor) -> Features:
-        """Log-mel (B, F, T) to the features of every layer."""
+        """Log-mel (B, F, T), not normalised, to the features of every layer."""
         return self.encoder(self._image(spectrogram))
 
+    def encode_normalized(self, x: Tensor) -> Features:
+        """Log-mel (B, F, T) that somebody else has normalised to the features of every layer."""
+        return self.encoder(_laid_out(x))
+
     def _image(self, spectrogram: Tensor) -> Tensor:
-        image = self.normalize(spectrogram)[:, None]
-        return image.contiguous(memory_format=torch.channels_last)
+        return _laid_out(self.normalize(spectrogram))
 
     def forward(self, samples: Tensor) -> Features:
         """int16 samples (B, S) to the features of every layer."""
@@ -89,6 +108,18 @@ class ClipEncoder(nn.Module):
         spectrogram = self.spectrogram(windows.reshape(batch * crops, samples))
         embedding = self.encoder.embed(self._image(spectrogram), layer).float()
         return embedding.reshape(batch, crops, -1).mean(1)
+
+    def for_inference(self) -> ClipEncoder:
+        """What embeds as this does in eval mode, as cheaply as its encoder can; itself if no other.
+
+        Not for training or saving.
+        """
+        encoder = self.encoder.for_inference()
+        if encoder is self.encoder:
+            return self
+        made = copy.deepcopy(self).eval()
+        made.encoder = encoder
+        return made
 
     def save(self, folder: Folder, name: str = "encoder") -> None:
         """Write `name`.safetensors and `name`.json."""
@@ -106,14 +137,21 @@ class ClipEncoder(nn.Module):
         """Read what `save` wrote.
 
         Raises:
-            ValueError: a tensor is missing, unexpected or of another shape.
+            ValueError: there is no such kind of encoder; a tensor is missing, unexpected or of
+                another shape.
         """
         settings = folder.read_json(f"{name}.json")
+        kind = plugin(EncoderConfig.room, settings["encoder"].get("kind", FIRST_KIND))
         model = cls(
             AudioConfig.model_validate(settings["audio"]),
-            EncoderConfig.model_validate(settings["encoder"]),
+            kind.Config.model_validate(settings["encoder"]),
             mean=settings["log_mel_mean"],
             std=settings["log_mel_std"],
         )
         weights.load(model, folder.read(f"{name}.safetensors"))
         return model
+
+
+def _laid_out(x: Tensor) -> Tensor:
+    """(B, F, T) to (B, 1, F, T) as it lies best in memory."""
+    return x[:, None].contiguous(memory_format=torch.channels_last)

@@ -1,4 +1,4 @@
-"""The student's heads: one deep, three shallow, all over the pseudo-labels.
+"""The student's heads: one deep, one for each shallow layer, all over the pseudo-labels.
 
 The rule of this room: heads learn from the encoder's features and are thrown away after
 distillation, so nothing here is needed to use the student.
@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from unfused.models.encoder import AudioNTT, Features, time_mean
+from unfused.models.encoders import Encoder, Features, time_mean
 
 
 class Logits(NamedTuple):
@@ -20,15 +20,15 @@ class Logits(NamedTuple):
 
     Attributes:
         deep: (B, K), from the clip vector.
-        shallow: (B, K) from each of the three convolution blocks.
+        shallow: (B, K) from each layer of the encoder but the last; may be none.
     """
 
     deep: Tensor
-    shallow: tuple[Tensor, Tensor, Tensor]
+    shallow: tuple[Tensor, ...]
 
 
 class StudentHeads(nn.Module):
-    """Linear on the clip vector; linear, ReLU, linear on the time-mean of each block.
+    """Linear on the clip vector; linear, ReLU, linear on the time-mean of each shallow layer.
 
     As published the hidden layer is as wide as k, which leaves two units for two clusters and
     millions of parameters for a thousand; a fixed width does neither.
@@ -42,18 +42,22 @@ class StudentHeads(nn.Module):
         ValueError: fewer than two clusters.
     """
 
-    def __init__(self, encoder: AudioNTT, num_clusters: int, head_width: int | None) -> None:
+    def __init__(self, encoder: Encoder, num_clusters: int, head_width: int | None) -> None:
         super().__init__()
         if num_clusters < 2:
             raise ValueError(f"A student needs at least 2 clusters; got {num_clusters}.")
         self.deep = nn.Linear(encoder.embedding_dim, num_clusters)
         width = head_width or num_clusters
         self.shallow = nn.ModuleList(
-            nn.Sequential(nn.Linear(inputs, width), nn.ReLU(), nn.Linear(width, num_clusters))
-            for inputs in encoder.block_widths
+            _shallow_head(encoder.width(layer), width, num_clusters)
+            for layer in encoder.layers[:-1]
         )
 
     def forward(self, features: Features) -> Logits:
-        vectors = (time_mean(block) for block in features.blocks)
-        first, second, third = (head(x) for head, x in zip(self.shallow, vectors, strict=True))
-        return Logits(self.deep(features.clip), (first, second, third))
+        vectors = (time_mean(each) for each in features.shallow)
+        shallow = (head(x) for head, x in zip(self.shallow, vectors, strict=True))
+        return Logits(self.deep(features.clip), tuple(shallow))
+
+
+def _shallow_head(inputs: int, width: int, num_clusters: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(inputs, width), nn.ReLU(), nn.Linear(width, num_clusters))

@@ -5,14 +5,24 @@ Axes: B clips of all workers, D embedding, P projection.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Literal
+
+from unfused.config import ProjectorConfig, Weight
+
+
+class Config(ProjectorConfig):
+    kind: Literal["barlow_twins"] = "barlow_twins"
+    """Pre-training objective: two views agree in columns that do not repeat one another."""
+    redundancy_weight: Weight = 0.005
+    """Off-diagonal weight (lambda) of the cross-correlation."""
+
 
 import torch
 from torch import Tensor
 
+from unfused.distributed import gather_rows
 from unfused.models.heads import Projector
-from unfused.objectives.gather import gather_rows
-from unfused.objectives.protocol import Objective
+from unfused.objectives.protocol import Objective, Setting
 
 EPSILON = 1e-5
 """Added to the variance of a column, as batch norm does."""
@@ -66,7 +76,7 @@ class BarlowTwins(Objective):
             return barlow_twins(*views, self.redundancy_weight)
 
 
-def build(*, embedding_dim: int, rows: range, num_clips: int, options: Any) -> Objective:
+def build(config: Config, setting: Setting) -> Objective:
     """See `unfused.objectives.build`."""
-    projector = Projector(embedding_dim, options.projector_hidden, options.projector_dim)
-    return BarlowTwins(projector, options.redundancy_weight)
+    widths = config.projector_hidden, config.projector_dim
+    return BarlowTwins(Projector(setting.embedding_dim, *widths), config.redundancy_weight)

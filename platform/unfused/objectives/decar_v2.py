@@ -12,16 +12,46 @@ K prototypes.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from unfused.config import ConfigError, Count, Positive, ProjectorConfig
+
+
+class Config(ProjectorConfig):
+    kind: Literal["decar_v2"] = "decar_v2"
+    """Pre-training objective: one view tells the cluster of the other."""
+    temperature: Positive = 0.2
+    """Divides the cosine similarities to the prototypes; 1 as published."""
+    num_prototypes: Annotated[int, Field(ge=2)] = 1024
+    """Clusters of the memory bank."""
+    kmeans_iterations: Count = 10
+    """Spherical k-means iterations per epoch."""
+
+    def check(self, num_clips: int) -> None:
+        """Refuse more prototypes than clips.
+
+        Raises:
+            ConfigError: with the remedy.
+        """
+        if self.num_prototypes > num_clips:
+            raise ConfigError(
+                f"pretrain.num_prototypes={self.num_prototypes} is more than the {num_clips}"
+                f" unlabelled clips; set it to {max(2, num_clips // 4)} or less, or give a larger"
+                " --corpus."
+            )
+
 
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
 from unfused.clustering.torch_backend import spherical_kmeans
+from unfused.distributed import global_count, sum_over_ranks
+from unfused.models.clip_encoder import ClipEncoder
 from unfused.models.heads import Projector
-from unfused.objectives.gather import global_count, sum_over_ranks
-from unfused.objectives.protocol import Objective
+from unfused.objectives.protocol import Objective, Setting
 
 
 class DecarV2(Objective):
@@ -44,7 +74,6 @@ class DecarV2(Objective):
         ValueError: K is above N, or `temperature` is not above 0.
     """
 
-    symmetric = False
     needs_initial_pass = True
 
     def __init__(
@@ -72,6 +101,12 @@ class DecarV2(Objective):
         self.bank = torch.zeros(len(rows), projector[-1].out_features)
         self.labels: Tensor | None = None
         self.prototypes: Tensor | None = None
+
+    def encode(self, encoder: ClipEncoder, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+        """The clip vectors of both views; the first one's are remembered and get no gradient."""
+        with torch.no_grad():
+            remembered = encoder.encode(first).clip
+        return remembered, encoder.encode(second).clip
 
     def forward(self, first: Tensor, second: Tensor, clip: Tensor) -> Tensor:
         if self.labels is None or self.prototypes is None:
@@ -134,14 +169,14 @@ class DecarV2(Objective):
         self.bank = mine.to(self.bank.device, copy=True)
 
 
-def build(*, embedding_dim: int, rows: range, num_clips: int, options: Any) -> Objective:
+def build(config: Config, setting: Setting) -> Objective:
     """See `unfused.objectives.build`."""
     return DecarV2(
-        Projector(embedding_dim, options.projector_hidden, options.projector_dim),
-        rows=rows,
-        num_clips=num_clips,
-        num_prototypes=options.num_prototypes,
-        temperature=options.temperature,
-        kmeans_iterations=options.kmeans_iterations,
-        seed=options.seed,
+        Projector(setting.embedding_dim, config.projector_hidden, config.projector_dim),
+        rows=setting.rows,
+        num_clips=setting.num_clips,
+        num_prototypes=config.num_prototypes,
+        temperature=config.temperature,
+        kmeans_iterations=config.kmeans_iterations,
+        seed=setting.seed,
     )

@@ -5,15 +5,25 @@ Axes: B clips of all workers, D embedding, P projection.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Literal
+
+from unfused.config import Positive, ProjectorConfig
+
+
+class Config(ProjectorConfig):
+    kind: Literal["nt_xent"] = "nt_xent"
+    """Pre-training objective: the contrast of SimCLR between two views of every clip."""
+    temperature: Positive = 0.2
+    """Divides the cosine similarities of the contrastive loss."""
+
 
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
+from unfused.distributed import gather_rows
 from unfused.models.heads import Projector
-from unfused.objectives.gather import gather_rows
-from unfused.objectives.protocol import Objective
+from unfused.objectives.protocol import Objective, Setting
 
 
 def nt_xent(first: Tensor, second: Tensor, temperature: float) -> Tensor:
@@ -58,7 +68,7 @@ class NTXent(Objective):
             return nt_xent(gather_rows(one.float()), gather_rows(two.float()), self.temperature)
 
 
-def build(*, embedding_dim: int, rows: range, num_clips: int, options: Any) -> Objective:
+def build(config: Config, setting: Setting) -> Objective:
     """See `unfused.objectives.build`."""
-    projector = Projector(embedding_dim, options.projector_hidden, options.projector_dim)
-    return NTXent(projector, options.temperature)
+    widths = config.projector_hidden, config.projector_dim
+    return NTXent(Projector(setting.embedding_dim, *widths), config.temperature)

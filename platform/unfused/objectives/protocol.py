@@ -4,32 +4,68 @@ The rule of this room: with several workers an objective's value is that of the 
 same on all workers, and its gradient flows through this worker's clips alone, so that the sum over
 workers of the parameters' gradients is the gradient of the whole batch.
 
-Axes: B clips of this worker (0 or more, not the same on all), D embedding.
+Axes: B clips of this worker (0 or more, not the same on all), F mel bands, T frames, D embedding.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 
-from torch import Tensor, nn
+from torch import Tensor
+
+from unfused.distributed import PerRank
+from unfused.models.clip_encoder import ClipEncoder
 
 
-class Objective(nn.Module):
-    """A loss over two views of the same clips, and whatever it remembers of them.
+@dataclass(frozen=True)
+class Setting:
+    """What an objective is made for.
 
     Attributes:
-        symmetric: both views get gradients; false: the first is encoded without.
+        encoder: that is trained, with its first weights.
+        rows: the clips that this worker trains on, of all N.
+        num_clips: N.
+        seed: of whatever is random in it beside torch's generator.
+    """
+
+    encoder: ClipEncoder
+    rows: range
+    num_clips: int
+    seed: int
+
+    @property
+    def embedding_dim(self) -> int:
+        """D."""
+        return self.encoder.encoder.embedding_dim
+
+
+class Objective(PerRank):
+    """A loss over two views of the same clips, and whatever it remembers of them.
+
+    What one worker alone holds is its `rank_state` (see `unfused.distributed`); all else is in the
+    state dict.
+
+    Attributes:
         needs_initial_pass: `observe` wants every clip once before the first epoch.
     """
 
-    symmetric: bool = True
     needs_initial_pass: bool = False
+
+    def encode(self, encoder: ClipEncoder, first: Tensor, second: Tensor) -> tuple[Tensor, ...]:
+        """What `forward` takes, from both views; by default the clip vectors (B, D) of each.
+
+        Args:
+            encoder: that is trained.
+            first: (B, F, T) log-mel of the first view, not normalised.
+            second: of the second.
+        """
+        return encoder.encode(first).clip, encoder.encode(second).clip
 
     def forward(self, first: Tensor, second: Tensor, clip: Tensor) -> Tensor:
         """The loss of the whole batch, a scalar.
 
         Args:
-            first: (B, D) embeddings of the first view, float32.
+            first: (B, D) embeddings of the first view, float32; what `encode` gave comes here.
             second: (B, D) of the second.
             clip: (B,) int64, index of each clip among all N.
         """
@@ -42,14 +78,10 @@ class Objective(nn.Module):
         """Called on all workers before every epoch; may return metrics, the same on all."""
         return {}
 
-    @property
-    def rank_bytes(self) -> int:
-        """Size of `rank_state`: worth telling a user before a long run."""
-        return sum(tensor.nbytes for tensor in self.rank_state().values())
+    def after_step(self, encoder: ClipEncoder, progress: float) -> None:
+        """Called on all workers after every step of the optimiser.
 
-    def rank_state(self) -> dict[str, Tensor]:
-        """What this worker alone holds and a checkpoint must keep."""
-        return {}
-
-    def load_rank_state(self, states: Sequence[dict[str, Tensor]]) -> None:
-        """Restore from all workers' states, in rank order; there may have been more or fewer."""
+        Args:
+            encoder: that is trained, with its new weights.
+            progress: share of all steps that are done, in (0, 1].
+        """

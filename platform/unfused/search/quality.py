@@ -8,9 +8,7 @@ Axes: n clips, C windows of a clip, S samples, D embedding, N classes, K cluster
 
 from __future__ import annotations
 
-import io
 import math
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -19,16 +17,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from unfused import clustering, runtime, shards
+from unfused import clustering, data, training
+from unfused.arms import METHOD
 from unfused.config import Config
+from unfused.data import draw_labels, label_ids, truth_in
+from unfused.jobs.distill import heads_file, student_heads
+from unfused.jobs.finetune import Standardize
 from unfused.models import weights
 from unfused.models.clip_encoder import ClipEncoder
 from unfused.models.heads import LinearClassifier
-from unfused.pipeline import Plan
-from unfused.stages.distill import heads_file, student_heads
-from unfused.stages.finetune import Standardize, draw_labels
-from unfused.stages.ingest import truth_in
-from unfused.store import Artifact, Folder, read_npy
+from unfused.pipeline import Plan, Ref
+from unfused.precision import autocast
+from unfused.store import Artifact, Folder
 
 MAX_CLIPS = 1024
 """A judgement looks at no more clips than this, evenly spaced over a part."""
@@ -51,26 +51,26 @@ class Probe:
     def __init__(self, plan: Plan, prefix: str) -> None:
         config = plan.request.config
         self.config = config
-        inputs = plan.steps[f"{prefix}finetune/unfused"].node.inputs
+        inputs = plan.steps[f"{prefix}{METHOD.classifier}"].node.inputs
         self.clips, labels = plan.artifact(inputs["clips"]), plan.artifact(inputs["labels"])
-        scored = plan.steps[f"{prefix}validate/unfused"].node.inputs
+        scored = plan.steps[f"{prefix}{METHOD.scores('valid')}"].node.inputs
         valid, valid_labels = plan.artifact(scored["clips"]), plan.artifact(scored["labels"])
-        ids = read_npy(labels.folder, "labels.npy")
+        ids = label_ids(labels)
         chosen = draw_labels(ids, config.finetune, 0)
-        some = spread(shards.num_clips(valid))
-        self.num_classes = len(labels.facts["classes"])
+        some = spread(data.num_clips(valid))
+        self.num_classes = len(labels.facts.classes)
         self.windows = self._windows(self.clips, chosen), self._windows(valid, some)
-        self.targets = ids[chosen], truth_in(labels.facts["classes"], valid_labels)[some]
+        self.targets = ids[chosen], truth_in(labels.facts.classes, valid_labels)[some]
 
     def _windows(self, part: Artifact, indices: np.ndarray) -> Tensor:
         samples = self.config.audio.crop_samples
         crops = self.config.finetune.num_crops
-        return torch.from_numpy(shards.windows_of(part, indices, samples, crops))
+        return torch.from_numpy(data.windows_of(part, indices, samples, crops))
 
     def score(self, checkpoints: Folder) -> float | None:
         """Accuracy in [0, 1] of the newest checkpoint; None where it has just been replaced."""
-        encoder = ClipEncoder.for_part(self.clips.facts, self.config.encoder)
-        state = newest_state(checkpoints)
+        encoder = ClipEncoder.for_part(self.clips.facts, self.config.student)
+        state = training.Checkpoints(checkpoints).newest_model()
         if state is None:
             return None
         name = "clip_encoder."
@@ -87,20 +87,6 @@ class Probe:
         return float((guess == self.targets[1]).mean())
 
 
-def newest_state(checkpoints: Folder, attempts: int = 3) -> dict[str, Tensor] | None:
-    """The learner's state in the newest checkpoint of a node that is being trained."""
-    for _ in range(attempts):
-        try:
-            latest = checkpoints.read_json("latest.json")["epochs"]
-            data = (checkpoints / f"epoch-{latest:05d}").read("rank-00000.pt")
-        except FileNotFoundError:
-            # The next epoch has ended in between and took its place.
-            time.sleep(0.2)
-            continue
-        return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)["model"]
-    return None
-
-
 def spread(total: int) -> np.ndarray:
     """Indices of at most `MAX_CLIPS` clips, evenly spaced."""
     return np.unique(np.linspace(0, total - 1, min(total, MAX_CLIPS)).round().astype(int))
@@ -110,7 +96,7 @@ def spread(total: int) -> np.ndarray:
 def embed(encoder: ClipEncoder, windows: Tensor, precision: str, layer: str = "last") -> Tensor:
     """Embeddings (n, D) of int16 windows (n, C, S)."""
     encoder.eval()
-    with runtime.autocast(windows.device, precision):
+    with autocast(windows.device, precision):
         return torch.cat([encoder.embed(some, layer) for some in windows.split(BATCH_CLIPS)])
 
 
@@ -140,8 +126,8 @@ class Judge:
     def scores(self, plan: Plan, prefix: str) -> dict[str, float]:
         """Of the student of one repetition of a plan that is built."""
         config = plan.request.config
-        node = plan.steps[f"{prefix}distill/unfused"].node
-        clips, student = plan.artifact(node.inputs["clips"]), plan.artifact(node.name)
+        node = plan.steps[f"{prefix}{METHOD.student}"].node
+        clips, student = plan.artifact(node.inputs["clips"]), plan.artifact(Ref(node.name))
         encoder = ClipEncoder.load(student.folder)
         windows = self._windows("train", clips, config)
         embedding = embed(encoder, windows, config.embed.precision)
@@ -168,8 +154,8 @@ class Judge:
         samples = config.audio.crop_samples
 
         def read() -> Tensor:
-            chosen = spread(shards.num_clips(part))
-            return torch.from_numpy(shards.windows_of(part, chosen, samples))
+            chosen = spread(data.num_clips(part))
+            return torch.from_numpy(data.windows_of(part, chosen, samples))
 
         return self._once(role, f"{part.folder.uri} {samples}", read)
 
@@ -180,12 +166,10 @@ class Judge:
         return self._last[role][1]
 
 
-def held_out(plan: Plan, train: str) -> Artifact | None:
+def held_out(plan: Plan, train: Ref) -> Artifact | None:
     """The validation clips beside the training clips `train`, if the task has any."""
-    step = plan.steps[train.partition(":")[0]]
-    assert step.manifest is not None
-    has = "valid" in step.manifest["facts"]["parts"]
-    return plan.artifact(f"{step.node.name}:valid") if has else None
+    valid = Ref(train.node, "valid")
+    return plan.artifact(valid) if valid.part in plan.steps[train.node].facts.parts else None
 
 
 def effective_rank(embedding: Tensor) -> float:
@@ -226,14 +210,14 @@ def cluster_stability(embedding: np.ndarray, config: Config) -> float:
     return float(normalized_mutual_info_score(*labels))
 
 
-def pseudo_labels(plan: Plan, clusters: str, windows: Tensor) -> np.ndarray:
+def pseudo_labels(plan: Plan, clusters: Ref, windows: Tensor) -> np.ndarray:
     """Clusters (n,) of new clips: the teacher that was clustered, its whitening, its centroids."""
-    embedded = plan.steps[clusters].node.inputs["embeddings"]
-    teacher = plan.steps[embedded].node.inputs["teacher"]
+    embedded = plan.steps[clusters.node].node.inputs["embeddings"]
+    teacher = plan.steps[embedded.node].node.inputs["teacher"]
     encoder = ClipEncoder.load(plan.artifact(teacher).folder)
     data = plan.artifact(clusters).folder.read("clusters.safetensors")
     model = clustering.ClusterModel.from_bytes(data)
-    layer = plan.artifact(embedded).facts["layer"]
+    layer = plan.artifact(embedded).facts.layer
     precision = plan.request.config.embed.precision
     return model.label(embed(encoder, windows, precision, layer).numpy())[0]
 
@@ -248,7 +232,7 @@ def held_out_loss(
 ) -> float:
     """Mean cross-entropy of the deep head on new clips (n, 1, S), divided by log K."""
     encoder.eval()
-    with runtime.autocast(windows.device, precision):
+    with autocast(windows.device, precision):
         deep = [heads(encoder(some[:, 0])).deep.float() for some in windows.split(BATCH_CLIPS)]
     logits = torch.cat(deep)
     loss = functional.cross_entropy(logits, torch.from_numpy(labels).long())

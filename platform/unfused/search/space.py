@@ -24,7 +24,8 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-from unfused.config import Config, ConfigError, flatten, override
+from unfused.config import Config, ConfigError, flatten, override, shown
+from unfused.config.changes import paths
 from unfused.search.metrics import METRICS
 from unfused.store import digest
 
@@ -95,10 +96,17 @@ class Space:
         return all(_contains(self.distributions[key], value) for key, value in values.items())
 
     def changes(self) -> Iterator[dict[str, Any]]:
-        """One key at a time, its extreme values or all of its choices."""
+        """One key at a time, its extreme values or all of its choices, where it is asked for."""
         for key, distribution in self.distributions.items():
             for value in _samples(distribution):
-                yield {key: value}
+                yield {**self.context(key), key: value}
+
+    def context(self, key: str) -> dict[str, Any]:
+        """Values of other keys at which `key` is asked for."""
+        found: dict[str, Any] = {}
+        for other, values in self.conditions.get(key, {}).items():
+            found |= {**self.context(other), other: values[0]}
+        return found
 
     def _holds(self, key: str, values: Mapping[str, Any]) -> bool:
         wanted = self.conditions.get(key, {})
@@ -120,8 +128,6 @@ def _suggest(trial: optuna.trial.Trial, key: str, distribution: BaseDistribution
 
 def as_proposed(value: Any) -> Any:
     """A config value as a distribution's choice: lists are spelled as on the command line."""
-    from unfused.config import shown
-
     return shown(value) if isinstance(value, tuple) else value
 
 
@@ -147,8 +153,10 @@ def load(path: str, config: Config) -> Space:
     )
     _check_objectives(path, space.objectives)
     for key, distribution in space.distributions.items():
-        _check_key(path, key, distribution, config)
+        _check_key(path, key, distribution)
     _check_conditions(path, space)
+    for key in space.distributions:
+        _check_values(path, space, key, config)
     return space
 
 
@@ -221,7 +229,7 @@ def _check_conditions(path: str, space: Space) -> None:
                     )
 
 
-def _check_key(path: str, key: str, distribution: Any, config: Config) -> None:
+def _check_key(path: str, key: str, distribution: Any) -> None:
     if not isinstance(distribution, BaseDistribution):
         raise ConfigError(
             f"{path}: {key} is {distribution!r}; it must be an Optuna distribution, as in"
@@ -242,11 +250,27 @@ def _check_key(path: str, key: str, distribution: Any, config: Config) -> None:
             f"{path}: {key} cannot differ between trials, whose clips are listed once for all; set"
             " it on the command line."
         )
-    for value in _samples(distribution):
-        try:
-            override(config, {key: value})
-        except ConfigError as error:
-            raise ConfigError(f"{path}: {error}") from None
+
+def _check_values(path: str, space: Space, key: str, config: Config) -> None:
+    """Every value of a key is possible wherever the space asks for it."""
+    for context in _contexts(space, key, config):
+        for value in _samples(space.distributions[key]):
+            try:
+                override(config, {**context, key: value})
+            except ConfigError as error:
+                where = "".join(f" (where {k}={shown(v)})" for k, v in context.items())
+                raise ConfigError(f"{path}{where}: {error}") from None
+
+
+def _contexts(space: Space, key: str, config: Config) -> Iterator[dict[str, Any]]:
+    """What else may be chosen where a key is asked for: every kind of objective or encoder."""
+    base = space.context(key)
+    yield base
+    choosers = {name for name, place in paths(config) if place[-1] == "kind"} - {key}
+    for chooser in choosers & space.distributions.keys():
+        allowed = space.conditions.get(key, {}).get(chooser)
+        for kind in allowed or _samples(space.distributions[chooser]):
+            yield {**base, chooser: kind}
 
 
 def _samples(distribution: BaseDistribution) -> list[Any]:

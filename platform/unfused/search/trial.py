@@ -15,12 +15,14 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
 
+import ray
 from ray import tune
 
-from unfused import report, runtime, training
+from unfused import cores, report, runtime, training
+from unfused.arms import METHOD
 from unfused.config import override
 from unfused.events import EpochDone, Event, OfTrial, RunFinished, Stream
-from unfused.pipeline import Inputs, Plan, Request, Run, Step, open_cluster
+from unfused.pipeline import Backend, Inputs, Plan, Request, Run, Step, open_backend
 from unfused.search import quality
 from unfused.store import Folder
 
@@ -37,7 +39,7 @@ class Setting:
     """With the configuration that a trial's changes are put on."""
     inputs: Inputs
     hardware: runtime.Hardware
-    relay: Any
+    relay: runtime.Relay
     """Takes the events of all trials to the search."""
     storage: Folder
     """For the Ray Train records of all trials while they run."""
@@ -54,7 +56,7 @@ def trial_request(request: Request, changes: dict[str, Any], labelled: bool = Tr
 
     Where no label chooses, the trial ends before it is scored; what is scored then is test clips.
     """
-    fixed = {"arms": ("unfused",), "evaluate.split": "valid" if labelled else "test"}
+    fixed = {"arms": (METHOD.name,), "evaluate.split": "valid" if labelled else "test"}
     return replace(request, config=override(request.config, {**changes, **fixed}))
 
 
@@ -62,7 +64,7 @@ def trial_plan(request: Request, inputs: Inputs, labelled: bool) -> Plan:
     """Its plan; where no objective looks at labels it ends with the student."""
     plan = Plan(request, inputs)
     if not labelled:
-        students = [f"{prefix}distill/unfused" for prefix in plan.repetitions]
+        students = [f"{prefix}{METHOD.student}" for prefix in plan.repetitions]
         plan.keep(plan.upstream(students))
     return plan
 
@@ -71,28 +73,28 @@ class Trial(tune.Trainable):
     """Ray Tune's side of a trial: every step is a probe, the last one the outcome."""
 
     def setup(self, config: dict[str, Any], setting: Setting) -> None:
-        runtime.prepare_process()
+        cores.prepare_process()
         runtime.quiet_ray()
         self._setting, self._stack = setting, ExitStack()
-        self._cluster: runtime.Cluster | None = None
+        self._backend: Backend | None = None
         self._judge = quality.Judge()
         self._begin(config)
 
     def _begin(self, config: dict[str, Any]) -> None:
-        self._pipeline = _Pipeline(self._setting, config, self._shared_cluster, self._judge)
+        self._pipeline = _Pipeline(self._setting, config, self._shared_backend, self._judge)
 
-    def _shared_cluster(self, stream: Stream) -> runtime.Cluster:
+    def _shared_backend(self, stream: Stream) -> Backend:
         """This process's relay, leases and session, now with the events of another trial."""
         setting = self._setting
-        if self._cluster is None:
+        if self._backend is None:
             storage = setting.storage / self.trial_id
-            self._cluster = self._stack.enter_context(
-                open_cluster(
+            self._backend = self._stack.enter_context(
+                open_backend(
                     setting.request.options, setting.hardware, stream, storage, shared=True
                 )
             )
-        self._cluster.stream = stream
-        return self._cluster
+        self._backend.cluster.stream = stream
+        return self._backend
 
     def step(self) -> dict[str, Any]:
         return self._pipeline.results.get()
@@ -117,14 +119,15 @@ class _Pipeline:
         self,
         setting: Setting,
         config: dict[str, Any],
-        cluster: Callable[[Stream], runtime.Cluster],
+        backend: Callable[[Stream], Backend],
         judge: quality.Judge,
     ) -> None:
         self.results: queue.Queue[dict[str, Any]] = queue.Queue()
         self.setting, self.number = setting, config["number"]
-        self.changes, self._cluster, self._judge = config["changes"], cluster, judge
+        self.changes, self._backend, self._judge = config["changes"], backend, judge
         self.stream = Stream([self._forward])
         self._run: Run | None = None
+        self._sent: Any = None
         self._given_up = threading.Event()
         self._thread = threading.Thread(target=self._work, daemon=True)
         self._thread.start()
@@ -135,12 +138,11 @@ class _Pipeline:
         while self._thread.is_alive():
             if self._run is not None:
                 self._run.cancel()
-                cluster = self._cluster(self.stream)
-                cluster.session.cancel()
+                self._backend(self.stream).session.cancel()
             self._thread.join(GIVE_UP_SECONDS)
 
     def _forward(self, event: Event) -> None:
-        self.setting.relay.put.remote(OfTrial(self.number, event))
+        self._sent = self.setting.relay.put.remote(OfTrial(self.number, event))
 
     def _work(self) -> None:
         status, reason, outcome, summary = "FAILED", "", None, None
@@ -156,6 +158,8 @@ class _Pipeline:
             reason = training.root_cause(error)
             outcome = {"failed": reason}
         self.stream.emit(RunFinished(status, summary, reason))
+        # The search hears of a trial's end only after all that the trial has told.
+        ray.get(self._sent)
         if outcome is not None:
             self.results.put({"progress": 100, "outcome": json.dumps(outcome)})
 
@@ -169,12 +173,12 @@ class _Pipeline:
             raise runtime.Cancelled("pruned before it began")
         if setting.probed:
             self.stream.subscribe(_Prober(plan, self.results))
-        cluster = self._cluster(self.stream)
+        backend = self._backend(self.stream)
         try:
-            self._run.execute(cluster)
+            self._run.execute(backend)
         finally:
             # Ray Tune may start the next trial in another process.
-            cluster.session.release()
+            backend.session.release()
         return plan
 
 
@@ -188,7 +192,7 @@ class _Prober:
         self._left = list(PROBES)
 
     def __call__(self, event: Event) -> None:
-        if isinstance(event, EpochDone) and event.node == f"{self._prefix}distill/unfused":
+        if isinstance(event, EpochDone) and event.node == f"{self._prefix}{METHOD.student}":
             self._look(event.node, 100 * event.epoch // event.num_epochs)
 
     def _look(self, node: str, progress: int) -> None:
@@ -211,11 +215,11 @@ def outcome_of(plan: Plan, summary: dict[str, Any], judge: quality.Judge) -> dic
         summary: of it; empty where no label was looked at.
         judge: for the scores without labels.
     """
-    students = [plan.steps[f"{prefix}distill/unfused"] for prefix in plan.repetitions]
+    students = [plan.steps[f"{prefix}{METHOD.student}"] for prefix in plan.repetitions]
     scores = judge.scores(plan, plan.repetitions[0])
     scores["student_seconds"] = sum(_training_seconds(step) for step in students) / len(students)
     if summary:
-        arm = summary["arms"]["unfused"]
+        arm = summary["arms"][METHOD.name]
         scores["valid_accuracy"] = arm["accuracy"]["mean"]
         scores["valid_macro_f1"] = arm["macro_f1"]["mean"]
     return {"scores": scores, **costs(plan)}
@@ -240,6 +244,5 @@ def _seconds(step: Step) -> float:
 
 
 def _training_seconds(step: Step) -> float:
-    """What its epochs took; the whole stage where the artifact does not tell."""
-    assert step.manifest is not None
-    return float(step.manifest["facts"].get("training_seconds", step.manifest["seconds"]))
+    """What its epochs took."""
+    return float(step.facts.training_seconds)

@@ -11,31 +11,37 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
 from functools import reduce
 from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 
-from unfused import clustering, runtime
-from unfused.config import ClusterConfig, ConfigError, RunOptions
+from unfused import clustering, cores, runtime
+from unfused.config import ClusterConfig, ConfigError
 from unfused.events import Note
-from unfused.stages import Build, Facts
+from unfused.stages.access import Processes
+from unfused.stages.contract import Build, Built, Stage
+from unfused.stages.embed import EmbedFacts
 from unfused.store import Artifact, Folder, npy
 
 
-def needs(options: RunOptions, hardware: runtime.Hardware) -> dict[str, float]:
-    return {"CPU": 1.0, "GPU": float(min(1, runtime.gpus_per_worker(options, hardware)))}
+class ClusterFacts(clustering.Description):
+    """Of a clustering: what it came to, and how it was made."""
+
+    num_components: int
+    explained_variance: float
+    mean_confidence: float
+    clustering_seconds: float = 0.0
 
 
-def check(config: Mapping[str, Any], parts: Mapping[str, Mapping[str, Any]]) -> None:
+def check(config: Mapping[str, Any], parts: Mapping[str, Any]) -> None:
     """Refuse more clusters than clips before anything is trained.
 
     Raises:
         ConfigError: with the remedy.
     """
-    clips = sum(parts["clips"]["shards"])
+    clips = parts["clips"].num_clips
     k = config["cluster"].num_clusters
     if isinstance(k, int) and k > clips:
         raise ConfigError(
@@ -44,62 +50,56 @@ def check(config: Mapping[str, Any], parts: Mapping[str, Mapping[str, Any]]) -> 
         )
 
 
-def run(builds: Sequence[Build], cluster: runtime.Cluster) -> list[Facts]:
-    import ray
-
-    cluster.session.release()
-    gpus = min(1, runtime.gpus_per_worker(cluster.options, cluster.hardware))
-    # The default strategy leaves a trial's own small share of the cluster, where this cannot fit.
-    remote = ray.remote(num_cpus=1, num_gpus=gpus, scheduling_strategy="DEFAULT")(
-        cluster_embeddings
-    )
-    pending = [
-        remote.remote(
+def run(builds: Sequence[Build], processes: Processes) -> list[Built]:
+    calls = [
+        (
             build.inputs["embeddings"],
             build.config["cluster"],
             num_clusters(build),
             build.out,
             build.node,
-            cluster.relay,
         )
         for build in builds
     ]
-    return ray.get(pending)
+    return processes.call(cluster_embeddings, calls)
 
 
 def num_clusters(build: Build) -> int:
     """k as a number: `classes` is resolved by the labels that the node then has as an input."""
-    config: ClusterConfig = build.config["cluster"]  # type: ignore[assignment]
+    config: ClusterConfig = build.config["cluster"]
     if config.num_clusters == "classes":
-        return len(build.inputs["labels"].facts["classes"])
+        return len(build.inputs["labels"].facts.classes)
     return config.num_clusters
 
 
 def cluster_embeddings(
-    embeddings: Artifact, config: ClusterConfig, k: int, out: Folder, node: str, relay: Any
-) -> Facts:
+    embeddings: Artifact[EmbedFacts],
+    config: ClusterConfig,
+    k: int,
+    out: Folder,
+    node: str,
+    relay: runtime.Relay,
+) -> Built:
     """The whole stage in one process, on a GPU where the backend wants one."""
     import ray
 
-    runtime.prepare_process()
+    cores.prepare_process()
     clustering.get(config.backend)  # Its imports are no clustering.
     began = time.perf_counter()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         facts = _cluster(embeddings, config, k, out)
-    told = [str(w.message) for w in caught if w.category is UserWarning] + facts["warnings"]
+    told = tuple(str(w.message) for w in caught if w.category is UserWarning) + facts.warnings
     for text in told:
         ray.get(relay.put.remote(Note(text, node, "warning")))
     seconds = time.perf_counter() - began
-    return {
-        **facts,
-        "warnings": told,
-        "clustering_seconds": round(seconds, 3),
-        "own_seconds": seconds,
-    }
+    more = {"warnings": told, "clustering_seconds": round(seconds, 3)}
+    return Built(facts.model_copy(update=more), seconds)
 
 
-def _cluster(embeddings: Artifact, config: ClusterConfig, k: int, out: Folder) -> Facts:
+def _cluster(
+    embeddings: Artifact[EmbedFacts], config: ClusterConfig, k: int, out: Folder
+) -> ClusterFacts:
     whitening = clustering.Whitening.fit(
         _moments(embeddings),
         num_components=config.num_components or None,
@@ -127,25 +127,24 @@ def _cluster(embeddings: Artifact, config: ClusterConfig, k: int, out: Folder) -
     out.write("clusters.safetensors", model.to_bytes())
     out.write("labels.npy", npy(labels))
     out.write("confidence.npy", npy(confidence))
-    return {
-        **asdict(described),
-        "warnings": list(described.warnings),
-        "num_components": int(whitening.projection.shape[1]),
-        "explained_variance": float(whitening.explained),
-        "mean_confidence": float(confidence.mean()),
-    }
+    return ClusterFacts(
+        **described.model_dump(),
+        num_components=int(whitening.projection.shape[1]),
+        explained_variance=float(whitening.explained),
+        mean_confidence=float(confidence.mean()),
+    )
 
 
-def _moments(embeddings: Artifact) -> clustering.Moments:
+def _moments(embeddings: Artifact[EmbedFacts]) -> clustering.Moments:
     parts = (clustering.Moments.of(values) for _, values in read_embeddings(embeddings.folder))
     return reduce(clustering.Moments.merge, parts)
 
 
 def _sample(
-    embeddings: Artifact, config: ClusterConfig, k: int, whitening: clustering.Whitening
+    embeddings: Artifact[EmbedFacts], config: ClusterConfig, k: int, whitening: clustering.Whitening
 ) -> np.ndarray:
     """Whitened embeddings (n, P) of at most `max_points_per_centroid` clips for each centroid."""
-    total = embeddings.facts["num_clips"]
+    total = embeddings.facts.num_clips
     wanted = min(total, k * config.max_points_per_centroid)
     chosen = np.random.default_rng(config.seed).choice(total, wanted, replace=False)
     keep = np.zeros(total, bool)
@@ -159,9 +158,9 @@ def _sample(
 
 
 def _label_all(
-    embeddings: Artifact, model: clustering.ClusterModel
+    embeddings: Artifact[EmbedFacts], model: clustering.ClusterModel
 ) -> tuple[np.ndarray, np.ndarray]:
-    total = embeddings.facts["num_clips"]
+    total = embeddings.facts.num_clips
     labels, confidence = np.zeros(total, np.int32), np.zeros(total, np.float32)
     for clip, values in read_embeddings(embeddings.folder):
         labels[clip], confidence[clip] = model.label(values)
@@ -180,3 +179,6 @@ def read_embeddings(folder: Folder) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         values = values.reshape(len(clip), -1)
         order = np.argsort(clip)
         yield clip[order], values[order]
+
+
+STAGE = Stage(version=5, facts=ClusterFacts, access=Processes, run=run, check=check)

@@ -1,29 +1,25 @@
-"""Embed: the target's clips through the teacher, every worker its share of them.
-
-Axes: B clips, C windows of a clip, S samples, D embedding.
-"""
+"""Embed: the target's clips through the teacher."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
-import torch
-
-from unfused import runtime, shards, training
-from unfused.config import EmbedConfig
-from unfused.models.clip_encoder import ClipEncoder
-from unfused.stages import Build, Facts, training_needs
-from unfused.store import Artifact, Folder
-
-needs = training_needs
+from unfused.stages.access import Workers
+from unfused.stages.contract import Build, Built, Stage
+from unfused.store import Facts
 
 
-def run(builds: Sequence[Build], cluster: runtime.Cluster) -> list[Facts]:
+class EmbedFacts(Facts):
+    """Of the embeddings of all clips."""
+
+    num_clips: int
+    embedding_dim: int
+    layer: str
+
+
+def run(builds: Sequence[Build], workers: Workers) -> list[Built]:
+    from unfused.jobs.embed import EmbedJob
+
     jobs = [
         EmbedJob(
             build.node,
@@ -34,49 +30,13 @@ def run(builds: Sequence[Build], cluster: runtime.Cluster) -> list[Facts]:
         )
         for build in builds
     ]
-    return cluster.session.run(jobs)
+    return [_embedded(*one) for one in zip(builds, workers.run(jobs), strict=True)]
 
 
-@dataclass(frozen=True)
-class EmbedJob:
-    """One teacher. A worker that is replaced writes its files again, so nothing is ever twice."""
-
-    node: str
-    clips: Artifact
-    teacher: Artifact
-    config: EmbedConfig
-    out: Folder
-
-    def run(self, worker: training.Worker) -> Facts:
-        began = time.perf_counter()
-        encoder = ClipEncoder.load(self.teacher.folder).to(worker.device).eval()
-        self.out.filesystem.create_dir(self.out.path, recursive=True)
-        for clip, windows in worker.even_windows(
-            self.clips,
-            [self.node],
-            num_samples=encoder.audio.crop_samples,
-            num_crops=self.config.num_crops,
-            clips_per_block=self.config.batch_size,
-        ):
-            autocast = runtime.autocast(worker.device, self.config.precision)
-            with worker.turns, torch.inference_mode(), autocast:
-                embedding = encoder.embed(windows, self.config.layer).cpu().numpy()
-            write_embeddings(self.out, clip, embedding)
-        worker.wait()
-        return {
-            "num_clips": shards.num_clips(self.clips),
-            "embedding_dim": encoder.encoder.width(self.config.layer),
-            "layer": self.config.layer,
-            "own_seconds": time.perf_counter() - began,
-        }
+def _embedded(build: Build, told: tuple[int, float]) -> Built:
+    width, seconds = told
+    clips, layer = build.inputs["clips"].facts.num_clips, build.config["embed"].layer
+    return Built(EmbedFacts(num_clips=clips, embedding_dim=width, layer=layer), seconds)
 
 
-def write_embeddings(folder: Folder, clip: np.ndarray, embedding: np.ndarray) -> None:
-    """Write the embeddings (B, D) of the clips (B,) as one Parquet file, named after the first."""
-    values = pa.FixedSizeListArray.from_arrays(
-        pa.array(embedding.reshape(-1)), embedding.shape[1]
-    )
-    table = pa.table({"clip": pa.array(clip), "embedding": values})
-    target = f"{folder.path}/embeddings-{int(clip.min()):012d}.parquet"
-    with folder.filesystem.open_output_stream(target) as sink:
-        pq.write_table(table, sink, compression="NONE", use_dictionary=False)
+STAGE = Stage(version=3, facts=EmbedFacts, access=Workers, run=run)

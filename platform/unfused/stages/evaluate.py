@@ -1,38 +1,53 @@
 """Evaluate: score every arm's classifiers on the held-out clips, once.
 
-The rule of this room: it is the only stage with an edge to the test clips.
+The rule of this file: it is the only stage with an edge to the test clips.
 
-Axes: B clips, C windows of a clip, S samples, R repeated draws of the labels.
+Axes: N clips, R repeated draws of the labels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
-from torch import Tensor
 
-from unfused import runtime, shards, training
-from unfused.config import EvaluateConfig
-from unfused.models.classifier import ClipClassifier
-from unfused.objectives.gather import sum_over_ranks
-from unfused.stages import Build, Facts, training_needs
-from unfused.stages.ingest import truth_in
-from unfused.store import Artifact, Folder
+from unfused import data
+from unfused.data import truth_in
+from unfused.stages.access import Workers
+from unfused.stages.contract import Build, Built, Stage
+from unfused.store import Facts, Folder
 
-needs = training_needs
+if TYPE_CHECKING:
+    from unfused.jobs.evaluate import Predictions
+
+PREDICTIONS_FILE = "predictions.parquet"
+"""Index, digest and class of every clip; by draw the predicted class and its probability."""
 
 
-def run(builds: Sequence[Build], cluster: runtime.Cluster) -> list[Facts]:
-    """Score builds that share their clips in one pass."""
+class EvaluateFacts(Facts):
+    """The scores of one arm."""
+
+    accuracy: list[float]
+    """Of every draw."""
+    macro_f1: list[float]
+    confusion: list[list[list[int]]]
+    """Of every draw; rows are true classes."""
+    classes: list[str]
+    num_clips: int
+    split: str
+
+
+def run(builds: Sequence[Build], workers: Workers) -> list[Built]:
+    """Score builds that see the same of the same clips in one pass."""
+    from unfused.jobs.evaluate import EvaluateJob
+
     by_clips: dict[tuple, list[Build]] = {}
     for build in builds:
-        settings = build.inputs["classifier"].facts
-        same = (build.inputs["clips"].folder.uri, settings["num_crops"], settings["crop_samples"])
+        facts = build.inputs["classifier"].facts
+        same = (build.inputs["clips"].folder.uri, facts.num_crops, facts.crop_samples)
         by_clips.setdefault(same, []).append(build)
     jobs = [
         EvaluateJob(
@@ -42,93 +57,44 @@ def run(builds: Sequence[Build], cluster: runtime.Cluster) -> list[Facts]:
         )
         for group in by_clips.values()
     ]
-    predicted: dict[str, np.ndarray] = {}
-    for tables in cluster.session.run(jobs):
+    predicted: dict[str, Predictions] = {}
+    for tables in workers.run(jobs):
         predicted |= tables
-    return [_report(build, predicted[build.node]) for build in builds]
+    return [Built(_report(build, predicted[build.node])) for build in builds]
 
 
-@dataclass(frozen=True)
-class EvaluateJob:
-    """Classifiers of every arm that see the same windows of the same clips, read once for all.
-
-    Draws that share an encoder (linear fine-tuning) share its embeddings.
-    """
-
-    clips: Artifact
-    classifiers: Mapping[str, Artifact]
-    config: EvaluateConfig
-
-    def run(self, worker: training.Worker) -> dict[str, np.ndarray]:
-        """Predicted ids (N, R) by node; every worker predicts its share of the clips."""
-        total = shards.num_clips(self.clips)
-        facts = next(iter(self.classifiers.values())).facts
-        groups = {
-            node: [
-                [one.to(worker.device).eval() for one in group]
-                for group in ClipClassifier.load_all(found.folder, found.facts["num_repeats"])
-            ]
-            for node, found in self.classifiers.items()
-        }
-        predicted = {
-            node: torch.zeros(total, found.facts["num_repeats"], dtype=torch.int32)
-            for node, found in self.classifiers.items()
-        }
-        for clip, windows in worker.even_windows(
-            self.clips,
-            self.classifiers,
-            num_samples=facts["crop_samples"],
-            num_crops=facts["num_crops"],
-            clips_per_block=self.config.batch_size,
-        ):
-            for node, table in predicted.items():
-                with worker.turns:
-                    table[torch.from_numpy(clip.copy())] = predict(groups[node], windows).cpu()
-        return {
-            node: sum_over_ranks(table.to(worker.device)).cpu().numpy()
-            for node, table in predicted.items()
-        }
-
-
-@torch.inference_mode()
-def predict(groups: Sequence[Sequence[ClipClassifier]], windows: Tensor) -> Tensor:
-    """Ids (B, R) of windows (B, C, S) by the classifiers of every draw, in order.
-
-    Args:
-        groups: as `ClipClassifier.load_all` has them, in evaluation mode.
-        windows: int16, on their device.
-    """
-    columns = []
-    for group in groups:
-        embedding = group[0].encoder.embed(windows)
-        columns += [one.head(embedding).argmax(1) for one in group]
-    return torch.stack(columns, 1).int()
-
-
-def _report(build: Build, predicted: np.ndarray) -> Facts:
-    """Accuracy, macro-F1 and confusion matrix of every draw; predictions (N, R) are kept."""
+def _report(build: Build, predicted: Predictions) -> EvaluateFacts:
+    """Accuracy, macro-F1 and confusion matrix of every draw; the predictions are kept."""
     from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
 
-    classes = build.inputs["classifier"].facts["classes"]
+    classes = build.inputs["classifier"].facts.classes
     truth = truth_in(classes, build.inputs["labels"])
-    columns = list(predicted.T)
+    columns = list(predicted.ids.T)
     every = np.arange(len(classes))
-    _write_predictions(build.out, truth, predicted)
-    return {
-        "accuracy": [float(accuracy_score(truth, column)) for column in columns],
-        "macro_f1": [
+    write_predictions(build.out, data.digests(build.inputs["clips"]), truth, predicted)
+    return EvaluateFacts(
+        accuracy=[float(accuracy_score(truth, column)) for column in columns],
+        macro_f1=[
             float(f1_score(truth, column, labels=every, average="macro", zero_division=0))
             for column in columns
         ],
-        "confusion": [confusion_matrix(truth, c, labels=every).tolist() for c in columns],
-        "classes": classes,
-        "num_clips": len(truth),
-        "split": build.config["evaluate"].split,  # type: ignore[attr-defined]
-    }
+        confusion=[confusion_matrix(truth, c, labels=every).tolist() for c in columns],
+        classes=classes,
+        num_clips=len(truth),
+        split=build.config["evaluate"].split,
+    )
 
 
-def _write_predictions(out: Folder, truth: np.ndarray, predicted: np.ndarray) -> None:
-    columns = {"label": truth} | {f"draw_{r}": column for r, column in enumerate(predicted.T)}
+def write_predictions(
+    out: Folder, digests: Sequence[str], truth: np.ndarray, predicted: Predictions
+) -> None:
+    columns: dict[str, Any] = {"clip": np.arange(len(truth)), "digest": digests, "label": truth}
+    for repeat in range(predicted.ids.shape[1]):
+        columns[f"draw_{repeat}"] = predicted.ids[:, repeat]
+        columns[f"probability_{repeat}"] = predicted.probability[:, repeat]
     out.filesystem.create_dir(out.path, recursive=True)
-    with out.filesystem.open_output_stream(f"{out.path}/predictions.parquet") as sink:
+    with out.filesystem.open_output_stream(f"{out.path}/{PREDICTIONS_FILE}") as sink:
         pq.write_table(pa.table(columns), sink)
+
+
+STAGE = Stage(version=4, facts=EvaluateFacts, access=Workers, run=run)

@@ -9,45 +9,61 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
-from unfused import corpora, runtime, shards
+from unfused import cores, corpora, data
 from unfused.audio.decode import BadClip, decode
-from unfused.config import AudioConfig, ConfigError, DataConfig, IngestConfig, RunOptions
+from unfused.config import AudioConfig, ConfigError, DataConfig, IngestConfig
 from unfused.corpora import location
 from unfused.corpora.clip import Clip
 from unfused.corpora.overlap import refuse_overlap
-from unfused.events import Note, Progress
-from unfused.stages import Build, Facts
-from unfused.store import Artifact, Folder, digest, npy, read_npy
+from unfused.data import LabelFacts, PartFacts
+from unfused.stages.access import Tasks
+from unfused.stages.contract import Build, Built, Stage
+from unfused.store import Facts, Folder, digest, npy
 
 HASH_BATCH = 256
 STATISTICS_SECONDS = 30.0
 CORPUS = "corpus"
+CLIPS_FILE = "clips.parquet"
+"""Split, index, digest, path and label of every clip that an ingest artifact holds."""
 
 
 class TooManyBadClips(ConfigError):
     """More clips than `ingest.max_bad_fraction` allows cannot be used."""
 
 
-def needs(options: RunOptions, hardware: runtime.Hardware) -> dict[str, float]:
-    return {"CPU": 1.0}
+class ClipCounts(Facts):
+    """Clips that can be used, and those that were set aside."""
+
+    read: int
+    quarantined: int
 
 
-def run(builds: Sequence[Build], cluster: runtime.Cluster) -> list[Facts]:
-    return [_Ingest(build, cluster).run() for build in builds]
+class IngestFacts(Facts):
+    """Of the clips of a corpus or a task."""
+
+    clips: ClipCounts
+    parts: dict[str, PartFacts | LabelFacts]
+    """The clips of every split under its name, their labels under `<split>.labels`."""
+
+
+def run(builds: Sequence[Build], tasks: Tasks) -> list[Built]:
+    return [Built(_Ingest(build, tasks).run()) for build in builds]
 
 
 @dataclass
 class _Ingest:
     build: Build
-    cluster: runtime.Cluster
+    tasks: Tasks
 
-    def run(self) -> Facts:
+    def run(self) -> IngestFacts:
         clips = list(self.build.clips)
         digests, bad = self._hash(clips)
         good = [i for i in range(len(clips)) if i in digests]
@@ -73,19 +89,24 @@ class _Ingest:
         for result in results:
             bad |= {int(i): reason for i, reason in result["quarantined"].items()}
         self._quarantine(clips, bad)
-        return self._facts(clips, digests, results, len(bad))
+        kept = {
+            split: [i for r in results if r["split"] == split for i in r["kept"]]
+            for split in dict.fromkeys(r["split"] for r in results)
+        }
+        self._list(clips, digests, kept)
+        return self._facts(clips, digests, results, kept, len(bad))
 
     @property
     def _data(self) -> DataConfig:
-        return self.build.config["data"]  # type: ignore[return-value]
+        return self.build.config["data"]
 
     @property
     def _audio(self) -> AudioConfig:
-        return self.build.config["audio"]  # type: ignore[return-value]
+        return self.build.config["audio"]
 
     @property
     def _ingest(self) -> IngestConfig:
-        return self.build.config["ingest"]  # type: ignore[return-value]
+        return self.build.config["ingest"]
 
     def _hash(self, clips: list[Clip]) -> tuple[dict[int, str], dict[int, str]]:
         """SHA-256 of every readable clip's bytes, and why the others cannot be read."""
@@ -95,30 +116,15 @@ class _Ingest:
         ]
         digests: dict[int, str] = {}
         bad: dict[int, str] = {}
-        for row in self._map(rows, _hash_clips, len(clips), "reading"):
+        for row in self.tasks.map(self.build.node, rows, _hash_clips, len(clips), "reading"):
             digests |= {int(i): d for i, d in row["digests"].items()}
             bad |= {int(i): reason for i, reason in row["quarantined"].items()}
         return digests, bad
 
     def _decode(self, jobs: list[_Shard], total: int) -> list[dict[str, Any]]:
         rows = [json.dumps(job.plain()) for job in jobs]
-        results = list(self._map(rows, _decode_shard, total, "decoding"))
+        results = list(self.tasks.map(self.build.node, rows, _decode_shard, total, "decoding"))
         return sorted(results, key=lambda result: (result["split"], result["number"]))
-
-    def _map(self, rows: list[str], task: Any, total: int, doing: str) -> Iterable[dict[str, Any]]:
-        """Run `task` on every row as Ray Data tasks; reports the clips done as they come."""
-        import ray
-
-        ray.data.DataContext.get_current().enable_progress_bars = False
-        items = ray.data.from_items(
-            [{"task": row} for row in rows], override_num_blocks=max(1, len(rows))
-        )
-        done = 0
-        for row in items.map(_Task(task)).iter_rows():
-            result = json.loads(row["result"])
-            done += result["seen"]
-            self.cluster.stream.emit(Progress(self.build.node, done, total, doing=doing))
-            yield result
 
     def _order(self, digests: Mapping[int, str], good: list[int]) -> list[int]:
         """One shuffle that depends on the clips' bytes alone, never on paths or times."""
@@ -152,58 +158,78 @@ class _Ingest:
                 f"{told}; repair them or raise ingest.max_bad_fraction"
                 f" (now {self._ingest.max_bad_fraction:g})."
             )
-        self.cluster.stream.emit(Note(told, self.build.node, "warning"))
+        self.tasks.warn(self.build.node, told)
+
+    def _list(
+        self, clips: list[Clip], digests: Mapping[int, str], kept: Mapping[str, list[int]]
+    ) -> None:
+        """Keep which file each clip came from: its content is known by digest alone elsewhere."""
+        rows = [(split, n, i) for split, indices in kept.items() for n, i in enumerate(indices)]
+        table = {
+            "split": [split for split, _, _ in rows],
+            "clip": [number for _, number, _ in rows],
+            "digest": [digests[i] for _, _, i in rows],
+            "path": [clips[i].path for _, _, i in rows],
+            "label": pa.array([clips[i].label for _, _, i in rows], pa.string()),
+        }
+        out = self.build.out
+        out.filesystem.create_dir(out.path, recursive=True)
+        with out.filesystem.open_output_stream(f"{out.path}/{CLIPS_FILE}") as sink:
+            pq.write_table(pa.table(table), sink)
 
     def _facts(
         self,
         clips: list[Clip],
         digests: Mapping[int, str],
         results: list[dict[str, Any]],
+        kept: Mapping[str, list[int]],
         num_bad: int,
-    ) -> Facts:
-        parts: dict[str, Facts] = {}
-        for split in dict.fromkeys(result["split"] for result in results):
+    ) -> IngestFacts:
+        parts: dict[str, PartFacts | LabelFacts] = {}
+        for split, indices in kept.items():
             mine = [result for result in results if result["split"] == split]
-            kept = [i for result in mine for i in result["kept"]]
-            parts[split] = self._part(mine, [digests[i] for i in kept])
+            parts[split] = self._part(mine, [digests[i] for i in indices])
             if split != CORPUS:
-                parts[f"{split}.labels"] = self._labels(clips, kept, split)
-        return {
-            "clips": {"read": len(clips) - num_bad, "quarantined": num_bad},
-            "parts": parts,
-        }
+                parts[f"{split}.labels"] = self._labels(clips, indices, split)
+        counts = ClipCounts(read=len(clips) - num_bad, quarantined=num_bad)
+        return IngestFacts(clips=counts, parts=parts)
 
-    def _part(self, results: list[dict[str, Any]], kept: list[str]) -> Facts:
+    def _part(self, results: list[dict[str, Any]], kept: list[str]) -> PartFacts:
         identity = {
-            "audio": self._audio.model_dump(mode="json"),
+            "audio": self._audio.identity(),
             "clips_per_shard": self._ingest.clips_per_shard,
             "digests": kept,
         }
-        facts: Facts = {
-            "digest": digest(identity),
-            "shards": [len(result["kept"]) for result in results],
-            "seconds": sum(result["samples"] for result in results) / self._audio.sample_rate,
-            "audio": self._audio.model_dump(mode="json"),
-        }
-        count = sum(result["count"] for result in results)
-        if count:
-            mean = sum(result["sum"] for result in results) / count
-            square = sum(result["sum_of_squares"] for result in results) / count
-            facts["log_mel_mean"] = mean
-            facts["log_mel_std"] = max(square - mean**2, 1e-12) ** 0.5
-        return facts
+        mean, std = _moments(results)
+        return PartFacts(
+            digest=digest(identity),
+            shards=[len(result["kept"]) for result in results],
+            seconds=sum(result["samples"] for result in results) / self._audio.sample_rate,
+            audio=self._audio,
+            log_mel_mean=mean,
+            log_mel_std=std,
+        )
 
-    def _labels(self, clips: list[Clip], kept: list[int], split: str) -> Facts:
+    def _labels(self, clips: list[Clip], kept: list[int], split: str) -> LabelFacts:
         classes = corpora.label_map(clips)
         ids = np.array([classes.index(str(clips[i].label)) for i in kept], np.int32)
         (self.build.out / f"{split}.labels").write("labels.npy", npy(ids))
-        identity = {"classes": classes, "labels": ids.tolist()}
         counts = np.bincount(ids, minlength=len(classes)).tolist()
-        return {
-            "digest": digest(identity),
-            "classes": list(classes),
-            "counts": dict(zip(classes, counts, strict=True)),
-        }
+        return LabelFacts(
+            digest=digest({"classes": classes, "labels": ids.tolist()}),
+            classes=list(classes),
+            counts=dict(zip(classes, counts, strict=True)),
+        )
+
+
+def _moments(results: list[dict[str, Any]]) -> tuple[float | None, float | None]:
+    """Mean and standard deviation of log-mel values; none where they were not gathered."""
+    count = sum(result["count"] for result in results)
+    if not count:
+        return None, None
+    mean = sum(result["sum"] for result in results) / count
+    square = sum(result["sum_of_squares"] for result in results) / count
+    return mean, max(square - mean**2, 1e-12) ** 0.5
 
 
 @dataclass(frozen=True)
@@ -225,16 +251,6 @@ class _Shard:
     def of(cls, plain: Mapping[str, Any]) -> _Shard:
         folder, audio = Folder(**plain["folder"]), AudioConfig(**plain["audio"])
         return cls(**{**plain, "folder": folder, "audio": audio})
-
-
-@dataclass(frozen=True)
-class _Task:
-    """A function from JSON to JSON as a Ray Data map."""
-
-    function: Any
-
-    def __call__(self, row: Mapping[str, Any]) -> dict[str, str]:
-        return {"result": json.dumps(self.function(json.loads(row["task"])))}
 
 
 def _read(path: str) -> bytes:
@@ -264,7 +280,7 @@ def _hash_clips(clips: list[tuple[int, str]]) -> dict[str, Any]:
 def _decode_shard(plain: Mapping[str, Any]) -> dict[str, Any]:
     shard = _Shard.of(plain)
     statistics = _Statistics(shard.audio) if shard.statistics else None
-    writer = shards.ShardWriter(shard.folder, f"part-{shard.number:05d}.parquet")
+    writer = data.ShardWriter(shard.folder, f"part-{shard.number:05d}.parquet")
     kept, bad, total = [], {}, 0
     for i, path, clip_digest in shard.clips:
         try:
@@ -296,7 +312,7 @@ class _Statistics:
     def __init__(self, audio: AudioConfig) -> None:
         from unfused.models.clip_encoder import log_mel
 
-        runtime.prepare_process(runtime.available_cpus())
+        cores.prepare_process(cores.available_cpus())
         self._log_mel = log_mel(audio)
         self._piece = int(STATISTICS_SECONDS * audio.sample_rate)
         self._count, self._sum, self._squares = 0, 0.0, 0.0
@@ -318,8 +334,4 @@ def _chunks(items: Sequence[int], size: int) -> list[Sequence[int]]:
     return [items[i : i + size] for i in range(0, len(items), size)]
 
 
-def truth_in(classes: Sequence[str], labels: Artifact) -> np.ndarray:
-    """The clips' labels (N,) as ids of the classifier's own label map."""
-    ids = read_npy(labels.folder, "labels.npy")
-    to_classifier = np.array([classes.index(name) for name in labels.facts["classes"]])
-    return to_classifier[ids]
+STAGE = Stage(version=4, facts=IngestFacts, access=Tasks, run=run)

@@ -1,0 +1,139 @@
+"""`unfused search`, once its request is understood: search, track, show.
+
+The rule of this file: the command that it prints gives the best trial's validation score again.
+"""
+
+from __future__ import annotations
+
+import shlex
+from contextlib import closing
+from dataclasses import replace
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+
+from unfused import arms, display, runtime, tracking
+from unfused import config as configuration
+from unfused.commands.ending import announcing_end
+from unfused.commands.run import resolved
+from unfused.commands.trials import TrialTrackers
+from unfused.config import Config
+from unfused.events import Stream
+from unfused.search import SearchRequest, SearchRun
+from unfused.search import concurrency as what_fits
+
+
+def run_search(
+    search: SearchRequest, concurrency: int | None, dry_run: bool
+) -> dict[str, Any] | None:
+    """Run or go on with a search, and show its best trials; returns its summary.
+
+    Args:
+        search: what was asked for.
+        concurrency: trials at a time; None is as many as there are devices for.
+        dry_run: only say what all trials share, and what may change.
+    """
+    console = display.make_console()
+    search, hardware = settled(search, concurrency)
+    stream = Stream()
+    run = SearchRun(search, hardware, stream)
+    run.check()
+    if dry_run:
+        show_search(console, run)
+        return None
+    uri = tracking.initialise(search.request.options.tracking_uri)
+    tracker = new_tracker(uri, search, name=search.name, kind="search")
+
+    def of_trial(number: int) -> tracking.Tracker:
+        name, parent = f"{search.name} trial {number}", tracker.describe()["run_id"]
+        return new_tracker(uri, search, name=name, kind="trial", parent=parent)
+
+    trials, shown = TrialTrackers(of_trial), display.for_terminal(console)
+    for listener in (tracker, trials, shown):
+        stream.subscribe(listener)
+    with closing(tracker), announcing_end(stream, shown):
+        with closing(trials):
+            result = run.execute()
+        files = {name: search.folder.read(name) for name in result["files"]}
+        tracker.end_search(dict(result), files)
+        result["mlflow"] = tracker.describe()
+    _show_search_result(console, search, result, uri, runtime.resolve(Config(), hardware))
+    return result
+
+
+def settled(
+    search: SearchRequest, concurrency: int | None
+) -> tuple[SearchRequest, runtime.Hardware]:
+    """The search with every `auto` and its concurrency settled, and the hardware for that many."""
+    hardware = runtime.probe(search.request.options)
+    if concurrency is None:
+        concurrency = what_fits(search, hardware)
+    options = search.request.options.model_copy(update={"concurrency": concurrency})
+    request = replace(resolved(search.request, hardware), options=options)
+    return replace(search, request=request), runtime.probe(options)
+
+
+def new_tracker(uri: str, search: SearchRequest, **what: str) -> tracking.Tracker:
+    """A tracker in the search's experiment."""
+    options = search.request.options
+    return tracking.Tracker(uri, options.experiment, options.store, **what)
+
+
+def show_search(console: Console, run: SearchRun) -> None:
+    """Print what every trial shares and what may change; builds nothing."""
+    rows = [(s.node.name, s.key or "", s.status, "") for s in run.plan.steps.values()]
+    console.print(display.plan_table(rows))
+    console.print("Built once for all trials. What may change:")
+    for key, distribution in run.search.space.distributions.items():
+        console.print(f"  {key}  {distribution}", highlight=False)
+
+
+def _show_search_result(
+    console: Console, search: SearchRequest, result: dict[str, Any], uri: str, defaults: Config
+) -> None:
+    best, test = result["best"], result["test"]["arms"][arms.METHOD.name]["accuracy"]
+    labels = result["labels"]
+    console.print()
+    console.print(display.trials_table(result))
+    console.print()
+    if result["importances"]:
+        parts = [f"{name} {share:.2f}" for name, share in result["importances"].items()]
+        console.print(f"importance  {', '.join(parts)}", highlight=False)
+    chose = f" and {labels['valid']} of validation clips, which chose" if labels["valid"] else ""
+    console.print(f"labels      {labels['train']} of training clips a draw{chose}", highlight=False)
+    console.print(
+        f"saved       {result['saved_seconds']:.0f} s of stages that trials found in the store",
+        highlight=False,
+    )
+    console.print(
+        f"best        trial {best['number']}: test accuracy {test['mean']:.3f} ± {test['sd']:.3f}",
+        highlight=False,
+    )
+    again = escape(best_command(search, best["line"], defaults))
+    console.print(f"reproduce   {again}", highlight=False)
+    console.print(f"results     {result['folder']}", highlight=False)
+    console.print(f"compare     {tracking.ui_command(uri)}", highlight=False)
+
+
+def best_command(search: SearchRequest, line: str, defaults: Config) -> str:
+    """The pipeline command that gives the best trial's validation score, if any, again."""
+    request, options = search.request, search.request.options
+    words = ["python", "pipelines/full.py"]
+    for name in ("corpus", "task"):
+        if value := getattr(request, name):
+            words += [f"--{name}", value]
+    words += ["--store", options.store] if options.store != "store" else []
+    words += ["--seeds", str(request.seeds)] if request.seeds > 1 else []
+    words += ["--folds"] if request.folds else []
+    pairs = [*shlex.split(line), f"arms=[{arms.METHOD.name}]"]
+    if search.space.is_labelled:
+        pairs.append("evaluate.split=valid")
+    changed = {pair.partition("=")[0] for pair in pairs} | {"evaluate.split"}
+    best = configuration.override(request.config, configuration.parse_overrides(pairs))
+    words += [
+        f"{key}={configuration.shown(value)}"
+        for key, value in configuration.difference(defaults, best).items()
+        if key not in changed
+    ]
+    return shlex.join([*words, *pairs])

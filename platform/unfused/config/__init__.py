@@ -1,0 +1,97 @@
+"""Every setting: what there is, what it means, and the one door for a change.
+
+    section     what a section is, and its identity
+    choices     sections of which there are kinds: objectives, encoders, scorers
+    sections    the settings that numbers depend on
+    options     where and how a run happens
+    changes     dotted names: listing, describing, `override`
+    presets     named sets of changes
+
+The rule of this room: what changes numbers is a typed field of one frozen section.
+"""
+
+from unfused.config.changes import (
+    describe,
+    difference,
+    flatten,
+    override,
+    parse_overrides,
+    shown,
+)
+from unfused.config.choices import (
+    Choice,
+    EncoderConfig,
+    ObjectiveConfig,
+    ProjectorConfig,
+    ScorerConfig,
+)
+from unfused.config.options import RunOptions, run_options
+from unfused.config.presets import DEMO, FAITHFUL, PRESETS, preset
+from unfused.config.section import (
+    ConfigError,
+    Count,
+    Fraction,
+    OffAt,
+    Positive,
+    Section,
+    Weight,
+    Width,
+)
+from unfused.config.sections import (
+    NO_AUGMENT,
+    AudioConfig,
+    AugmentConfig,
+    ClusterConfig,
+    Config,
+    DataConfig,
+    DistillConfig,
+    DrawConfig,
+    EmbedConfig,
+    EvaluateConfig,
+    FinetuneConfig,
+    IngestConfig,
+    PretrainConfig,
+    Training,
+)
+
+__all__ = [
+    "DEMO",
+    "FAITHFUL",
+    "NO_AUGMENT",
+    "PRESETS",
+    "AudioConfig",
+    "AugmentConfig",
+    "Choice",
+    "ClusterConfig",
+    "Config",
+    "ConfigError",
+    "Count",
+    "DataConfig",
+    "DistillConfig",
+    "DrawConfig",
+    "EmbedConfig",
+    "EncoderConfig",
+    "EvaluateConfig",
+    "FinetuneConfig",
+    "Fraction",
+    "IngestConfig",
+    "ObjectiveConfig",
+    "OffAt",
+    "Positive",
+    "PretrainConfig",
+    "ProjectorConfig",
+    "RunOptions",
+    "ScorerConfig",
+    "Section",
+    "Training",
+    "Weight",
+    "Width",
+    "describe",
+    "difference",
+    "flatten",
+    "override",
+    "parse_overrides",
+    "preset",
+    "run_options",
+    "shown",
+]

@@ -1,0 +1,55 @@
+"""Where and how a run happens: no result depends on it.
+
+The rule of this file: what changes numbers belongs in `sections`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from unfused.config.changes import sentence
+from unfused.config.section import ConfigError
+
+
+class RunOptions(BaseModel):
+    """Where and how a run happens; never part of a result's identity."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    store: str = "store"
+    """Folder or URI (s3://, gs://) of the artifacts."""
+    tracking_uri: str | None = None
+    """MLflow; by default MLFLOW_TRACKING_URI, else sqlite:///mlflow.db."""
+    experiment: str = "unfused"
+    """MLflow experiment."""
+    num_workers: Annotated[int, Field(ge=1)] = 1
+    """Ray Train workers: they train, embed and score."""
+    gpus_per_worker: Annotated[float, Field(ge=0)] | None = None
+    """GPUs of one worker, or a share of one; by default one where the cluster has any."""
+    concurrency: Annotated[int, Field(ge=1)] = 1
+    """Pipelines that share the cluster at a time (the trials of a search)."""
+
+    @model_validator(mode="after")
+    def _whole_or_alone(self) -> RunOptions:
+        share = self.gpus_per_worker or 0
+        if share > 1 and share % 1:
+            raise ValueError("--gpus-per-worker is a whole number, or a share of one GPU below 1")
+        if 0 < share < 1 and self.num_workers > 1:
+            raise ValueError("workers that train together cannot share a GPU: --gpus-per-worker 1")
+        return self
+
+
+def run_options(**values: Any) -> RunOptions:
+    """Options from the command line.
+
+    Raises:
+        ConfigError: a value out of range, or two that exclude each other.
+    """
+    try:
+        return RunOptions(**values)
+    except ValidationError as error:
+        raise ConfigError(sentence(error)) from None
+
+

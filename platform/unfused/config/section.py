@@ -1,0 +1,56 @@
+"""What a section of settings is: frozen, typed, and the home of its identity.
+
+The rule of this file: identity survives growth. A setting that is added later declares with `OffAt`
+the value at which it does nothing, and is no part of the identity there: what was built before it
+existed is still found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.fields import FieldInfo
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Positive = Annotated[float, Field(gt=0.0)]
+Weight = Annotated[float, Field(ge=0.0)]
+Count = Annotated[int, Field(ge=1)]
+Range = tuple[Positive, Positive]
+Width = Annotated[int, Field(ge=8, le=16384)]
+
+
+class ConfigError(ValueError):
+    """The request is wrong; the message is one sentence that names the remedy."""
+
+
+@dataclass(frozen=True)
+class OffAt:
+    """Marks a setting that was added later: at this value all is as it was without it.
+
+    As in `new_weight: Annotated[Weight, OffAt(0.0)] = 0.0`.
+    """
+
+    value: Any
+
+
+class Section(BaseModel):
+    """A frozen group of settings; a stage's identity is the hash of the sections it reads."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    def fields(self) -> Iterator[tuple[str, FieldInfo, Any]]:
+        """Name, declaration and value of every setting, in order of declaration."""
+        for name, field in type(self).model_fields.items():
+            yield name, field, getattr(self, name)
+
+    def identity(self) -> dict[str, Any]:
+        """The settings as JSON values, without those that are off (see `OffAt`)."""
+        dumped = self.model_dump(mode="json")
+        return {
+            name: value.identity() if isinstance(value, Section) else dumped[name]
+            for name, field, value in self.fields()
+            if not any(isinstance(m, OffAt) and m.value == value for m in field.metadata)
+        }

@@ -1,0 +1,310 @@
+"""Every setting once: name, type, default, range, meaning.
+
+The rule of this file: what changes numbers is here (and is hashed); where a run happens is in
+`options` (and is not). What a kind of objective or encoder may be told stands in that kind's own
+file.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from unfused.arms import ARMS
+from unfused.config.choices import Encoder, EncoderConfig, Objective, ObjectiveConfig, default
+from unfused.config.section import Count, Fraction, Positive, Range, Section, Weight
+
+Layer = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+Precision = Literal["auto", "float32", "bfloat16"]
+Optimizer = Literal["adamw", "adam", "sgd", "larc"]
+
+MAX_SAMPLES = 2**30 - 2**10
+"""Of one clip: a page in Parquet is smaller than 2 GiB."""
+
+
+class DataConfig(Section):
+    valid_fraction: Annotated[float, Field(gt=0, lt=0.5)] = 0.15
+    """Share of the clips held out for validation where a manifest has no such split."""
+    test_fraction: Annotated[float, Field(gt=0, lt=0.5)] = 0.15
+    """Share of the clips held out for testing where a manifest has no `split` column."""
+    split_seed: int = 0
+    """Seed of that split."""
+    allow_overlap: bool = False
+    """Accept clips of train or corpus whose bytes are also in valid or test."""
+
+
+class AudioConfig(Section):
+    sample_rate: Annotated[int, Field(ge=4000, le=192000)] = 16000
+    """Hz, after resampling."""
+    n_fft: Annotated[int, Field(ge=64)] = 1024
+    """Samples in the STFT window."""
+    hop_length: Annotated[int, Field(ge=16)] = 160
+    """Samples between frames."""
+    n_mels: Annotated[int, Field(ge=8)] = 64
+    """Mel bands; a multiple of what the encoder needs (8)."""
+    f_min: Weight = 60.0
+    """Hz, lower edge of the first band."""
+    f_max: Positive = 7800.0
+    """Hz, upper edge of the last band; at most half the sample rate."""
+    crop_seconds: Annotated[float, Field(ge=0.1, le=60.0)] = 0.95
+    """Length of the window that is learned and scored; shorter clips are zero-padded."""
+
+    @property
+    def crop_samples(self) -> int:
+        return round(self.crop_seconds * self.sample_rate)
+
+
+class IngestConfig(Section):
+    max_seconds: Positive = 600.0
+    """Clips longer than this are quarantined."""
+    max_bad_fraction: Fraction = 0.05
+    """A run fails if a larger share of the clips cannot be used."""
+    clips_per_shard: Count = 512
+    """Clips in one Parquet shard."""
+    shuffle_seed: int = 0
+    """Seed of the one shuffle that fixes the order of clips in the shards."""
+
+
+class Training(Section):
+    """The knobs that every learned stage shares."""
+
+    epochs: Count
+    """Passes over the clips."""
+    batch_size: Annotated[int, Field(ge=2)]
+    """Clips in one optimiser step, over all workers."""
+    optimizer: Optimizer = "adamw"
+    """adamw, adam, sgd (momentum 0.9), or larc (sgd with layer-wise rate control)."""
+    learning_rate: Positive
+    """Peak learning rate of the warm-up and cosine schedule."""
+    weight_decay: Weight = 1e-4
+    """Decoupled for adamw, L2 for the others."""
+    warmup_fraction: Fraction = 0.1
+    """Share of the steps spent warming up."""
+    schedule: Literal["cosine", "constant"] = "cosine"
+    """What follows the warm-up."""
+    precision: Precision = "auto"
+    """auto: bfloat16 autocast where the hardware has it, float32 elsewhere."""
+    seed: int = 0
+    """Seed of this stage's weights, order, crops and augmentation."""
+
+
+class AugmentConfig(Section):
+    mixup_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.4
+    """Largest share of another clip mixed in (log-mix-exp); 0 is off."""
+    mixup_bank: Annotated[int, Field(ge=0)] = 0
+    """Past clips kept as mixing partners; 0 mixes within the batch."""
+    canvas_time: Annotated[float, Field(ge=1)] = 1.5
+    """Virtual canvas of the random resize crop, in clip lengths."""
+    frequency_scale: Range = (0.6, 1.5)
+    """Range of the crop's height, in clip heights."""
+    time_scale: Range = (0.6, 1.5)
+    """Range of the crop's width, in clip lengths."""
+
+
+NO_AUGMENT = AugmentConfig(
+    mixup_ratio=0.0, canvas_time=1.0, frequency_scale=(1.0, 1.0), time_scale=(1.0, 1.0)
+)
+
+
+class PretrainConfig(Training):
+    objective: Objective = Field(default_factory=lambda: default(ObjectiveConfig, "nt_xent"))
+    """The pre-training objective, whose own settings follow."""
+    epochs: Count = 4
+    batch_size: Annotated[int, Field(ge=2)] = 64
+    learning_rate: Positive = 1e-3
+    augment: AugmentConfig = AugmentConfig()
+
+
+class EmbedConfig(Section):
+    layer: Layer = "last"
+    """Which layer of the teacher is embedded."""
+    num_crops: Count = 1
+    """Evenly spaced windows averaged per clip (clips that fit one window use one)."""
+    batch_size: Count = 256
+    """Clips embedded at once."""
+    precision: Precision = "auto"
+    """As in training."""
+
+
+class ClusterConfig(Section):
+    num_clusters: Annotated[int, Field(ge=2)] | Literal["classes"] = 64
+    """k; "classes" is the number of target classes."""
+    num_components: Annotated[int, Field(ge=0)] = 64
+    """PCA components before k-means; 0 keeps all."""
+    whiten: bool = True
+    """Scale the components to unit variance."""
+    normalize: bool = True
+    """Scale every row to unit length."""
+    num_iterations: Count = 20
+    """k-means iterations."""
+    num_init: Count = 4
+    """Restarts; the lowest inertia is kept."""
+    backend: Literal["auto", "cuml", "torch", "sklearn"] = "auto"
+    """auto: cuml where there is a GPU with it, torch elsewhere."""
+    max_points_per_centroid: Count = 1024
+    """Bound on the sample that k-means is fitted on."""
+    seed: int = 0
+    """Seed of the sample and of the initial centroids."""
+
+
+class DistillConfig(Training):
+    """A student: `distill` is the last one, which is fine-tuned; `bootstrap` those before it."""
+
+    epochs: Count = 8
+    batch_size: Annotated[int, Field(ge=2)] = 32
+    learning_rate: Positive = 1e-3
+    augment: AugmentConfig = NO_AUGMENT
+    """Augmentation of the student's input; by default crops alone."""
+    shallow_weight: Weight = 0.1
+    """Weight of the shallow heads' cross-entropy."""
+    kl_weight: Weight = 0.01
+    """Weight of the KL divergence from the deep to the shallow heads."""
+    cosine_weight: Weight = 0.003
+    """Weight of the cosine distance between the shallow and deep logits."""
+    temperature: Positive = 3.0
+    """Temperature of the KL divergence (T)."""
+    scale_kl: bool = True
+    """Multiply the KL by T squared, so that its gradient keeps its size as T changes."""
+    detach_teacher: bool = True
+    """Keep the deep head from moving towards the shallow ones; false is as released."""
+    head_width: Annotated[int, Field(ge=0)] = 256
+    """Hidden width of the shallow heads; 0 is as wide as k, as published."""
+
+
+class DrawConfig(Section):
+    """Which of the labels an arm may look at: the same for all arms."""
+
+    labels_per_class: Annotated[int, Field(ge=1)] | None = None
+    """Labelled clips drawn per class; none is all of them."""
+    label_fraction: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Share of every class's labelled clips that is drawn; an alternative to labels_per_class."""
+    num_repeats: Count = 1
+    """Draws of the labels, the same for all arms, inside one fit per arm."""
+    seed: int = 0
+    """Seed of this stage's weights, order, crops and augmentation, and of the draws."""
+
+
+class FinetuneConfig(Training, DrawConfig):
+    mode: Literal["linear", "full", "linear_then_full"] = "linear_then_full"
+    """What is trained: the head, everything, or one after the other; `scratch` is always full."""
+    epochs: Count = 100
+    """Passes over the drawn clips that train the head alone."""
+    encoder_epochs: Count = 40
+    """Passes over the drawn clips that train the encoder as well."""
+    encoder_max_steps: Count = 1000
+    """Fewer passes where they would take more steps than this, as with many labels."""
+    standardize: bool = True
+    """Train the head on embeddings of zero mean and unit variance over the drawn clips."""
+    power: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Exponent of the signed power normalisation of the embedding before the head; 1 is off."""
+    batch_size: Annotated[int, Field(ge=2)] = 32
+    optimizer: Optimizer = "adam"
+    learning_rate: Positive = 1e-2
+    """Peak learning rate while the head alone is trained."""
+    weight_decay: Weight = 0.1
+    """While the head alone is trained: a strong L2, for many features and few labels."""
+    encoder_learning_rate: Positive = 1e-3
+    """Peak learning rate while the encoder is trained with the head."""
+    encoder_weight_decay: Weight = 1e-4
+    """Weight decay, likewise."""
+    num_crops: Count = 1
+    """Windows averaged per clip, as in embed.num_crops."""
+    use_validation: bool = False
+    """Keep the best epoch on the labelled validation clips, which then count as labels."""
+
+    @property
+    def draws(self) -> DrawConfig:
+        """The part of it that says which labels are looked at."""
+        return DrawConfig(**{name: getattr(self, name) for name in DrawConfig.model_fields})
+
+
+class EvaluateConfig(Section):
+    split: Literal["test", "valid"] = "test"
+    """Which held-out clips are scored; valid is for choosing, test for reporting once."""
+    batch_size: Count = 256
+    """Clips scored at once."""
+
+
+def _audio_ntt() -> EncoderConfig:
+    return default(EncoderConfig, "audio_ntt")
+
+
+class Config(Section):
+    """All that a pipeline's numbers depend on."""
+
+    data: DataConfig = DataConfig()
+    audio: AudioConfig = AudioConfig()
+    ingest: IngestConfig = IngestConfig()
+    teacher: Encoder = Field(default_factory=_audio_ntt)
+    """The encoder that is pre-trained."""
+    student: Encoder = Field(default_factory=_audio_ntt)
+    """The encoder that learns the pseudo-labels; `scratch` has it as well."""
+    pretrain: PretrainConfig = Field(default_factory=PretrainConfig)
+    embed: EmbedConfig = EmbedConfig()
+    cluster: ClusterConfig = ClusterConfig()
+    bootstrap: DistillConfig = DistillConfig()
+    distill: DistillConfig = DistillConfig()
+    finetune: FinetuneConfig = FinetuneConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    rounds: Annotated[int, Field(ge=1, le=10)] = 2
+    """Times that pseudo-labels are made and learned; every further round embeds the student of the
+    one before (trained as `bootstrap` says) in place of the teacher."""
+    clusterings: Annotated[int, Field(ge=1, le=10)] = 1
+    """Clusterings in parallel, of one k and several seeds; a student has heads for each."""
+    arms: tuple[str, ...] = tuple(ARMS)
+    """The rivals that a run scores on the same labels."""
+
+    @model_validator(mode="after")
+    def _coherent(self) -> Config:
+        if self.audio.f_max > self.audio.sample_rate / 2 or self.audio.f_min >= self.audio.f_max:
+            raise ValueError(
+                f"audio.f_min={self.audio.f_min:g} and audio.f_max={self.audio.f_max:g} must"
+                f" satisfy f_min < f_max <= half of audio.sample_rate={self.audio.sample_rate}"
+            )
+        if self.ingest.max_seconds * self.audio.sample_rate >= MAX_SAMPLES:
+            raise ValueError(
+                f"a clip of ingest.max_seconds={self.ingest.max_seconds:g} would be 2 GiB at"
+                f" audio.sample_rate={self.audio.sample_rate}, and shards hold less: set"
+                f" ingest.max_seconds below {MAX_SAMPLES // self.audio.sample_rate}"
+            )
+        if self.finetune.labels_per_class and self.finetune.label_fraction:
+            raise ValueError(
+                "finetune.labels_per_class and finetune.label_fraction are alternatives: set one"
+            )
+        for arm in self.arms:
+            if arm not in ARMS:
+                raise ValueError(f"there is no arm {arm!r}; choose from {', '.join(ARMS)}")
+        if not self.arms or len(set(self.arms)) < len(self.arms):
+            raise ValueError("arms names each of its arms once, and at least one")
+        self._check_input(self.teacher)
+        self._check_input(self.student)
+        self._check_layer(self.teacher)
+        if self.rounds > 1:
+            self._check_layer(self.student)
+        return self
+
+    def _check_input(self, encoder: EncoderConfig) -> None:
+        """A window of log-mel suits the encoder."""
+        frames = 1 + self.audio.crop_samples // self.audio.hop_length
+        if self.audio.n_mels % encoder.band_multiple:
+            raise ValueError(
+                f"audio.n_mels={self.audio.n_mels} is no multiple of {encoder.band_multiple}, which"
+                f" the encoder {encoder.kind} needs"
+            )
+        if frames < encoder.min_frames:
+            raise ValueError(
+                f"audio.crop_seconds={self.audio.crop_seconds:g} gives {frames} frames and the"
+                f" encoder {encoder.kind} needs {encoder.min_frames}; raise it, or lower"
+                " audio.hop_length"
+            )
+
+    def _check_layer(self, encoder: EncoderConfig) -> None:
+        """The layer that is embedded is one of the encoder's."""
+        if self.embed.layer not in encoder.layers:
+            raise ValueError(
+                f"embed.layer={self.embed.layer!r} is no layer of {encoder.kind}; choose one of"
+                f" {', '.join(encoder.layers)}"
+            )
+
+

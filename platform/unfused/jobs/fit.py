@@ -1,0 +1,51 @@
+"""One arm's scorers without an encoder: fitted to the clips of every draw of the labels.
+
+The draws share out over the workers, as those of fine-tuning do.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from unfused import training
+from unfused.config import DrawConfig, ScorerConfig
+from unfused.config.choices import plugin
+from unfused.data import LabelFacts, PartFacts, draw_labels, label_ids
+from unfused.jobs.finetune import labelled_clips
+from unfused.scorers import ScorerFacts
+from unfused.store import Artifact, Folder
+
+
+@dataclass(frozen=True)
+class FitJob:
+    """One arm: a scorer for every draw."""
+
+    clips: Artifact[PartFacts]
+    labels: Artifact[LabelFacts]
+    config: ScorerConfig
+    draw: DrawConfig
+    out: Folder
+
+    def run(self, worker: training.Worker) -> tuple[ScorerFacts, float]:
+        """What the scorers are, and what the job took in seconds."""
+        began = time.perf_counter()
+        ids, classes = label_ids(self.labels), self.labels.facts.classes
+        draws = [draw_labels(ids, self.draw, r) for r in range(self.draw.num_repeats)]
+        labelled = labelled_clips(worker, self.clips, ids, draws)
+        fit = plugin(self.config.room, self.config.kind).fit
+        for repeat in range(worker.rank, len(draws), worker.world):
+            waves = [labelled.clips[i] for i in draws[repeat]]
+            rate = self.clips.facts.audio.sample_rate
+            with worker.turns:
+                fitted = fit(self.config, waves, ids[draws[repeat]], len(classes), rate)
+            fitted.save(self.out, repeat)
+        worker.wait()
+        facts = ScorerFacts(
+            kind=self.config.kind,
+            classes=classes,
+            num_repeats=len(draws),
+            num_labels=len(draws[0]),
+            num_validation_labels=0,
+        )
+        return facts, time.perf_counter() - began

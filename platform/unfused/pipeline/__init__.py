@@ -1,0 +1,35 @@
+"""From what a person asked for to artifacts in the store.
+
+    request     what was asked for, and the clips that it names
+    graph       nodes and edges, as plain data
+    plan        every node's key, and whether the store has it
+    run         builds what is missing
+    record      what a run leaves in the store for whoever reports it
+
+The rule of this room: what is decided is data before anything is built.
+"""
+
+from unfused.pipeline.graph import Given, Node, Ref, graph
+from unfused.pipeline.plan import Plan, Step
+from unfused.pipeline.record import Recorder
+from unfused.pipeline.request import Inputs, Request, Task, read_inputs, repetitions, reseed
+from unfused.pipeline.run import Backend, Run, open_backend
+
+__all__ = [
+    "Backend",
+    "Given",
+    "Inputs",
+    "Node",
+    "Plan",
+    "Recorder",
+    "Ref",
+    "Request",
+    "Run",
+    "Step",
+    "Task",
+    "graph",
+    "open_backend",
+    "read_inputs",
+    "repetitions",
+    "reseed",
+]

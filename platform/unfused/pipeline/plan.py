@@ -1,0 +1,217 @@
+"""The plan of a request: every node, its key, and whether the store has it.
+
+The rule of this file: a key is worked out as soon as it can be known, and nothing is built here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import ValidationError
+
+from unfused import corpora, data, stages
+from unfused.config import ConfigError
+from unfused.corpora import location
+from unfused.corpora.clip import Clip
+from unfused.pipeline.graph import Node, Ref
+from unfused.pipeline.request import Inputs, Request, read_inputs, repetitions
+from unfused.store import Artifact, Facts, Folder, Store, StoreError, artifact_key, digest
+
+
+@dataclass
+class Step:
+    """A node with what is known of its artifact so far."""
+
+    node: Node
+    clips: tuple[Clip, ...] = field(default=(), repr=False)
+    key: str | None = None
+    status: str = "after ingest"
+    """hit, miss, built, given, or `after ingest` where the key is not known yet."""
+    manifest: dict[str, Any] | None = field(default=None, repr=False)
+    facts: Any = field(default=None, repr=False)
+    """Those of the manifest, as the stage's own type."""
+    seconds: float = 0.0
+    resumed_from_epoch: int | None = None
+
+    def settle(self, status: str, manifest: dict[str, Any]) -> None:
+        """The artifact is there.
+
+        Raises:
+            StoreError: its manifest is not one of its stage.
+        """
+        try:
+            self.facts = stages.get(self.node.stage).facts.model_validate(manifest["facts"])
+        except (KeyError, ValidationError):
+            raise StoreError(
+                f"The manifest of {self.node.stage}/{self.key} is damaged; delete that folder of"
+                " the store and run again."
+            ) from None
+        self.status, self.manifest = status, manifest
+
+    @property
+    def reads(self) -> set[str]:
+        """The nodes that it is built on."""
+        return {ref.node for ref in self.node.inputs.values()}
+
+
+class Plan:
+    """Every node of a request, its key and whether the store has it.
+
+    Args:
+        request: what was asked for.
+        inputs: the listed clips, where they are known already (the trials of a search share them).
+    """
+
+    def __init__(self, request: Request, inputs: Inputs | None = None) -> None:
+        self.request = request
+        self.store = Store.at(request.options.store)
+        self.inputs = inputs or read_inputs(request, self.store)
+        self.steps: dict[str, Step] = {}
+        self.repetitions: list[str] = []
+        for prefix, task, nodes in repetitions(request, self.inputs):
+            self.repetitions.append(prefix)
+            for node in nodes:
+                clips = {"ingest/corpus": self.inputs.corpus or ()}.get(node.name, task.clips)
+                if node.name not in self.steps:
+                    self.steps[node.name] = Step(node, clips if node.stage == "ingest" else ())
+        self.refresh()
+
+    def keep(self, names: Collection[str]) -> None:
+        """Forget all nodes but these, which must have their inputs among them."""
+        self.steps = {name: step for name, step in self.steps.items() if name in names}
+
+    def upstream(self, names: Iterable[str]) -> set[str]:
+        """These nodes and all that they are built on."""
+        found = set(names)
+        for name, step in reversed(self.steps.items()):
+            if name in found:
+                found |= step.reads
+        return found
+
+    def refresh(self) -> None:
+        """Work out every key that can be known now, and look it up in the store."""
+        for step in self.steps.values():
+            if step.manifest is None:
+                self._look_up(step)
+
+    def _look_up(self, step: Step) -> None:
+        if given := step.node.given:
+            step.key = given.digest[:16]
+            step.settle("given", {"facts": dict(given.facts)})
+            return
+        step.key = self._key(step)
+        if step.key and not self.found(step):
+            step.status = "miss"
+
+    def found(self, step: Step) -> bool:
+        """Whether the store has a node's artifact by now."""
+        manifest = self.store.manifest(step.node.stage, str(step.key))
+        if manifest:
+            step.settle("hit", manifest)
+        return manifest is not None
+
+    def _key(self, step: Step) -> str | None:
+        node = step.node
+        inputs = {name: self._identity(ref) for name, ref in node.inputs.items()}
+        if node.stage == "ingest":
+            inputs = {"listing": digest([_listed(clip) for clip in step.clips])}
+        if any(identity is None for identity in inputs.values()):
+            return None
+        config = {name: section.identity() for name, section in node.config.items()}
+        known = {name: str(identity) for name, identity in inputs.items()}
+        return artifact_key(node.stage, stages.get(node.stage).version, config, known)
+
+    def _identity(self, ref: Ref) -> str | None:
+        step = self.steps[ref.node]
+        if not ref.part:
+            return step.key
+        return self._part(ref).digest if step.manifest else None
+
+    def _part(self, ref: Ref) -> Any:
+        parts = self.steps[ref.node].facts.parts
+        if ref.part not in parts:
+            raise ConfigError(
+                f"The task has no {ref.part.partition('.')[0]} clips; give its manifest a `split`"
+                " column that has them, or none so that it is split."
+            )
+        return parts[ref.part]
+
+    def artifact(self, ref: Ref) -> Artifact:
+        """The artifact, or the part of one, that an edge of the graph leads to."""
+        step = self.steps[ref.node]
+        folder = self.folder(step)
+        if not ref.part:
+            assert step.manifest is not None
+            return Artifact(folder, str(step.key), step.facts)
+        facts = self._part(ref)
+        return Artifact(folder / ref.part, facts.digest, facts)
+
+    def folder(self, step: Step) -> Folder:
+        """Where a node's artifact is."""
+        given = step.node.given
+        return given.folder if given else self.store.folder(step.node.stage, str(step.key))
+
+    def parts(self, step: Step) -> dict[str, Facts]:
+        """Facts of the ingested parts that a node reads, itself or through what it builds on."""
+        found: dict[str, Facts] = {}
+        for name, ref in step.node.inputs.items():
+            if ref.part:
+                found[name] = self._part(ref)
+            else:
+                found = self.parts(self.steps[ref.node]) | found
+        return found
+
+    def refuse_overlap(self) -> None:
+        """Refuse a corpus that has clips which a task holds out.
+
+        Raises:
+            OverlapError: it names the first of them.
+        """
+        corpus = self.steps.get("ingest/corpus")
+        if corpus is None or self.request.config.data.allow_overlap:
+            return
+        learned = set(data.digests(self.artifact(Ref("ingest/corpus", "corpus"))))
+        for step in self.steps.values():
+            if step.node.stage != "ingest" or step is corpus or not step.manifest:
+                continue
+            parts = [part for part in ("valid", "test") if part in step.facts.parts]
+            held_out = [data.digests(self.artifact(Ref(step.node.name, part))) for part in parts]
+            shared = learned & set().union(*held_out)
+            if shared:
+                raise corpora.overlap(len(shared), f"{_path_of(step.clips, shared)!r}")
+
+    def check_parts(self) -> None:
+        """What only the ingested data can tell, before anything is trained.
+
+        Raises:
+            ConfigError: of the first missing node that cannot be built from its parts.
+        """
+        for step in self.missing:
+            if check := stages.get(step.node.stage).check:
+                check(step.node.config, self.parts(step))
+
+    @property
+    def missing(self) -> list[Step]:
+        return [step for step in self.steps.values() if step.manifest is None]
+
+    def next_group(self) -> list[Step]:
+        """The first missing node that is ready, and all of its stage that are; one for each key."""
+        ready = [step for step in self.missing if self._is_ready(step)]
+        stage = ready[0].node.stage
+        return list({step.key: step for step in ready if step.node.stage == stage}.values())
+
+    def _is_ready(self, step: Step) -> bool:
+        return step.key is not None and all(self.steps[name].manifest for name in step.reads)
+
+
+def _path_of(clips: tuple[Clip, ...], digests: set[str]) -> str:
+    """The first held-out clip with one of these digests."""
+    held_out = (clip.path for clip in clips if clip.split in ("valid", "test"))
+    return next(path for path in held_out if location.sha256(path) in digests)
+
+
+def _listed(clip: Clip) -> list[Any]:
+    """What is cheap to know of a clip and tells that it has changed."""
+    return [clip.path, clip.label, clip.split, clip.size, clip.modified]

@@ -1,0 +1,61 @@
+"""The Ray that a run uses: what it has, how it is joined, and what passes over it.
+
+The rule of this room: nothing waits for what can never come. What a stage needs is held against
+what the cluster has or may grow to before it starts, and refused in one sentence.
+"""
+
+from __future__ import annotations
+
+from unfused.runtime.connection import (
+    Cancelled,
+    Cluster,
+    NoCluster,
+    abandon,
+    beside_driver,
+    connect,
+    free_places,
+    leave,
+    probe,
+    quiet_ray,
+    start,
+)
+from unfused.runtime.hardware import (
+    DoesNotFit,
+    Hardware,
+    check_cluster,
+    check_fit,
+    gpus_per_worker,
+    logical_cpus,
+    of_cluster,
+    of_machine,
+    resolve,
+    shown,
+)
+from unfused.runtime.leases import Leases
+from unfused.runtime.relay import Relay
+
+__all__ = [
+    "Cancelled",
+    "Cluster",
+    "DoesNotFit",
+    "Hardware",
+    "Leases",
+    "NoCluster",
+    "Relay",
+    "abandon",
+    "beside_driver",
+    "check_cluster",
+    "check_fit",
+    "connect",
+    "free_places",
+    "gpus_per_worker",
+    "leave",
+    "logical_cpus",
+    "of_cluster",
+    "of_machine",
+    "probe",
+    "quiet_ray",
+    "resolve",
+    "shown",
+    "start",
+]

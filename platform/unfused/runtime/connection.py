@@ -1,0 +1,276 @@
+"""Which Ray this run joins or starts, and how it is left again.
+
+The rule of this file: a Ray that this run has started ends with it, and somebody's cluster stays as
+it is.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from unfused.config import ConfigError, RunOptions
+from unfused.cores import ONE_HEAP, in_background
+from unfused.events import Note, Stream
+from unfused.runtime.hardware import (
+    GROWS_TO,
+    Hardware,
+    has_cuml,
+    logical_cpus,
+    of_cluster,
+    of_machine,
+)
+from unfused.runtime.leases import Leases, held, shared_leases
+from unfused.runtime.relay import Pump, Relay, start_mailbox
+
+NAMESPACE = "unfused"
+ANSWER_SECONDS = 10.0
+"""How long a cluster's head may take to answer at all."""
+_abandoned = False
+"""Whether a Ray of this process's own was left behind (see `leave`)."""
+
+
+class NoCluster(ConfigError):
+    """The cluster that RAY_ADDRESS names is not there."""
+
+
+class Cancelled(RuntimeError):
+    """Nobody wants the result any more."""
+
+
+@dataclass
+class Cluster:
+    """The Ray that this run uses, and its two small actors."""
+
+    pump: Pump
+    leases: Leases | None
+    """None where nobody else builds on this cluster."""
+    stream: Stream
+    """Who is handed the workers' events now."""
+    hardware: Hardware
+    options: RunOptions
+
+    @property
+    def relay(self) -> Relay:
+        """Where workers put events."""
+        return self.pump.relay
+
+    def drain(self) -> None:
+        """Wait until every event that workers have sent so far was handed over."""
+        self.pump.drain()
+
+    @contextmanager
+    def lease(
+        self, keys: Sequence[str], holder: str, waiting: Callable[[], None]
+    ) -> Iterator[None]:
+        """Hold the leases of `keys`, waiting for other builders of the same keys.
+
+        Args:
+            keys: as `stage/digest`.
+            holder: the run that asks.
+            waiting: called before this waits for a key; whoever builds it may need what the
+                workers of this run hold.
+        """
+        if self.leases is None:
+            yield
+            return
+
+        def tell(key: str) -> None:
+            waiting()
+            self.stream.emit(Note(f"waiting for another run that builds {key}"))
+
+        with held(self.leases, keys, holder, tell):
+            yield
+
+
+def probe(options: RunOptions) -> Hardware:
+    """Look at the hardware; joins the cluster that RAY_ADDRESS names, but starts none."""
+    if not os.environ.get("RAY_ADDRESS"):
+        return of_machine(options)
+    start(options)
+    import ray
+
+    return of_cluster(ray.nodes(), os.environ.get(GROWS_TO, ""), has_cuml())
+
+
+@contextmanager
+def connect(
+    options: RunOptions, hardware: Hardware, stream: Stream, *, shared: bool = False
+) -> Iterator[Cluster]:
+    """Join the cluster that RAY_ADDRESS names, else start one of this run's own.
+
+    Args:
+        shared: whether others build on it at the same time. Somebody's cluster always is.
+
+    Raises:
+        NoCluster: nothing answers at RAY_ADDRESS, or it does not let this run in.
+    """
+    import ray
+
+    mine = not ray.is_initialized()
+    start(options)
+    place = beside_driver()
+    leases = shared_leases(place | {"namespace": NAMESPACE}) if shared or hardware.joined else None
+    cluster = Cluster(Pump(start_mailbox(place)), leases, stream, hardware, options)
+    # A search gives every trial a stream of its own: it is looked up for each event.
+    cluster.pump.start(lambda event: cluster.stream.emit(event))
+    try:
+        yield cluster
+    except BaseException:
+        if mine:
+            abandon()
+        raise
+    finally:
+        cluster.pump.stop(seconds=5)
+        if mine and not _abandoned:
+            ray.shutdown()
+
+
+def abandon() -> None:
+    """Leave Ray as it is when this run ends: something of it is in the middle of its work."""
+    global _abandoned
+    _abandoned = True
+
+
+def free_places(hardware: Hardware) -> None:
+    """Give back what workers of processes that were killed hold on a Ray of this run's own.
+
+    Called while nothing trains. Ray itself frees the places of a Ray Train run whose controller was
+    killed when the whole job ends, and a GPU would be held until then.
+    """
+    import ray
+    from ray.util.placement_group import (
+        PlacementGroup,
+        placement_group_table,
+        remove_placement_group,
+    )
+
+    if hardware.joined:
+        return
+    for name, place in placement_group_table().items():
+        if place["state"] != "REMOVED":
+            remove_placement_group(PlacementGroup(ray.PlacementGroupID.from_hex(name)))
+
+
+def leave(status: int) -> NoReturn:
+    """Exit, at once where a run has left its own Ray in the middle of its work.
+
+    Threads may still wait inside Ray's core library, which crashes when it is shut down under them.
+    Ray's reaper ends the processes that the run had started.
+    """
+    if not _abandoned:
+        sys.exit(status)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+def beside_driver() -> dict[str, Any]:
+    """Options of a small actor that lives as long as its driver: on the same node, on no CPU."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    here = ray.get_runtime_context().get_node_id()
+    return {
+        "num_cpus": 0,
+        "scheduling_strategy": NodeAffinitySchedulingStrategy(here, soft=False),
+    }
+
+
+def start(options: RunOptions) -> None:
+    """Join the cluster that RAY_ADDRESS names, or start a Ray here, unless this process has one.
+
+    Raises:
+        NoCluster: nothing answers at RAY_ADDRESS, or it does not let this run in.
+    """
+    # Read when Ray's core library is loaded: its C++ side writes to stderr past Python's logging.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    import ray
+
+    if ray.is_initialized():
+        return
+    quiet_ray()
+    package_root = str(Path(__file__).resolve().parents[2])
+    paths = [package_root, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(paths))
+    os.environ.setdefault(ONE_HEAP, "1")
+    common: dict[str, Any] = {
+        "namespace": NAMESPACE,
+        "log_to_driver": False,
+        "logging_level": logging.ERROR,
+        "configure_logging": True,
+    }
+    if address := os.environ.get("RAY_ADDRESS"):
+        _join(address, common)
+        return
+    # Ray has its workers step back (15) for whatever else computes here: of two threads that train
+    # one would then have next to nothing of a core that is shared, and the other one waits for it.
+    os.environ.setdefault("RAY_worker_niceness", "0")
+    with _native_stderr_closed(), in_background():
+        ray.init(address="local", num_cpus=logical_cpus(options), include_dashboard=False, **common)
+
+
+def _join(address: str, common: dict[str, Any]) -> None:
+    import ray
+
+    settings = (name for name in os.environ if name.startswith("UNFUSED_"))
+    mine = ("PYTHONPATH", ONE_HEAP, *settings)
+    # A job's own runtime environment is this process's: where both set a name, ours has it.
+    os.environ.setdefault("RAY_OVERRIDE_JOB_RUNTIME_ENV", "1")
+    sent = {"env_vars": {name: os.environ[name] for name in mine}}
+    try:
+        _check_answers(address)
+        with _native_stderr_closed():
+            ray.init(runtime_env=sent, **common)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise NoCluster(
+            f"No Ray cluster at RAY_ADDRESS={address} lets this run in; start"
+            " it, export RAY_AUTH_MODE=token where it asks for its ~/.ray/auth_token, or unset"
+            " RAY_ADDRESS to run on this machine."
+        ) from error
+
+
+def _check_answers(address: str) -> None:
+    """Fail where nothing listens, for which Ray itself would wait for ever.
+
+    Raises:
+        OSError: nothing does.
+    """
+    from ray._private.services import canonicalize_bootstrap_address
+
+    found = canonicalize_bootstrap_address(address)
+    if found and "://" not in found:
+        host, _, port = found.rpartition(":")
+        socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_SECONDS).close()
+
+
+@contextmanager
+def _native_stderr_closed() -> Iterator[None]:
+    """Ray's core library writes to the descriptor itself; exceptions still come."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+def quiet_ray() -> None:
+    """Keep Ray's own progress bars and chatter out of the run's output."""
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    # Importing Ray Data sets its loggers up; only then can they be turned down.
+    import ray.data
+
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    for name in ("ray", "ray.data", "ray.train", "ray.tune"):
+        logging.getLogger(name).setLevel(logging.ERROR)

@@ -1,0 +1,129 @@
+"""What stages may touch of the cluster: one of three things, and no more.
+
+The rule of this file: a stage declares the kind of access that it needs; what the kind asks of the
+cluster is held against the hardware before anything starts.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from unfused import runtime
+from unfused.config import RunOptions
+from unfused.events import Note, Progress
+
+Resources = dict[str, float]
+
+
+class Access(Protocol):
+    """A part of the cluster."""
+
+    @staticmethod
+    def needs(options: RunOptions, hardware: runtime.Hardware) -> Resources:
+        """CPUs and GPUs while a stage computes."""
+
+
+class Session(Protocol):
+    """The Ray Train run of a pipeline, as far as stages know it (see `unfused.training`)."""
+
+    def run(self, jobs: Sequence[Any]) -> list[Any]: ...
+
+    def release(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class Workers:
+    """Ray Train's workers: for what learns, embeds or scores with torch."""
+
+    session: Session
+
+    @staticmethod
+    def needs(options: RunOptions, hardware: runtime.Hardware) -> Resources:
+        """The workers, and as many CPUs again for the Ray Data tasks that feed them."""
+        workers = options.num_workers
+        gpus = runtime.gpus_per_worker(options, hardware)
+        return {"CPU": 2.0 * workers, "GPU": float(gpus * workers)}
+
+    def run(self, jobs: Sequence[Any]) -> list[Any]:
+        """Run jobs (`training.Job`) one after the other on all workers; what each returned."""
+        return self.session.run(jobs)
+
+
+@dataclass(frozen=True)
+class Tasks:
+    """Ray Data tasks: for what reads and writes clips without a model."""
+
+    cluster: runtime.Cluster
+
+    @staticmethod
+    def needs(options: RunOptions, hardware: runtime.Hardware) -> Resources:
+        return {"CPU": 1.0}
+
+    def map(
+        self, node: str, rows: Sequence[str], task: Callable[[Any], Any], total: int, doing: str
+    ) -> Iterator[dict[str, Any]]:
+        """Run `task`, from JSON to JSON, on every row; what comes back, in any order.
+
+        Args:
+            node: whose progress this is.
+            rows: JSON.
+            task: its result says in `seen` how many clips it has dealt with.
+            total: clips in all.
+            doing: a word for the display.
+        """
+        import ray
+
+        ray.data.DataContext.get_current().enable_progress_bars = False
+        items = ray.data.from_items(
+            [{"task": row} for row in rows], override_num_blocks=max(1, len(rows))
+        )
+        done = 0
+        for row in items.map(_OnJson(task)).iter_rows():
+            result = json.loads(row["result"])
+            done += result["seen"]
+            self.cluster.stream.emit(Progress(node, done, total, doing=doing))
+            yield result
+
+    def warn(self, node: str, text: str) -> None:
+        """Tell a person of something."""
+        self.cluster.stream.emit(Note(text, node, "warning"))
+
+
+@dataclass(frozen=True)
+class _OnJson:
+    """A function from JSON to JSON as a Ray Data map."""
+
+    function: Callable[[Any], Any]
+
+    def __call__(self, row: Mapping[str, Any]) -> dict[str, str]:
+        return {"result": json.dumps(self.function(json.loads(row["task"])))}
+
+
+@dataclass(frozen=True)
+class Processes:
+    """Processes of their own, each with a GPU where there is one: for what is no torch job."""
+
+    cluster: runtime.Cluster
+    session: Session
+    """Whose workers make room meanwhile."""
+
+    @staticmethod
+    def needs(options: RunOptions, hardware: runtime.Hardware) -> Resources:
+        return {"CPU": 1.0, "GPU": float(min(1, runtime.gpus_per_worker(options, hardware)))}
+
+    def call(self, function: Callable[..., Any], calls: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """`function(*arguments, relay)` for every call, each in a process; `relay` takes events."""
+        import ray
+
+        self.session.release()
+        needs = self.needs(self.cluster.options, self.cluster.hardware)
+        # The default strategy leaves a trial's own small share of the cluster, where this cannot
+        # fit.
+        remote = ray.remote(
+            num_cpus=needs["CPU"], num_gpus=needs["GPU"], scheduling_strategy="DEFAULT"
+        )(function)
+        relay = self.cluster.relay
+        return ray.get([remote.remote(*arguments, relay) for arguments in calls])

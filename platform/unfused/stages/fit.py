@@ -1,0 +1,35 @@
+"""Fit: a scorer that needs no encoder, once for every draw of the few labels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from unfused.scorers import ScorerFacts
+from unfused.stages.access import Workers
+from unfused.stages.contract import Build, Built, Stage
+from unfused.stages.finetune import check_budget
+
+
+def check(config: Mapping[str, Any], parts: Mapping[str, Any]) -> None:
+    """Refuse a label budget that the training clips cannot pay."""
+    check_budget(config["draws"], parts)
+
+
+def run(builds: Sequence[Build], workers: Workers) -> list[Built]:
+    from unfused.jobs.fit import FitJob
+
+    jobs = [
+        FitJob(
+            build.inputs["clips"],
+            build.inputs["labels"],
+            build.config["scorer"],
+            build.config["draws"],
+            build.out,
+        )
+        for build in builds
+    ]
+    return [Built(facts, seconds) for facts, seconds in workers.run(jobs)]
+
+
+STAGE = Stage(version=1, facts=ScorerFacts, access=Workers, run=run, check=check)

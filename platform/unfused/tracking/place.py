@@ -1,0 +1,173 @@
+"""Where runs are recorded, and whether that can work.
+
+The rule of this file: it writes nothing and imports MLflow only to make what is missing.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import importlib.metadata
+import os
+import re
+import shlex
+import shutil
+import ssl
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any
+
+from unfused.config import ConfigError
+
+DEFAULT_URI = "sqlite:///mlflow.db"
+ANSWER_SECONDS = 5.0
+DATABASES = ("postgresql", "mysql", "mssql")
+
+
+class TrackingError(ConfigError):
+    """MLflow cannot be used as asked; the message is one sentence that names the remedy."""
+
+
+def initialise(uri: str | None = None) -> str:
+    """Settle where runs are recorded, and that it can work; imports no MLflow and writes nothing.
+
+    Args:
+        uri: MLflow's tracking URI; by default MLFLOW_TRACKING_URI, else `sqlite:///mlflow.db`.
+
+    Returns:
+        The URI, with a database's path made absolute. The database itself is made by the first
+        `Tracker` that opens it, under a lock.
+
+    Raises:
+        TrackingError: the URI is malformed, or no MLflow server answers there.
+    """
+    given = uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
+    scheme = given.partition(":")[0].partition("+")[0]
+    if scheme == "sqlite":
+        return f"sqlite:///{_usable_database(given)}"
+    if is_server(given):
+        check_server(given.rstrip("/"))
+        return given.rstrip("/")
+    if given.startswith("databricks") or scheme in DATABASES or scheme in plugin_schemes():
+        return given
+    raise TrackingError(
+        f"MLflow cannot track runs at {given!r}; use {DEFAULT_URI}"
+        " or the address of a server (http://host:5000)."
+    )
+
+
+def ui_command(uri: str) -> str:
+    """What opens MLflow's UI on `uri`: a server's address, or a command to type."""
+    if is_server(uri):
+        return uri
+    program = Path(sys.executable).with_name("mlflow")
+    name = "mlflow" if shutil.which("mlflow") == str(program) else os.path.relpath(program)
+    return f"{name} ui --backend-store-uri {shlex.quote(uri)}"
+
+
+def plugin_schemes() -> set[str]:
+    return {point.name for point in importlib.metadata.entry_points(group="mlflow.tracking_store")}
+
+
+def _database(uri: str) -> Path | None:
+    """The file behind a sqlite URI; None for any other."""
+    kind, found, path = uri.partition(":///")
+    if not kind.startswith("sqlite") or not found:
+        return None
+    return Path(path).absolute()
+
+
+def _usable_database(uri: str) -> Path:
+    path = _database(uri)
+    if path is None or path.name in ("", ":memory:"):
+        raise TrackingError(f"{uri!r} names no file; write it as {DEFAULT_URI}.")
+    if not os.access(path.parent, os.W_OK):
+        raise TrackingError(f"{uri!r}: there is no folder {path.parent} to write in; make it.")
+    if path.exists() and not _is_database(path):
+        raise TrackingError(f"{path} is not a sqlite database; move it away or name another file.")
+    return path
+
+
+def _is_database(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(16) in (b"", b"SQLite format 3\0")
+    except OSError:
+        return False
+
+
+def is_server(uri: str) -> bool:
+    return uri.startswith(("http://", "https://"))
+
+
+def check_server(uri: str) -> None:
+    """Refuse a server that does not answer, or not to us; says nothing of what is no server."""
+    if not is_server(uri):
+        return
+    remedy = "start it (`mlflow server`) or name another with --tracking-uri"
+    try:
+        _answer(f"{uri}/health")
+    except (OSError, ValueError, HTTPException) as error:
+        reason = getattr(error, "reason", error)
+        raise TrackingError(f"No MLflow server answers at {uri} ({reason}); {remedy}.") from None
+    try:
+        status, body = _answer(f"{uri}/api/2.0/mlflow/experiments/search?max_results=1")
+    except OSError:
+        # A server that has just started opens its database now, which may take longer than we wait.
+        return
+    if status == 404:
+        raise TrackingError(f"What is at {uri} is not an MLflow server; {remedy}.")
+    if status == 403 and b"Host" in body:
+        raise TrackingError(f"{uri} refuses that host name; start the server with --allowed-hosts.")
+
+
+def _answer(url: str) -> tuple[int, bytes]:
+    """Status and body; 0 for a certificate that only MLflow's own settings may accept."""
+    url = re.sub(r"//[^/@]*@", "//", url)  # urllib knows no user:password@host
+    try:
+        with urllib.request.urlopen(url, timeout=ANSWER_SECONDS) as answer:
+            return answer.status, answer.read()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read()
+    except urllib.error.URLError as error:
+        if isinstance(error.reason, ssl.SSLError):
+            return 0, b""
+        raise
+
+
+@contextmanager
+def sole_opener(uri: str) -> Iterator[None]:
+    """Keep others from a sqlite database while it is made or migrated.
+
+    MLflow takes no lock for that, and two that do it at once leave a broken file behind.
+    """
+    path = _database(uri)
+    if path is None:
+        yield
+        return
+    with open(f"{path}.lock", "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def experiment_id(client: Any, uri: str, name: str) -> str:
+    """The experiment's id; beside a database its artifacts go to `mlartifacts/`."""
+    from mlflow import MlflowException
+
+    found = client.get_experiment_by_name(name)
+    path = _database(uri)
+    if found is None:
+        location = (path.parent / "mlartifacts").as_uri() if path else None
+        try:
+            return client.create_experiment(name, location)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+            found = client.get_experiment_by_name(name)
+    if found.lifecycle_stage == "deleted":
+        raise TrackingError(f"Experiment {name!r} is deleted; restore it or name another.")
+    return found.experiment_id

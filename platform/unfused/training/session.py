@@ -1,0 +1,286 @@
+"""The one Ray Train run that the stages of a pipeline share, seen from the driver and from inside.
+
+The rule of this file: a stage hands over jobs and gets their facts, or one sentence that says why
+there are none.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any, Protocol
+
+from unfused import cores, distributed, runtime
+from unfused.config import RunOptions
+from unfused.events import Event, Progress
+from unfused.store import Folder
+from unfused.training.lean import lean
+from unfused.training.learner import Job
+from unfused.training.queue import JobQueue, Outcome
+from unfused.training.worker import Worker
+
+MAX_FAILURES = 4
+"""So many lost workers are replaced from the first to the last batch of a session."""
+CLOSE_SECONDS = 3.0
+"""Patience with workers that end; a cluster of this run's own ends with them."""
+POLL_SECONDS = 0.5
+"""Between two looks of Ray Train's at its workers (2 by default): what a run's end waits for."""
+
+
+class TrainingFailed(RuntimeError):
+    """A Ray Train run ended with an error; the message is the worker's own."""
+
+
+class SessionCluster(Protocol):
+    """What a session takes from the cluster that it runs on."""
+
+    @property
+    def relay(self) -> runtime.Relay:
+        """The actor that carries the workers' events to the driver."""
+
+    @property
+    def options(self) -> RunOptions:
+        """Of the run: how many workers, and how many runs share a machine."""
+
+    @property
+    def hardware(self) -> runtime.Hardware:
+        """What the workers may use."""
+
+    def drain(self) -> None:
+        """Hand over every event that workers have sent so far."""
+
+
+class Session:
+    """The Ray Train run that the stages of a pipeline share.
+
+    Starting one costs many seconds (controller, workers, imports), so the workers stay and take one
+    batch of jobs after the other from a queue. The run ends after a batch that failed, and with
+    `release` where others may want what the workers hold.
+    """
+
+    def __init__(self, cluster: SessionCluster, storage: Folder) -> None:
+        self._cluster, self._storage = cluster, storage
+        self._queue: Any = None
+        self._thread: threading.Thread | None = None
+        self._ending: list[threading.Thread] = []
+        self._error: BaseException | None = None
+        self._batches = 0
+
+    def start(self) -> None:
+        """Start the workers in the background, unless they are there."""
+        import ray
+
+        if self._thread is not None and not self._thread.is_alive():
+            self.close()
+        if self._thread is None:
+            queue = ray.remote(JobQueue).options(**runtime.beside_driver())
+            self._queue, self._batches, self._error = queue.remote(), 0, None
+            self._thread = threading.Thread(target=self._fit, args=(self._queue,), daemon=True)
+            self._thread.start()
+
+    def run(self, jobs: Sequence[Job]) -> list[Any]:
+        """Run jobs one after the other on all workers; returns the facts of each.
+
+        Raises:
+            TrainingFailed: with the reason a worker gave.
+            runtime.Cancelled: `cancel` was called.
+        """
+        import ray
+
+        self.start()
+        ray.get(self._queue.put.remote(list(jobs)))
+        self._batches += 1
+        facts, reason = self._outcome(self._batches - 1)
+        if facts is None:
+            raise runtime.Cancelled(reason)
+        if reason:
+            self.close()
+            raise TrainingFailed(reason)
+        return facts
+
+    def _outcome(self, number: int) -> Outcome:
+        """What came of batch `number`, once all events of its workers are handed over."""
+        import ray
+
+        outcome, alive = None, True
+        while outcome is None and alive:
+            alive = self._thread.is_alive()  # type: ignore[union-attr]
+            outcome = ray.get(self._queue.outcome.remote(number, 1.0))
+        self._cluster.drain()
+        if outcome is None:
+            error = self._error or RuntimeError("the workers are gone")
+            outcome = [], root_cause(error)
+        return outcome
+
+    def cancel(self) -> None:
+        """Have the workers give up the batch at hand after its epoch: `run` raises Cancelled."""
+        if self._queue is not None:
+            self._queue.cancel.remote(self._batches - 1)
+
+    def release(self) -> None:
+        """Let workers go that hold GPUs, or CPUs of somebody's cluster; the next batch starts anew.
+
+        For a while in which this pipeline computes elsewhere, or waits.
+        """
+        hardware = self._cluster.hardware
+        if hardware.joined or runtime.gpus_per_worker(self._cluster.options, hardware):
+            self.close()
+
+    def close(self, seconds: float = CLOSE_SECONDS) -> bool:
+        """Let the workers go.
+
+        Args:
+            seconds: of patience; a run that has only begun to start ends when it has started.
+
+        Returns:
+            Whether they are gone.
+        """
+        if self._thread is not None:
+            with suppress(Exception):
+                self._queue.close.remote()
+            self._ending, self._thread = [*self._ending, self._thread], None
+        until = time.monotonic() + seconds
+        for thread in self._ending:
+            thread.join(max(0.0, until - time.monotonic()))
+        self._ending = [thread for thread in self._ending if thread.is_alive()]
+        with suppress(OSError):
+            # A run that takes longer to end may still write there; the last call finds it.
+            self._storage.delete()
+        return not self._ending
+
+    def _fit(self, queue: Any) -> None:
+        try:
+            # Its import takes seconds, in which clips can be read.
+            self._trainer(queue).fit()
+        except BaseException as error:
+            if queue is self._queue:
+                self._error = error
+
+    def _trainer(self, queue: Any) -> Any:
+        os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", str(POLL_SECONDS))
+        from ray.train import FailureConfig, RunConfig, ScalingConfig
+        from ray.train.torch import TorchTrainer
+
+        options, hardware = self._cluster.options, self._cluster.hardware
+        trainer = TorchTrainer if hardware.joined else lean(TorchTrainer)
+        gpus = runtime.gpus_per_worker(options, hardware)
+        resources = {"CPU": 1.0} | ({"GPU": float(gpus)} if gpus else {})
+        return trainer(
+            run_worker,
+            train_loop_config={
+                "queue": queue,
+                "relay": self._cluster.relay,
+                "sharers": options.concurrency,
+            },
+            scaling_config=ScalingConfig(
+                num_workers=options.num_workers, use_gpu=bool(gpus), resources_per_worker=resources
+            ),
+            # Ray Train keeps its own small records here; what resumes a stage is the store's
+            # checkpoints. A worker that dies is replaced and finds them.
+            run_config=RunConfig(
+                name="run",
+                storage_path=self._storage.uri,
+                failure_config=FailureConfig(max_failures=MAX_FAILURES),
+            ),
+        )
+
+
+def root_cause(error: BaseException) -> str:
+    """What the failing process said, without the layers that Ray wraps around it."""
+    failures = getattr(error, "worker_failures", None)
+    if failures:
+        error = next(iter(failures.values()))
+    while (cause := getattr(error, "cause", None) or error.__cause__) is not None:
+        error = cause
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    # A remote traceback as text: the exception's own line, not advice that Ray puts behind it.
+    raised = [line for line in lines if re.match(r"[\w.]*(Error|Exception|Interrupt)\b: ", line)]
+    return (raised or lines)[-1]
+
+
+def run_worker(config: dict[str, Any]) -> None:
+    """The training function of every Ray Train worker: batch after batch of the queue."""
+    import ray
+
+    sender = Sender(config["relay"])
+    worker, queue = _worker(config["sharers"], sender), config["queue"]
+    number = ray.get(queue.first_unfinished.remote())
+    while (jobs := ray.get(queue.next.remote(number))) is not None:
+        worker.is_cancelled = lambda number=number: ray.get(queue.is_cancelled.remote(number))
+        outcome = run_batch(worker, jobs, queue, number)
+        sender.wait()
+        worker.wait()
+        if worker.is_first:
+            ray.get(queue.finish.remote(number, outcome))
+        worker.memory.clear()
+        number += 1
+
+
+def _worker(sharers: int, sender: Sender) -> Worker:
+    """This process as a worker; it shares its machine's cores with so many runs."""
+    import ray.train
+    import ray.train.torch
+
+    context = ray.train.get_context()
+    cores.hold_cores()
+    cores.prepare_process(context.get_local_world_size() * sharers)
+    runtime.quiet_ray()
+    world, device = context.get_world_size(), ray.train.torch.get_device()
+    return Worker(
+        rank=context.get_world_rank(),
+        world=world,
+        device=device,
+        emit=sender.emit,
+        turns=cores.turns_for(world, device),
+    )
+
+
+class Sender:
+    """Sends events to the driver, in order; does not wait for an answer to those of progress.
+
+    A thread that trains would stand still for as long as a busy machine takes to answer.
+    """
+
+    def __init__(self, relay: runtime.Relay) -> None:
+        self._relay = relay
+        self._last: Any = None
+
+    def emit(self, event: Event) -> None:
+        self._last = self._relay.put.remote(event)
+        if not isinstance(event, Progress):
+            self.wait()
+
+    def wait(self) -> None:
+        """Wait until the driver's side has all that was sent."""
+        import ray
+
+        if self._last is not None:
+            ray.get(self._last)
+
+
+def run_batch(worker: Worker, jobs: Sequence[Job], queue: Any, number: int) -> Outcome:
+    """Run a batch's jobs on this worker.
+
+    Raises:
+        Exception: what a job raised, where other workers would wait for this one.
+    """
+    import ray
+
+    try:
+        return [job.run(worker) for job in jobs], ""
+    except runtime.Cancelled as error:
+        return None, str(error)
+    except Exception as error:
+        if distributed.is_lost_peer(error):
+            # Not this worker's failure: Ray Train replaces the one that is gone, and all go on.
+            raise
+        outcome: Outcome = [], root_cause(error)
+        if worker.world == 1:
+            return outcome
+        # The driver hears the reason at once; raising frees the workers that wait for this one.
+        ray.get(queue.finish.remote(number, outcome))
+        raise

@@ -1,0 +1,110 @@
+"""A wrong request is one sentence and exit status 2, with nothing written."""
+
+from __future__ import annotations
+
+import pytest
+
+from conftest import TINY
+from unfused import __version__, cli
+from unfused.config import (
+    PRESETS,
+    Config,
+    describe,
+    flatten,
+    override,
+    parse_overrides,
+    preset,
+)
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch, capsys):
+    """Run the command in an empty folder: status, and what it said."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+
+    def run(*arguments: str) -> tuple[int, str]:
+        with pytest.raises(SystemExit) as stop:
+            cli.main(list(arguments))
+            raise SystemExit(0)
+        out = capsys.readouterr()
+        return stop.value.code or 0, out.err + out.out
+
+    return run
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "nonsense", "127.0.0.1:none"])
+@pytest.mark.slow
+def test_a_cluster_that_is_not_there_is_said_at_once(program, address):
+    one = program("gone")
+    one.extra = {"RAY_ADDRESS": address}
+    refused = one("--preset", "demo", timeout=60)
+    assert refused.returncode == 2
+    assert address in refused.stderr and "unset RAY_ADDRESS" in refused.stderr
+    assert refused.stderr.count("\n") == 1
+    assert not list(one.folder.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["cluster.num_cluster=3"], "did you mean cluster.num_clusters?"),
+        (["cluster.num_clusters=many"], "cluster.num_clusters"),
+        (["cluster.num_clusters"], "section.key=value"),
+        (["--task", "nowhere.csv"], "nowhere.csv"),
+        (["--corpus", "somewhere"], "--task"),
+        (["--preset", "best"], "recommended, faithful, demo"),
+        (["--sedes", "3"], "--seeds"),
+        (["--summary", "no/such/folder/s.json"], "no folder"),
+        (["--tracking-uri", "nonsense:x"], "nonsense"),
+        (["--num-workers", "2", "--gpus-per-worker", "8"], "needs 16 GPUs"),
+    ],
+)
+def test_a_wrong_request_is_one_sentence_and_writes_nothing(command, tmp_path, arguments, says):
+    status, said = command("run", *arguments)
+    assert status == 2
+    assert says in said
+    assert "Traceback" not in said
+    assert [p.name for p in tmp_path.iterdir() if p.name != "store"] == []
+
+
+def test_a_dry_run_says_what_would_be_built_and_builds_nothing(command, small_task, tmp_path):
+    status, said = command("run", "--task", str(small_task), "--dry-run", *TINY)
+    assert status == 0
+    assert "ingest/task" in said and "miss" in said
+    assert said.count("after ingest") == 16
+    assert not (tmp_path / "store").exists() and not (tmp_path / "mlflow.db").exists()
+
+
+def test_every_setting_can_be_listed_with_its_meaning_and_given_back(command):
+    status, said = command("config", "--preset", "faithful")
+    assert status == 0
+    lines = said.splitlines()
+    settings, meanings = zip(*(line.split("  # ", 1) for line in lines), strict=True)
+    settings = [setting.rstrip() for setting in settings]
+    assert "cluster.num_clusters=classes" in settings
+    assert override(Config(), parse_overrides(settings)) == preset("faithful")
+    assert all(meaning.strip() for meaning in meanings)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_setting_says_what_it_means_the_inherited_ones_too(name):
+    config = preset(name)
+    meanings = describe(config)
+    assert list(meanings) == list(flatten(config))
+    assert [setting for setting, meaning in meanings.items() if not meaning] == []
+    assert meanings["distill.epochs"] == "Passes over the clips."
+
+
+def test_the_version_is_said_and_nothing_else(command):
+    assert command("--version") == (0, f"{__version__}\n")
+
+
+def test_an_interruption_says_how_to_go_on(command, monkeypatch):
+    def interrupted(request):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("unfused.commands.run.run_pipeline", interrupted)
+    status, said = command("run", "--seeds", "2")
+    assert status == cli.INTERRUPTED == 130
+    assert "unfused run --seeds 2" in said and "Traceback" not in said

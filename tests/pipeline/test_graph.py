@@ -1,0 +1,148 @@
+"""The graph is plain data: what builds on what, what is shared, and who may see the test clips."""
+
+import sys
+
+import pytest
+
+from unfused import arms
+from unfused.config import Config, ConfigError, override
+from unfused.pipeline import Given, Ref, graph, reseed
+from unfused.store import Folder
+
+STAGES = {"ingest", "pretrain", "embed", "cluster", "distill", "finetune", "evaluate"}
+LEARNED = [arm for arm in Config().arms if not arms.ARMS[arm].scorer]
+
+
+def _nodes(changes=None, **kwargs):
+    kwargs.setdefault("has_corpus", False)
+    return {node.name: node for node in graph(override(Config(), changes or {}), **kwargs)}
+
+
+def test_the_graph_of_the_defaults_has_every_stage_and_arm():
+    names = list(_nodes(has_corpus=True))
+    assert names == [
+        "ingest/corpus",
+        "ingest/task",
+        "pretrain",
+        "embed/round1",
+        "cluster/round1",
+        "distill/round1",
+        "embed",
+        "cluster",
+        "distill/clusterfit",
+        "distill/unfused",
+        *(arms.ARMS[arm].classifier for arm in Config().arms),
+        *(f"evaluate/{arm}" for arm in Config().arms),
+    ]
+
+
+def test_every_further_round_embeds_the_student_of_the_one_before():
+    teachers = {
+        name: node.inputs["teacher"]
+        for name, node in _nodes({"rounds": 3}).items()
+        if node.stage == "embed"
+    }
+    assert teachers == {
+        "embed/round1": Ref("pretrain"),
+        "embed/round2": Ref("distill/round1"),
+        "embed": Ref("distill/round2"),
+    }
+    one = _nodes({"rounds": 1})
+    assert one["embed"].inputs["teacher"] == Ref("pretrain")
+    assert [name for name in one if "round" in name] == []
+
+
+def test_the_rounds_leave_the_identity_of_a_stage_alone():
+    few, many = _nodes({"rounds": 2}), _nodes({"rounds": 5})
+    for name in ("pretrain", "cluster/round1", "distill/round1", "finetune/unfused"):
+        assert few[name] == many[name]
+
+
+@pytest.mark.parametrize("changes", [{}, {"finetune.use_validation": True},
+                                     {"cluster.num_clusters": "classes"}])
+def test_only_evaluate_has_an_edge_to_the_test_clips(changes):
+    for node in _nodes(changes).values():
+        reads_test = any("test" in ref.part for ref in node.inputs.values())
+        assert reads_test == (node.stage == "evaluate"), node.name
+
+
+def test_no_unsupervised_stage_has_an_edge_to_a_label():
+    for node in _nodes().values():
+        if node.stage in ("pretrain", "embed", "cluster", "distill"):
+            assert not any("labels" in ref.part for ref in node.inputs.values()), node.name
+
+
+def test_scoring_on_validation_clips_leaves_the_test_clips_alone():
+    nodes = _nodes({"evaluate.split": "valid"})
+    assert not any("test" in r.part for node in nodes.values() for r in node.inputs.values())
+
+
+def test_every_edge_leads_to_an_earlier_node():
+    seen = set()
+    for name, node in _nodes(has_corpus=True, task_prefix="fold1/", prefix="seed1/").items():
+        assert {ref.node for ref in node.inputs.values()} <= seen
+        seen.add(name)
+
+
+@pytest.mark.parametrize(
+    ("arms", "stages"),
+    [
+        ("[scratch]", {"ingest", "finetune", "evaluate"}),
+        ("[teacher]", {"ingest", "pretrain", "finetune", "evaluate"}),
+        ("[unfused]", STAGES),
+    ],
+)
+def test_an_arm_builds_only_what_it_needs(arms, stages):
+    assert {node.stage for node in _nodes({"arms": arms}).values()} == stages
+
+
+def test_clusterfit_is_the_student_with_the_deep_heads_cross_entropy_alone():
+    nodes = _nodes()
+    plain, full = nodes["distill/clusterfit"].config, nodes["distill/unfused"].config
+    weights = ("shallow_weight", "kl_weight", "cosine_weight")
+    assert [getattr(plain["distill"], name) for name in weights] == [0, 0, 0]
+    same = {name: 0.0 for name in weights}
+    assert full["distill"].model_copy(update=same) == plain["distill"]
+    assert nodes["distill/clusterfit"].inputs == nodes["distill/unfused"].inputs
+
+
+def test_reseeding_changes_the_learned_stages_and_not_the_ingest():
+    before, after = Config(), reseed(Config(), 1)
+    assert after.pretrain.seed == before.pretrain.seed + 1
+    assert after.finetune.seed == before.finetune.seed + 1
+    assert (after.data, after.ingest, after.audio) == (before.data, before.ingest, before.audio)
+
+
+def test_teacher_and_student_have_encoders_of_their_own():
+    nodes = _nodes({"teacher.embedding_dim": 1024, "student.embedding_dim": 256})
+    made = {name: n.config["encoder"] for name, n in nodes.items() if "encoder" in n.config}
+    widths = {name: encoder.embedding_dim for name, encoder in made.items()}
+    assert widths.pop("pretrain") == 1024
+    assert set(widths.values()) == {256}
+    assert {"distill/round1", "distill/unfused", "finetune/scratch"} <= set(widths)
+
+
+def test_an_arm_that_is_not_in_the_table_is_refused_by_name():
+    with pytest.raises(ConfigError, match="no arm 'fixmtch'; choose from"):
+        override(Config(), {"arms": "[fixmtch]"})
+
+
+def test_an_arm_that_nobody_builds_an_encoder_for_is_an_error(monkeypatch):
+    strange = arms.Arm("strange", "starts from what is not there", "oracle")
+    monkeypatch.setattr(arms, "ARMS", {**arms.ARMS, "strange": strange})
+    monkeypatch.setattr(sys.modules[graph.__module__], "ARMS", arms.ARMS)
+    with pytest.raises(ValueError, match="Nothing builds the 'oracle' that arm 'strange'"):
+        graph(Config().model_copy(update={"arms": ("strange",)}), has_corpus=False)
+
+
+def test_the_method_is_registered_or_else_the_last_arm_that_was_asked_for():
+    assert arms.registered(("unfused", "teacher")).name == "unfused"
+    assert arms.registered(("scratch", "teacher")).name == "teacher"
+
+
+def test_a_node_may_stand_for_what_is_already_there():
+    teacher = Given(Folder("/elsewhere/pretrain/abc"), "d" * 64, {})
+    nodes = _nodes({"rounds": 1}, given={"pretrain": teacher})
+    assert nodes["pretrain"].given == teacher
+    assert not nodes["pretrain"].inputs and not nodes["pretrain"].config
+    assert nodes["embed"].inputs["teacher"] == Ref("pretrain")

@@ -1,0 +1,89 @@
+"""Nothing waits for what can never come: hardware is counted, and held against what is asked."""
+
+from __future__ import annotations
+
+import pytest
+
+from unfused import runtime
+from unfused.config import Config, ConfigError, RunOptions, flatten, override
+from unfused.runtime.hardware import HEAD, DoesNotFit, Hardware
+from unfused.stages import Processes, Workers
+
+LAPTOP = Hardware(cpus=4, gpus=0, bfloat16=False, cuml=False, joined=False)
+CLUSTER = Hardware(cpus=64, gpus=8, bfloat16=True, cuml=True, joined=True)
+
+
+def test_a_request_for_more_gpus_than_there_are_is_refused_in_one_sentence():
+    options = RunOptions(num_workers=8, gpus_per_worker=1)
+    needs = Workers.needs(options, LAPTOP)
+    with pytest.raises(DoesNotFit, match=r"pretrain needs 8 GPUs and this machine has .* 0; lower"):
+        runtime.check_fit("pretrain", {"GPU": needs["GPU"]}, LAPTOP)
+
+
+def test_ray_data_always_has_cpus_beside_the_workers():
+    for workers in (1, 2, 5):
+        options = RunOptions(num_workers=workers)
+        assert Workers.needs(options, LAPTOP)["CPU"] >= 2 * workers
+        own = runtime.logical_cpus(options)
+        assert own >= Workers.needs(options, LAPTOP)["CPU"]
+        # The workers stay while embeddings are clustered.
+        assert own >= workers + Processes.needs(options, LAPTOP)["CPU"]
+
+
+def test_workers_take_gpus_where_there_are_any():
+    assert runtime.gpus_per_worker(RunOptions(), CLUSTER) == 1
+    assert runtime.gpus_per_worker(RunOptions(), LAPTOP) == 0
+    assert runtime.gpus_per_worker(RunOptions(gpus_per_worker=0), CLUSTER) == 0
+
+
+@pytest.mark.parametrize(
+    ("hardware", "precision", "backend"),
+    [(LAPTOP, "float32", "torch"), (CLUSTER, "bfloat16", "cuml")],
+)
+def test_what_auto_means_is_settled_before_anything_is_keyed(hardware, precision, backend):
+    config = runtime.resolve(Config(), hardware)
+    settings = flatten(config)
+    assert {settings[name] for name in settings if name.endswith(".precision")} == {precision}
+    assert "auto" not in settings.values()
+    assert config.cluster.backend == backend
+
+
+def node(host: str, **resources: float) -> dict:
+    return {"Alive": True, "NodeManagerAddress": host, "Resources": resources}
+
+
+def test_gpus_that_an_autoscaler_may_start_count_before_they_are_there():
+    head = node("a", CPU=8, **{HEAD: 1})
+    alone = runtime.of_cluster([head], "", cuml=False)
+    assert (alone.cpus, alone.gpus, alone.machines) == (8, 0, 1)
+    grows = runtime.of_cluster([head], "8*CPU=8,GPU=1; 2*CPU=16", cuml=True)
+    assert (grows.cpus, grows.gpus, grows.node_gpus, grows.machines) == (104, 8, 1, 11)
+    grown = [head, *(node(f"g{i}", CPU=8, GPU=1) for i in range(8)), {"Alive": False}]
+    assert runtime.of_cluster(grown, "8*CPU=8,GPU=1; 2*CPU=16", cuml=True) == grows
+
+
+def test_growth_that_cannot_be_read_is_one_sentence():
+    with pytest.raises(ConfigError, match="'8 x GPU' does not read like 8\\*CPU=8,GPU=1; correct"):
+        runtime.of_cluster([], "8 x GPU", cuml=False)
+
+
+def test_a_worker_that_no_node_can_hold_is_refused():
+    grows = runtime.of_cluster([], "8*CPU=8,GPU=1", cuml=False)
+    options = RunOptions(gpus_per_worker=2, store="s3://bucket/store")
+    with pytest.raises(DoesNotFit, match=r"needs 2 GPUs and no machine .* more than 1; lower"):
+        runtime.check_cluster(options, grows)
+    runtime.check_cluster(RunOptions(store="s3://bucket/store"), grows)
+
+
+def test_a_store_that_other_machines_cannot_see_is_refused():
+    nodes = [node("a", CPU=8), node("b", CPU=8)]
+    two = runtime.of_cluster(nodes, "", cuml=False)
+    with pytest.raises(ConfigError, match=r"folder of one machine .* to 2; give s3://"):
+        runtime.check_cluster(RunOptions(), two)
+    runtime.check_cluster(RunOptions(store="file:///mnt/store"), two)
+    runtime.check_cluster(RunOptions(), runtime.of_cluster(nodes[:1] * 4, "", cuml=False))
+
+
+def test_a_precision_that_was_asked_for_is_kept():
+    asked = override(Config(), {"distill.precision": "float32"})
+    assert runtime.resolve(asked, CLUSTER).distill.precision == "float32"

@@ -1,0 +1,92 @@
+"""A space of settings is right, or refused in one sentence before anything is written."""
+
+from __future__ import annotations
+
+import pytest
+
+from conftest import ROOT
+from small_searches import write_space
+from unfused.config import Config, ConfigError
+from unfused.search.space import load
+
+SPACES = sorted((ROOT / "search_spaces").glob("*.py"))
+
+
+@pytest.mark.parametrize("path", SPACES, ids=lambda path: path.stem)
+def test_a_shipped_space_names_real_keys_and_its_ranges_hold_the_defaults(path):
+    space = load(str(path), Config())
+    defaults = space.defaults(Config())
+    assert defaults and space.contains(defaults)
+    assert all(space.conditions.get(key) for key in space.distributions if key not in defaults)
+
+
+@pytest.mark.parametrize(
+    ("space", "values", "inside"),
+    [
+        ("distillation", {"distill.head_width": 256, "distill.epochs": 8}, True),
+        ("distillation", {"distill.head_width": 0}, False),
+        ("distillation", {"distill.epochs": 100}, False),
+        ("pretraining", {"pretrain.batch_size": 16}, False),
+    ],
+)
+def test_settings_outside_the_space_are_no_first_trial(space, values, inside):
+    space = load(str(ROOT / "search_spaces" / f"{space}.py"), Config())
+    assert space.contains(values) == inside
+
+
+def test_the_shipped_spaces_are_there_and_full_is_all_of_them():
+    spaces = {path.stem: load(str(path), Config()) for path in SPACES}
+    assert set(spaces) == {"augmentation", "clustering", "distillation", "full", "pretraining"}
+    parts = [key for name, s in spaces.items() if name != "full" for key in s.distributions]
+    assert sorted(spaces["full"].distributions) == sorted(parts)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("space = {'cluster.num_cluster': IntDistribution(2, 9)}", "did you mean"),
+        ("space = {'cluster.num_clusters': IntDistribution(9, 2)}", "search space"),
+        ("space = {'cluster.num_clusters': IntDistribution(9, 9)}", "holds one value"),
+        ("space = {'cluster.num_clusters': FloatDistribution(2, 9)}", "cluster.num_clusters"),
+        ("space = {'cluster.num_clusters': IntDistribution(1, 9)}", "cluster.num_clusters"),
+        ("space = {'cluster.num_clusters': (2, 9)}", "must be an Optuna distribution"),
+        ("space = {'data.split_seed': IntDistribution(0, 9)}", "listed once for all"),
+        ("space = {'embed.layer': CategoricalDistribution(('last', 'first'))}", "embed.layer"),
+        ("space = {'rounds': IntDistribution(1, 2)}\nobjectives = {}", "one or two metrics"),
+        ("space = {'rounds': IntDistribution(1, 2)}\nobjectives = {'loss': 'minimize'}", "'loss'"),
+        (
+            "space = {'rounds': IntDistribution(1, 2)}\nobjectives = {'valid_accuracy': 'up'}",
+            "maximize or minimize",
+        ),
+        (
+            "space = {'rounds': IntDistribution(1, 2)}\nconditions = {'rounds': {'arms': 2}}",
+            "must name both",
+        ),
+        (
+            "space = {'rounds': IntDistribution(1, 2), 'cluster.whiten': CHOICES((True, False))}\n"
+            "conditions = {'cluster.whiten': {'rounds': (2, 3)}}",
+            "'rounds' is 3, which is not in its range",
+        ),
+        (
+            "space = {'arms': CHOICES(('[unfused]', '[teacher,unfused]'))}",
+            "arms is the same in all trials",
+        ),
+        ("space = {'evaluate.split': CHOICES(('valid', 'test'))}", "the same in all trials"),
+        ("places = {}", "has no `space`"),
+        ("space = {", "cannot be read"),
+    ],
+)
+def test_a_wrong_space_is_refused_in_one_sentence(tmp_path, text, says):
+    with pytest.raises(ConfigError) as refused:
+        load(write_space(tmp_path, text), Config())
+    assert says in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_wrong_space_stops_the_command_before_anything_is_written(program, tmp_path):
+    one = program("wrong")
+    path = write_space(tmp_path, "space = {'distill.temprature': FloatDistribution(1, 2)}")
+    refused = one("--space", path, script="search")
+    assert refused.returncode == 2
+    assert "distill.temperature" in refused.stderr
+    assert list(one.folder.iterdir()) == []

@@ -1,0 +1,146 @@
+"""Draws of the labels are the same for all arms, and cost what they say."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from conftest import write_part
+from unfused import data, training
+from unfused.config import ConfigError, FinetuneConfig
+from unfused.data import LabelFacts, draw_labels
+from unfused.jobs.finetune import FinetuneJob, Standardize, encoder_epochs
+from unfused.models.classifier import ClipClassifier
+from unfused.models.clip_encoder import ClipEncoder
+from unfused.models.encoders.audio_ntt import Config as AudioNTTConfig
+from unfused.models.heads import LinearClassifier
+from unfused.stages.finetune import check
+from unfused.store import Artifact, Folder, npy
+
+LABELS = np.repeat([0, 1, 2], [40, 10, 5])
+
+
+def test_a_draw_has_the_asked_number_of_every_class():
+    config = FinetuneConfig(labels_per_class=5)
+    chosen = draw_labels(LABELS, config, 0)
+    assert np.bincount(LABELS[chosen]).tolist() == [5, 5, 5]
+    assert len(set(chosen)) == 15 and list(chosen) == sorted(chosen)
+
+
+def test_a_fraction_is_taken_of_every_class():
+    chosen = draw_labels(LABELS, FinetuneConfig(label_fraction=0.2), 0)
+    assert np.bincount(LABELS[chosen]).tolist() == [8, 2, 1]
+
+
+def test_without_a_budget_all_labels_are_used():
+    assert draw_labels(LABELS, FinetuneConfig(), 0).tolist() == list(range(55))
+
+
+def test_draws_differ_by_repeat_and_seed_and_by_nothing_else():
+    few = FinetuneConfig(labels_per_class=3)
+    first = draw_labels(LABELS, few, 0).tolist()
+    other_knobs = FinetuneConfig(labels_per_class=3, epochs=7, mode="full")
+    assert draw_labels(LABELS, other_knobs, 0).tolist() == first
+    assert draw_labels(LABELS, few, 1).tolist() != first
+    reseeded = few.model_copy(update={"seed": 1})
+    assert draw_labels(LABELS, reseeded, 0).tolist() != first
+
+
+def test_a_larger_budget_contains_the_smaller_one():
+    small = set(draw_labels(LABELS, FinetuneConfig(labels_per_class=2), 0))
+    assert small < set(draw_labels(LABELS, FinetuneConfig(labels_per_class=4), 0))
+
+
+def test_a_budget_that_a_class_cannot_pay_is_refused():
+    config = {"finetune": FinetuneConfig(labels_per_class=6)}
+    counts = {"labels": SimpleNamespace(counts={"a": 40, "b": 10, "c": 5})}
+    with pytest.raises(ConfigError, match=r"'c' has 5 training clips; set it to 5 or less"):
+        check(config, counts)
+
+
+def test_standardising_folds_into_the_head_without_changing_a_score():
+    torch.manual_seed(0)
+    features = torch.randn(20, 6) * torch.tensor([1.0, 5, 0.1, 2, 3, 1]) + 4
+    head = LinearClassifier(6, 3, power=0.5)
+    torch.nn.init.normal_(head.linear.weight)
+    normalized = head.normalize(features)
+    scale = Standardize.of(normalized)
+    before = head.linear(scale(normalized)).detach()
+    scale.fold_into(head.linear)
+    torch.testing.assert_close(head(features), before, atol=1e-4, rtol=1e-4)
+    assert before.std() > 0.1
+
+
+def test_features_can_be_left_as_they_are():
+    features, linear = torch.randn(5, 6), torch.nn.Linear(6, 3)
+    before = linear(features).detach()
+    scale = Standardize.none()
+    assert torch.equal(scale(features), features)
+    scale.fold_into(linear)
+    torch.testing.assert_close(linear(features), before)
+
+
+def test_a_feature_that_never_varies_does_not_explode():
+    features = torch.randn(20, 6)
+    features[:, 2] = 1.0
+    scaled = Standardize.of(features)(features + 0.1 * torch.eye(20, 6))
+    assert scaled.isfinite().all()
+
+
+@pytest.mark.parametrize(("num_clips", "epochs"), [(50, 40), (320, 40), (3200, 10), (10**6, 1)])
+def test_many_labels_take_few_passes(num_clips, epochs):
+    config = FinetuneConfig(batch_size=32, encoder_epochs=40, encoder_max_steps=1000)
+    assert encoder_epochs(num_clips, config) == epochs
+
+
+class _OnClips(training.Learner):
+    """The head, as if the encoder were asked anew for every batch."""
+
+    def __init__(self, head: LinearClassifier, embed) -> None:
+        super().__init__()
+        self.head, self._embed = head, embed
+
+    def forward(self, batch):
+        scores = self.head(self._embed(batch["clip"].numpy()))
+        return torch.nn.functional.cross_entropy(scores, batch["label"])
+
+
+def test_a_head_on_embeddings_that_are_kept_is_the_head_on_clips(ray_cluster, tmp_path):
+    rng = np.random.default_rng(0)
+    clips = [rng.integers(-9000, 9000, rng.integers(9000, 30000), np.int16) for _ in range(12)]
+    part = write_part(tmp_path / "part", clips, per_shard=4)
+    torch.manual_seed(0)
+    encoder = ClipEncoder.for_part(part.facts, AudioNTTConfig(embedding_dim=16)).eval()
+    places = {name: Folder.of(tmp_path / name) for name in ("teacher", "labels", "out")}
+    encoder.save(places["teacher"])
+    ids = np.arange(12, dtype=np.int32) % 3
+    places["labels"].write("labels.npy", npy(ids))
+    facts = LabelFacts(digest="l", classes=["a", "b", "c"], counts={})
+    labels = Artifact(places["labels"], "labels", facts)
+    teacher = Artifact(places["teacher"], "teacher", None)
+    config = FinetuneConfig(
+        mode="linear", precision="float32", standardize=False, epochs=3, batch_size=5, num_crops=2
+    )
+    worker = training.Worker(0, 1, torch.device("cpu"), lambda event: None)
+    job = FinetuneJob("finetune", part, labels, teacher, None, None, None, config, places["out"])
+    job.run(worker)
+
+    @torch.no_grad()
+    def embed(chosen: np.ndarray) -> torch.Tensor:
+        one_by_one = [
+            data.windows_of(part, np.array([clip]), encoder.audio.crop_samples, 2)
+            for clip in chosen
+        ]
+        return torch.cat([encoder.embed(torch.from_numpy(windows)) for windows in one_by_one])
+
+    plain = LinearClassifier(16, 3, config.power)
+    columns = {"clip": torch.arange(12), "label": torch.from_numpy(ids).long()}
+    stream = training.CachedStream(columns, config.batch_size, config.seed * 1009)
+    worker.fit(_OnClips(plain, embed), stream, config, node="plain", quiet=True)
+    learned = ClipClassifier.load(places["out"]).head.linear
+    assert learned.weight.abs().max() > 1e-3
+    torch.testing.assert_close(learned.weight, plain.linear.weight, rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(learned.bias, plain.linear.bias, rtol=1e-3, atol=1e-5)

@@ -1,0 +1,97 @@
+"""A checkpoint keeps all that a fit resumes from, and one file knows where it lies."""
+
+from __future__ import annotations
+
+import itertools
+
+import torch
+from small_fit import SCHEDULE, Line, few_rows, lone_worker, weights_of
+
+from two_ranks import on_two_ranks
+from unfused import training
+from unfused.distributed import PerRank
+from unfused.store import Folder
+
+
+def test_only_the_newest_checkpoint_is_kept(tmp_path):
+    lone_worker().fit(Line(), few_rows(), SCHEDULE, node="n", checkpoints=Folder.of(tmp_path))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["epoch-00006", "latest.json"]
+
+
+def test_the_newest_model_is_read_from_a_fit_that_goes_on(tmp_path):
+    learner, kept = Line(), training.Checkpoints(Folder.of(tmp_path))
+    seen: list = []
+
+    def look(epoch: int) -> dict[str, float]:
+        seen.append((kept.newest_model(attempts=1), weights_of(learner)))
+        return {}
+
+    lone_worker().fit(
+        learner, few_rows(), SCHEDULE, node="n", checkpoints=kept.folder, after_epoch=look
+    )
+    assert seen[0][0] is None
+    for (_, before), (model, _) in itertools.pairwise(seen):
+        assert [v for tensor in model.values() for v in tensor.flatten().tolist()] == before
+
+
+def test_a_model_that_is_replaced_while_it_is_read_is_looked_for_again(tmp_path, monkeypatch):
+    folder = Folder.of(tmp_path)
+    lone_worker().fit(Line(), few_rows(), SCHEDULE, node="n", checkpoints=folder)
+    latest = folder.read_json("latest.json")
+    folder.write_json("latest.json", {**latest, "epochs": latest["epochs"] - 1})
+    naps: list = []
+
+    def nap(seconds: float) -> None:
+        naps.append(seconds)
+        folder.write_json("latest.json", latest)
+
+    monkeypatch.setattr("unfused.training.checkpoint.time.sleep", nap)
+    assert training.Checkpoints(folder).newest_model() is not None
+    assert len(naps) == 1
+
+
+TWO_EPOCHS = SCHEDULE.model_copy(update={"epochs": 2})
+
+
+class Own(PerRank):
+    """Remembers how many rows this worker has seen."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen, self.loaded = 0, []
+
+    def rank_state(self):
+        return {"seen": torch.tensor(self.seen)}
+
+    def load_rank_state(self, states):
+        self.loaded = [int(state["seen"]) for state in states]
+
+
+class Counting(Line):
+    def __init__(self) -> None:
+        super().__init__()
+        self.own = Own()
+
+    def forward(self, batch):
+        self.own.seen += len(batch["y"])
+        return super().forward(batch)
+
+
+def _count(rank: int, folder: Folder) -> list[int]:
+    rows = slice(0, 5) if rank == 0 else slice(5, 14)
+    mine = {name: column[rows] for name, column in few_rows().columns.items()}
+    stream = training.CachedStream(mine, 14, seed=0)
+    worker = training.Worker(rank, 2, torch.device("cpu"), lambda event: None)
+    for _ in range(2):
+        learner = Counting()
+        worker.fit(learner, stream, TWO_EPOCHS, node="n", checkpoints=folder)
+    return learner.own.loaded
+
+
+def test_every_worker_gets_the_own_states_of_all_also_where_there_are_fewer_now(tmp_path):
+    folder = Folder.of(tmp_path / "checkpoints")
+    (tmp_path / "ranks").mkdir()
+    assert on_two_ranks(_count, tmp_path / "ranks", folder) == [[10, 18], [10, 18]]
+    alone = Counting()
+    lone_worker().fit(alone, few_rows(), TWO_EPOCHS, node="n", checkpoints=folder)
+    assert alone.own.loaded == [10, 18]

@@ -1,0 +1,163 @@
+"""Workers stay for the next stage, go where others want what they hold, say what went wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import threading
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+from small_fit import lone_worker
+
+from unfused import runtime, training
+from unfused.config import RunOptions
+from unfused.store import Folder
+from unfused.training.session import run_batch
+
+DONE = [{"loss": 1.0}], ""
+FAILED, CANCELLED = ([], "out of memory"), (None, "cancelled")
+
+
+class Workers:
+    """In Ray Train's place: every job is what is to come of it, and "gone" the end of the fit."""
+
+    def __init__(self, queue) -> None:
+        self.queue = queue
+
+    def fit(self) -> None:
+        for number in itertools.count():
+            jobs = self.queue.next.remote(number).result()
+            if jobs is None:
+                return
+            outcome = DONE if jobs == ["gone"] else jobs[0]
+            self.queue.finish.remote(number, outcome).result()
+            if jobs == ["gone"]:
+                return
+
+
+class Local:
+    """An actor in this process, for which `ray.get` is a future's result."""
+
+    def __init__(self, actor) -> None:
+        self.actor, self.loop = actor, asyncio.new_event_loop()
+        threading.Thread(target=self.loop.run_forever, daemon=True).start()
+
+    def __getattr__(self, name: str):
+        def remote(*arguments):
+            answer = getattr(self.actor, name)(*arguments)
+            return asyncio.run_coroutine_threadsafe(answer, self.loop)
+
+        return SimpleNamespace(remote=remote)
+
+
+@pytest.fixture
+def session(tmp_path, monkeypatch):
+    """`session(gpus=1)`: a session on such hardware, without Ray."""
+    import ray
+
+    def remote(actor):
+        return SimpleNamespace(options=lambda: SimpleNamespace(remote=lambda: Local(actor())))
+
+    def make(**hardware) -> training.Session:
+        laptop = runtime.Hardware(4, 0, bfloat16=False, cuml=False, joined=False)
+        cluster = SimpleNamespace(
+            hardware=replace(laptop, **hardware), options=RunOptions(), drain=lambda: None
+        )
+        one = training.Session(cluster, Folder.of(tmp_path / "work"))
+        monkeypatch.setattr(one, "_trainer", Workers)
+        return one
+
+    monkeypatch.setattr(ray, "get", lambda answer: answer.result())
+    monkeypatch.setattr(ray, "remote", remote)
+    monkeypatch.setattr(runtime, "beside_driver", dict)
+    return make
+
+
+def _threads(session: training.Session) -> list[threading.Thread]:
+    return [session._thread] if session._thread and session._thread.is_alive() else []
+
+
+@pytest.mark.parametrize(
+    ("hardware", "outcome", "error", "stays"),
+    [
+        ({}, DONE, None, True),
+        ({}, CANCELLED, runtime.Cancelled, True),
+        ({}, FAILED, training.TrainingFailed, False),
+        ({"gpus": 1}, DONE, None, True),
+        ({"gpus": 1}, CANCELLED, runtime.Cancelled, True),
+        ({"gpus": 1}, FAILED, training.TrainingFailed, False),
+        ({"joined": True}, CANCELLED, runtime.Cancelled, True),
+    ],
+)
+def test_workers_stay_for_the_next_stage_and_go_where_a_job_fails(
+    session, hardware, outcome, error, stays
+):
+    one = session(**hardware)
+    one.start()
+    before = _threads(one)
+    if error is None:
+        one.run([outcome])
+    else:
+        with pytest.raises(error, match=outcome[1]):
+            one.run([outcome])
+    assert [thread.is_alive() for thread in before] == [stays]
+    assert one.run([DONE]) == DONE[0]
+    assert (_threads(one) == before) == stays
+    one.close()
+
+
+@pytest.mark.parametrize(
+    ("hardware", "stays"), [({}, True), ({"gpus": 1}, False), ({"joined": True}, False)]
+)
+def test_workers_go_where_others_want_what_they_hold(session, hardware, stays):
+    one = session(**hardware)
+    assert one.run([DONE]) == DONE[0]
+    before = _threads(one)
+    one.release()
+    assert [thread.is_alive() for thread in before] == [stays]
+    assert one.run([DONE]) == DONE[0]
+    one.close()
+
+
+def test_workers_that_have_ended_are_started_anew(session):
+    one = session()
+    one.run(["gone"])
+    one._thread.join(5)
+    assert one.run([DONE]) == DONE[0]
+    one.close()
+
+
+def test_a_session_tells_whether_its_workers_are_gone(session):
+    one = session()
+    assert one.close()
+    busy = threading.Event()
+    one._trainer = lambda queue: SimpleNamespace(fit=busy.wait)
+    one.start()
+    assert not one.close(seconds=0)
+    assert not one.close(seconds=0)
+    busy.set()
+    assert one.close()
+
+
+@pytest.mark.parametrize("world", [1, 2])
+def test_a_job_that_fails_ends_the_workers_where_others_wait_for_one(world, monkeypatch):
+    import ray
+
+    told: list = []
+    queue = SimpleNamespace(finish=SimpleNamespace(remote=lambda *outcome: told.append(outcome)))
+    monkeypatch.setattr(ray, "get", lambda answer: answer)
+
+    class Broken:
+        def run(self, worker):
+            raise ValueError("no such thing")
+
+    worker = replace(lone_worker(), world=world)
+    if world == 1:
+        found = run_batch(worker, [Broken()], queue, 0)
+        assert found == ([], "no such thing") and not told
+    else:
+        with pytest.raises(ValueError):
+            run_batch(worker, [Broken()], queue, 0)
+        assert told == [(0, ([], "no such thing"))]
