@@ -179,6 +179,7 @@ def test_a_layer_that_the_encoder_has_not_is_refused():
     ("changes", "told"),
     [
         ({"audio.n_mels": 60}, "audio.n_mels=60 is no multiple of 8"),
+        ({"audio.crop_seconds": 0.1, "student.kind": "mobile_net"}, "mobile_net needs 32"),
     ],
 )
 def test_an_input_that_an_encoder_cannot_take_is_refused(changes, told):

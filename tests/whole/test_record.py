@@ -58,3 +58,15 @@ def test_a_run_that_fails_leaves_a_record_of_why(program, small_task):
     (record,) = _records(one, "FAILED")
     assert "lower the learning rate" in record["reason"]
     assert not list(one.folder.glob("store/runs/*/clips.parquet"))
+
+
+def test_a_small_student_learns_from_a_teacher_of_another_kind(program, small_task):
+    tiny = [setting for setting in TINY if not setting.startswith("pretrain.epochs")]
+    summary = program("kinds").run(
+        "--task", str(small_task), *tiny, "pretrain.objective=byol_a", "pretrain.epochs=2",
+        "student.kind=mobile_net", "student.embedding_dim=32", "arms=[teacher,unfused]",
+    )
+    assert summary["config"]["teacher.kind"] == "audio_ntt"
+    assert summary["config"]["student.kind"] == "mobile_net"
+    assert set(summary["arms"]) == {"teacher", "unfused"}
+    assert summary["pseudo_labels"]["num_clusters"] == 6
