@@ -51,6 +51,7 @@ class Arm:
 ARMS: Mapping[str, Arm] = {
     arm.name: arm
     for arm in (
+        Arm("floor", "log-mel statistics and logistic regression", "clips", scorer="floor"),
         # Without a trained encoder there is nothing to freeze.
         Arm("scratch", "supervised from random weights", "fresh", finetune={"mode": "full"}),
         Arm("teacher", "the pre-trained encoder itself", "teacher"),

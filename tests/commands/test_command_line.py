@@ -72,7 +72,7 @@ def test_a_dry_run_says_what_would_be_built_and_builds_nothing(command, small_ta
     status, said = command("run", "--task", str(small_task), "--dry-run", *TINY)
     assert status == 0
     assert "ingest/task" in said and "miss" in said
-    assert said.count("after ingest") == 16
+    assert said.count("after ingest") == 18
     assert not (tmp_path / "store").exists() and not (tmp_path / "mlflow.db").exists()
 
 

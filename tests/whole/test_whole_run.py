@@ -16,7 +16,7 @@ from conftest import TINY, tone
 from unfused.config import Config, flatten, override, parse_overrides, shown
 
 pytestmark = pytest.mark.slow
-ARMS = ("scratch", "teacher", "clusterfit", "unfused")
+ARMS = ("floor", "scratch", "teacher", "clusterfit", "unfused")
 
 
 def _numbers(summary: dict) -> dict:

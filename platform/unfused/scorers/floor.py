@@ -1,0 +1,180 @@
+"""The floor: log-mel statistics of the whole clip and logistic regression, what a second gives.
+
+Nothing is learned from clips without a label. Whatever an arm of minutes scores stands above this
+or was not worth it.
+
+Axes: S samples of a clip, F mel bands, T frames, P statistics, N classes, R draws of the labels.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from unfused.config import ScorerConfig
+
+
+class Config(ScorerConfig):
+    kind: Literal["floor"] = "floor"
+
+
+import torch
+from safetensors import torch as safetensors
+from torch import Tensor
+from torch.nn.functional import pad
+
+from unfused.audio.frontend import LogMel
+from unfused.scorers.protocol import ScorerFacts
+from unfused.store import Folder
+
+BANDS = 40
+SEGMENTS = 6
+"""Equal pieces of a clip, whose means tell what comes when."""
+STRENGTHS = tuple(float(c) for c in np.logspace(-4, 2, 7))
+"""Inverse regularisation among which cross-validation chooses."""
+FOLDS = 5
+
+
+def front_end(sample_rate: int) -> LogMel:
+    """40 bands from 60 Hz to just below half the sample rate."""
+    return LogMel(
+        sample_rate=sample_rate, n_mels=BANDS, f_min=60.0, f_max=min(7800.0, 0.4875 * sample_rate)
+    )
+
+
+def statistics(wave: Tensor, log_mel: LogMel) -> Tensor:
+    """An int16 clip (S,) of any length to its statistics (P,), P = 9 F.
+
+    Mean and deviation of every band, deviation of its differences between frames, and its means
+    over six equal segments.
+    """
+    frames = log_mel(wave[None])[0]
+    frames = pad(frames, (0, max(0, SEGMENTS - frames.shape[1])), mode="replicate")
+    pieces = [piece.mean(1) for piece in frames.tensor_split(SEGMENTS, dim=1)]
+    changes = frames.diff(dim=1).std(1, correction=0)
+    return torch.cat([frames.mean(1), frames.std(1, correction=0), changes, *pieces])
+
+
+@dataclass(frozen=True)
+class Regression:
+    """Logistic regression on standardised statistics, for one draw of the labels.
+
+    Attributes:
+        mean, std: (P,) of the statistics of the labelled clips.
+        weight: (N, P).
+        bias: (N,).
+        sample_rate: Hz, of the clips.
+        strength: inverse regularisation that was chosen.
+    """
+
+    mean: Tensor
+    std: Tensor
+    weight: Tensor
+    bias: Tensor
+    sample_rate: int
+    strength: float
+
+    def scores(self, features: Tensor) -> Tensor:
+        """Statistics (B, P) to scores (B, N)."""
+        return (features - self.mean) / self.std @ self.weight.T + self.bias
+
+    def save(self, folder: Folder, repeat: int) -> None:
+        """Write the classifier of one draw."""
+        tensors = {name: getattr(self, name) for name in ("mean", "std", "weight", "bias")}
+        settings = {"sample_rate": self.sample_rate, "strength": self.strength}
+        folder.write(f"floor-{repeat:02d}.safetensors", safetensors.save(tensors))
+        folder.write(f"floor-{repeat:02d}.json", json.dumps(settings, indent=2).encode())
+
+    @classmethod
+    def load(cls, folder: Folder, repeat: int) -> Regression:
+        """Read what `save` wrote."""
+        tensors = safetensors.load(folder.read(f"floor-{repeat:02d}.safetensors"))
+        return cls(**tensors, **folder.read_json(f"floor-{repeat:02d}.json"))
+
+
+def fit(
+    config: Config, waves: Sequence[np.ndarray], labels: np.ndarray, num_classes: int, rate: int
+) -> Regression:
+    """A classifier from the labelled clips of one draw.
+
+    Args:
+        config: has nothing to say.
+        waves: int16 clips (S,), each of its own length.
+        labels: (n,) class ids; every class has a clip.
+        num_classes: N.
+        rate: Hz, of the clips.
+    """
+    log_mel = front_end(rate)
+    features = torch.stack([statistics(torch.from_numpy(w.copy()), log_mel) for w in waves])
+    mean, std = features.mean(0), features.std(0, correction=0).clamp_min(1e-6)
+    rows = ((features - mean) / std).double().numpy()
+    strength = choose_strength(rows, labels)
+    model = regression(strength).fit(rows, labels)
+    weight, bias = _for_every_class(model.coef_, model.intercept_, num_classes)
+    return Regression(mean, std, weight, bias, rate, strength)
+
+
+def regression(strength: float):
+    """scikit-learn's, multinomial."""
+    from sklearn.linear_model import LogisticRegression
+
+    return LogisticRegression(C=strength, max_iter=2000)
+
+
+def choose_strength(rows: np.ndarray, labels: np.ndarray) -> float:
+    """The inverse regularisation that cross-validation among the labelled clips prefers.
+
+    The strongest of equals; where a class has a single clip, which cannot be left out, the one in
+    the middle.
+    """
+    from sklearn.model_selection import StratifiedKFold, cross_val_score
+
+    folds = min(FOLDS, int(np.bincount(labels)[np.unique(labels)].min()))
+    if folds < 2:
+        return STRENGTHS[len(STRENGTHS) // 2]
+    split = StratifiedKFold(folds, shuffle=True, random_state=0)
+    scores = [cross_val_score(regression(c), rows, labels, cv=split).mean() for c in STRENGTHS]
+    return STRENGTHS[int(np.argmax(scores))]
+
+
+def _for_every_class(
+    coef: np.ndarray, intercept: np.ndarray, num_classes: int
+) -> tuple[Tensor, Tensor]:
+    """Weight (N, P) and bias (N,); scikit-learn has one row for two classes."""
+    if num_classes == 2:
+        coef = np.concatenate([-coef, coef]) / 2
+        intercept = np.concatenate([-intercept, intercept]) / 2
+    # scikit-learn's rows may lie as columns in memory, which safetensors refuses.
+    return torch.tensor(coef).float().contiguous(), torch.tensor(intercept).float()
+
+
+class FloorScorer:
+    """The classifiers of all draws; a clip's statistics serve all of them."""
+
+    def __init__(self, draws: Sequence[Regression]) -> None:
+        self.draws = draws
+        self._log_mel = front_end(draws[0].sample_rate)
+
+    def to(self, device: torch.device) -> FloorScorer:
+        """It stays on CPU, where it takes a millisecond a clip."""
+        return self
+
+    @torch.inference_mode()
+    def scores(self, clips: Sequence[Tensor]) -> Tensor:
+        """Whole int16 clips (S,), B of them, to scores (R, B, N)."""
+        features = torch.stack([statistics(clip.cpu(), self._log_mel) for clip in clips])
+        return torch.stack([one.scores(features) for one in self.draws])
+
+
+def load(folder: Folder, facts: ScorerFacts) -> FloorScorer:
+    """See `unfused.scorers.load`."""
+    return FloorScorer([Regression.load(folder, repeat) for repeat in range(facts.num_repeats)])
+
+
+def files(folder: Folder, repeat: int) -> list[str]:
+    """See `unfused.scorers.files`."""
+    return [f"floor-{repeat:02d}.{suffix}" for suffix in ("json", "safetensors")]
