@@ -92,6 +92,14 @@ def test_two_classes_have_the_probabilities_of_scikit_learn(tmp_path):
     np.testing.assert_allclose(model.scores(features).softmax(1).numpy(), theirs, atol=1e-4)
 
 
+def test_a_class_without_a_labelled_clip_is_never_said_and_moves_no_other():
+    waves, labels = clips(4, (200.0, 2500.0))
+    model = fit(FloorConfig(), waves, labels * 2, 3, RATE)
+    features = torch.stack([statistics(torch.from_numpy(w), front_end(RATE)) for w in waves])
+    assert model.scores(features).argmax(1).tolist() == (labels * 2).tolist()
+    assert float(model.scores(features).softmax(1)[:, 1].max()) < 1e-6
+
+
 def test_what_is_kept_is_what_was_fitted(tmp_path):
     waves, labels = clips(3)
     model = fit(FloorConfig(), waves, labels, 3, RATE)

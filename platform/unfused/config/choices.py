@@ -158,4 +158,3 @@ def _chosen(base: type[Choice]) -> BeforeValidator:
 
 Objective = Annotated[SerializeAsAny[ObjectiveConfig], _chosen(ObjectiveConfig), Inline()]
 Encoder = Annotated[SerializeAsAny[EncoderConfig], _chosen(EncoderConfig)]
-Scorer = Annotated[SerializeAsAny[ScorerConfig], _chosen(ScorerConfig)]

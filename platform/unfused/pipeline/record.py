@@ -14,6 +14,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import asdict
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,7 @@ from unfused.store import Folder, read_npy
 FORM = 1
 """Of the record: raise it when a file or a field changes its meaning."""
 RUN_FILE = "run.json"
+ROWS_TOGETHER = 4096
 
 
 class Recorder:
@@ -83,7 +85,7 @@ class Recorder:
             },
         )
         if end.status == "FINISHED":
-            write_table(self.folder, "clips.parquet", clip_rows(self.plan))
+            write_clips(self.folder, self.plan)
 
     def _node(self, step: Step) -> dict[str, Any]:
         curve = getattr(step.facts, "curve", None) or self._curves.get(step.node.name, [])
@@ -102,11 +104,20 @@ class Recorder:
         }
 
 
-def write_table(folder: Folder, name: str, rows: Iterator[dict[str, Any]]) -> None:
-    """Rows of one form as a Parquet file."""
-    folder.filesystem.create_dir(folder.path, recursive=True)
-    with folder.filesystem.open_output_stream(f"{folder.path}/{name}") as sink:
-        pq.write_table(pa.Table.from_pylist(list(rows)), sink)
+def write_clips(folder: Folder, plan: Plan) -> None:
+    """Write `clip_rows` of a finished plan, some thousands of clips in memory at a time."""
+    names = ("repetition", "split", "digest", "path", "label")
+    columns = [(name, pa.string()) for name in names]
+    columns += [("clip", pa.int64()), ("cluster", pa.int64())]
+    for arm in plan.request.config.arms:
+        columns += [(arm, pa.list_(pa.string())), (f"{arm}.probability", pa.list_(pa.float32()))]
+    schema, rows = pa.schema(columns), clip_rows(plan)
+    with (
+        folder.filesystem.open_output_stream(f"{folder.path}/clips.parquet") as sink,
+        pq.ParquetWriter(sink, schema) as writer,
+    ):
+        while some := list(islice(rows, ROWS_TOGETHER)):
+            writer.write_table(pa.Table.from_pylist(some, schema=schema))
 
 
 def clip_rows(plan: Plan) -> Iterator[dict[str, Any]]:
@@ -137,8 +148,9 @@ def _listed(plan: Plan, prefix: str) -> Iterator[dict[str, Any]]:
         if name in plan.steps:
             folder = plan.folder(plan.steps[name])
             with folder.filesystem.open_input_file(f"{folder.path}/{CLIPS_FILE}") as source:
-                for row in pq.read_table(source).to_pylist():
-                    yield {"repetition": prefix, **row}
+                for some in pq.ParquetFile(source).iter_batches(ROWS_TOGETHER):
+                    for row in some.to_pylist():
+                        yield {"repetition": prefix, **row}
 
 
 def _clusters(plan: Plan, prefix: str) -> dict[str, np.ndarray]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -37,6 +37,8 @@ SEGMENTS = 6
 STRENGTHS = tuple(float(c) for c in np.logspace(-4, 2, 7))
 """Inverse regularisation among which cross-validation chooses."""
 FOLDS = 5
+NEVER = -1e4
+"""Score of a class that no labelled clip has."""
 
 
 def front_end(sample_rate: int) -> LogMel:
@@ -114,7 +116,7 @@ def fit(
     rows = ((features - mean) / std).double().numpy()
     strength = choose_strength(rows, labels)
     model = regression(strength).fit(rows, labels)
-    weight, bias = _for_every_class(model.coef_, model.intercept_, num_classes)
+    weight, bias = _for_every_class(model, num_classes)
     return Regression(mean, std, weight, bias, rate, strength)
 
 
@@ -141,15 +143,21 @@ def choose_strength(rows: np.ndarray, labels: np.ndarray) -> float:
     return STRENGTHS[int(np.argmax(scores))]
 
 
-def _for_every_class(
-    coef: np.ndarray, intercept: np.ndarray, num_classes: int
-) -> tuple[Tensor, Tensor]:
-    """Weight (N, P) and bias (N,); scikit-learn has one row for two classes."""
-    if num_classes == 2:
+def _for_every_class(model: Any, num_classes: int) -> tuple[Tensor, Tensor]:
+    """Weight (N, P) and bias (N,), also of classes that no labelled clip has.
+
+    scikit-learn has a row for every class that it saw, and one row for two.
+    """
+    coef, intercept = model.coef_, model.intercept_
+    if len(model.classes_) == 2:
         coef = np.concatenate([-coef, coef]) / 2
         intercept = np.concatenate([-intercept, intercept]) / 2
-    # scikit-learn's rows may lie as columns in memory, which safetensors refuses.
-    return torch.tensor(coef).float().contiguous(), torch.tensor(intercept).float()
+    weight = torch.zeros(num_classes, coef.shape[1])
+    bias = torch.full((num_classes,), NEVER)
+    weight[model.classes_], bias[model.classes_] = (
+        torch.tensor(part).float() for part in (coef, intercept)
+    )
+    return weight, bias
 
 
 class FloorScorer:
