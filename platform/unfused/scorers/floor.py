@@ -3,12 +3,13 @@
 Nothing is learned from clips without a label. Whatever an arm of minutes scores stands above this
 or was not worth it.
 
-Axes: S samples of a clip, F mel bands, T frames, P statistics, N classes, R draws of the labels.
+Axes: S samples of a clip, P statistics, N classes, R draws of the labels.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -25,40 +26,16 @@ class Config(ScorerConfig):
 import torch
 from safetensors import torch as safetensors
 from torch import Tensor
-from torch.nn.functional import pad
 
-from unfused.audio.frontend import LogMel
+from unfused.audio.statistics import front_end, statistics
 from unfused.scorers.protocol import ScorerFacts
 from unfused.store import Folder
 
-BANDS = 40
-SEGMENTS = 6
-"""Equal pieces of a clip, whose means tell what comes when."""
 STRENGTHS = tuple(float(c) for c in np.logspace(-4, 2, 7))
 """Inverse regularisation among which cross-validation chooses."""
 FOLDS = 5
 NEVER = -1e4
 """Score of a class that no labelled clip has."""
-
-
-def front_end(sample_rate: int) -> LogMel:
-    """40 bands from 60 Hz to just below half the sample rate."""
-    return LogMel(
-        sample_rate=sample_rate, n_mels=BANDS, f_min=60.0, f_max=min(7800.0, 0.4875 * sample_rate)
-    )
-
-
-def statistics(wave: Tensor, log_mel: LogMel) -> Tensor:
-    """An int16 clip (S,) of any length to its statistics (P,), P = 9 F.
-
-    Mean and deviation of every band, deviation of its differences between frames, and its means
-    over six equal segments.
-    """
-    frames = log_mel(wave[None])[0]
-    frames = pad(frames, (0, max(0, SEGMENTS - frames.shape[1])), mode="replicate")
-    pieces = [piece.mean(1) for piece in frames.tensor_split(SEGMENTS, dim=1)]
-    changes = frames.diff(dim=1).std(1, correction=0)
-    return torch.cat([frames.mean(1), frames.std(1, correction=0), changes, *pieces])
 
 
 @dataclass(frozen=True)
@@ -71,6 +48,7 @@ class Regression:
         bias: (N,).
         sample_rate: Hz, of the clips.
         strength: inverse regularisation that was chosen.
+        cross_validated: accuracy on labelled clips that were left out; nan where none could be.
     """
 
     mean: Tensor
@@ -79,6 +57,7 @@ class Regression:
     bias: Tensor
     sample_rate: int
     strength: float
+    cross_validated: float = math.nan
 
     def scores(self, features: Tensor) -> Tensor:
         """Statistics (B, P) to scores (B, N)."""
@@ -114,10 +93,10 @@ def fit(
     features = torch.stack([statistics(torch.from_numpy(w.copy()), log_mel) for w in waves])
     mean, std = features.mean(0), features.std(0, correction=0).clamp_min(1e-6)
     rows = ((features - mean) / std).double().numpy()
-    strength = choose_strength(rows, labels)
+    strength, accuracy = choose_strength(rows, labels)
     model = regression(strength).fit(rows, labels)
     weight, bias = _for_every_class(model, num_classes)
-    return Regression(mean, std, weight, bias, rate, strength)
+    return Regression(mean, std, weight, bias, rate, strength, accuracy)
 
 
 def regression(strength: float):
@@ -127,20 +106,21 @@ def regression(strength: float):
     return LogisticRegression(C=strength, max_iter=2000)
 
 
-def choose_strength(rows: np.ndarray, labels: np.ndarray) -> float:
-    """The inverse regularisation that cross-validation among the labelled clips prefers.
+def choose_strength(rows: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
+    """The inverse regularisation that cross-validation among the labelled clips prefers, and the
+    accuracy that it has there.
 
     The strongest of equals; where a class has a single clip, which cannot be left out, the one in
-    the middle.
+    the middle, and nan.
     """
     from sklearn.model_selection import StratifiedKFold, cross_val_score
 
     folds = min(FOLDS, int(np.bincount(labels)[np.unique(labels)].min()))
     if folds < 2:
-        return STRENGTHS[len(STRENGTHS) // 2]
+        return STRENGTHS[len(STRENGTHS) // 2], math.nan
     split = StratifiedKFold(folds, shuffle=True, random_state=0)
     scores = [cross_val_score(regression(c), rows, labels, cv=split).mean() for c in STRENGTHS]
-    return STRENGTHS[int(np.argmax(scores))]
+    return STRENGTHS[int(np.argmax(scores))], float(max(scores))
 
 
 def _for_every_class(model: Any, num_classes: int) -> tuple[Tensor, Tensor]:

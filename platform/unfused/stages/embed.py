@@ -1,12 +1,17 @@
-"""Embed: the target's clips through the teacher."""
+"""Embed: the target's clips through the teacher, trained here or by somebody else."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from unfused.stages.access import Workers
 from unfused.stages.contract import Build, Built, Stage
 from unfused.store import Facts
+from unfused.teachers import TeacherFacts, check_rate
+
+if TYPE_CHECKING:
+    from unfused.jobs.embed import Embedded, EmbedJob, OutsideEmbedJob
 
 
 class EmbedFacts(Facts):
@@ -15,28 +20,38 @@ class EmbedFacts(Facts):
     num_clips: int
     embedding_dim: int
     layer: str
+    num_quarantined: int = 0
+    """Clips on which the teacher gave no finite number, listed in `quarantine.json`; their rows are
+    the mean of the others."""
 
 
 def run(builds: Sequence[Build], workers: Workers) -> list[Built]:
-    from unfused.jobs.embed import EmbedJob
-
-    jobs = [
-        EmbedJob(
-            build.node,
-            build.inputs["clips"],
-            build.inputs["teacher"],
-            build.config["embed"],
-            build.out,
-        )
-        for build in builds
-    ]
-    return [_embedded(*one) for one in zip(builds, workers.run(jobs), strict=True)]
+    for build in builds:
+        facts = build.inputs["teacher"].facts
+        if isinstance(facts, TeacherFacts):
+            check_rate(facts, build.inputs["clips"].facts.audio.sample_rate)
+    told = workers.run([_job(build) for build in builds])
+    return [_embedded(*one) for one in zip(builds, told, strict=True)]
 
 
-def _embedded(build: Build, told: tuple[int, float]) -> Built:
-    width, seconds = told
-    clips, layer = build.inputs["clips"].facts.num_clips, build.config["embed"].layer
-    return Built(EmbedFacts(num_clips=clips, embedding_dim=width, layer=layer), seconds)
+def _job(build: Build) -> EmbedJob | OutsideEmbedJob:
+    from unfused.jobs.embed import EmbedJob, OutsideEmbedJob
+
+    clips, teacher = build.inputs["clips"], build.inputs["teacher"]
+    kind = OutsideEmbedJob if isinstance(teacher.facts, TeacherFacts) else EmbedJob
+    return kind(build.node, clips, teacher, build.config["embed"], build.out)
 
 
-STAGE = Stage(version=3, facts=EmbedFacts, access=Workers, run=run)
+def _embedded(build: Build, told: Embedded) -> Built:
+    facts = build.inputs["teacher"].facts
+    outside = isinstance(facts, TeacherFacts)
+    made = EmbedFacts(
+        num_clips=build.inputs["clips"].facts.num_clips,
+        embedding_dim=told.width,
+        layer=facts.layer if outside else build.config["embed"].layer,
+        num_quarantined=told.num_quarantined,
+    )
+    return Built(made, told.seconds)
+
+
+STAGE = Stage(version=4, facts=EmbedFacts, access=Workers, run=run)

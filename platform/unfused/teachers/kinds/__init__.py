@@ -1,0 +1,1 @@
+"""One file a kind of teacher; see `unfused.teachers`."""
