@@ -10,7 +10,7 @@ from numbered_clips import numbered_clips
 
 from conftest import write_part
 from unfused import data
-from unfused.audio.samples import crop_or_pad
+from unfused.audio.samples import Cut, crop_or_pad
 from unfused.data import ClipCache, ClipStream
 
 pytestmark = pytest.mark.slow
@@ -98,9 +98,42 @@ def test_labelled_clips_are_cached_whole(ray_cluster, part):
 def test_windows_of_kept_clips_are_those_of_the_shard(ray_cluster, part):
     chosen = np.array([0, 2, 11, 28])
     cache = ClipCache(part, chosen)
-    even = cache.even_windows(chosen, 100, 3)
-    np.testing.assert_array_equal(even, data.windows_of(part, chosen, 100, 3))
+    kept, read = cache.even_windows(chosen, Cut(100)), data.windows_of(part, chosen, Cut(100))
+    for mine, same in zip(kept, read, strict=True):
+        np.testing.assert_array_equal(mine, same)
+    assert kept.counts.max() > 1
     drawn = cache.random_windows(chosen, 100, np.random.default_rng(7))
     places = np.random.default_rng(7).random(len(chosen))
     for window, index, place in zip(drawn, chosen, places, strict=True):
-        np.testing.assert_array_equal(window, crop_or_pad(numbered_clips(29)[index], 100, place))
+        wave = numbered_clips(29)[index]
+        begin = int(place * (max(0, len(wave) - 100) + 1))
+        np.testing.assert_array_equal(window, crop_or_pad(wave, 100, begin))
+
+
+@pytest.mark.parametrize("num_bytes", [2000, 10**6])
+def test_blocks_of_windows_are_bounded_by_the_longest_clip_and_have_every_clip_once(
+    ray_cluster, part, monkeypatch, num_bytes
+):
+    monkeypatch.setattr(data.blocks, "EVEN_BYTES", num_bytes)
+    blocks = list(data.even_blocks(part, range(29), Cut(100), clips_per_block=8))
+    assert np.concatenate([clip for clip, _ in blocks]).tolist() == list(range(29))
+    wanted = data.windows_of(part, np.arange(29), Cut(100))
+    for column in ("samples", "counts"):
+        found = np.concatenate([getattr(windows, column) for _, windows in blocks])
+        np.testing.assert_array_equal(found, getattr(wanted, column))
+    assert max(windows.samples.nbytes for _, windows in blocks) <= num_bytes
+
+
+def test_training_windows_of_clips_full_of_silence_fall_on_their_sound(ray_cluster, tmp_path):
+    rng, clips = np.random.default_rng(0), []
+    for number in range(6):
+        clip = np.zeros(80000, np.int16)
+        clip[12000 * number :][:8000] = rng.integers(-3000, 3000, 8000)
+        clips.append(clip)
+    part = write_part(tmp_path / "silent", clips)
+    stream = ClipStream(part, range(6), num_samples=16000, num_steps=1, seed=3)
+    kept = replace(stream, cache=ClipCache(part, np.arange(6)))
+    for (_, one), (_, two) in zip(stream.epochs(0, 5), kept.epochs(0, 5), strict=True):
+        for mine, same in zip(one, two, strict=True):
+            assert (np.abs(mine["samples"]).max(1) > 1000).all()
+            np.testing.assert_array_equal(mine["samples"], same["samples"])

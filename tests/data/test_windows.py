@@ -8,6 +8,7 @@ from numbered_clips import numbered_clips
 
 from conftest import write_part
 from unfused import data
+from unfused.audio.samples import Cut
 from unfused.data import PartFacts
 
 
@@ -59,9 +60,9 @@ def test_even_windows_cover_a_long_clip_from_end_to_end(tmp_path):
     clip = np.arange(1000, dtype=np.int16)
     part = write_part(tmp_path / "long", [clip])
     (piece,) = data.slices(part, range(1), 8)
-    three = data.even_block(piece, 100, 3)["samples"][0]
+    three = data.even_block(piece, Cut(100, 3))["samples"]
     assert [window[0] for window in three] == [0, 450, 900]
-    (one,) = data.even_block(piece, 100, 1)["samples"][0]
+    (one,) = data.even_block(piece, Cut(100, 1))["samples"]
     assert one[0] == 450
 
 
@@ -80,13 +81,19 @@ def test_windows_of_a_few_clips_are_those_of_a_whole_pass(tmp_path):
     clips = [rng.integers(-9, 9, rng.integers(50, 300), dtype=np.int16) for _ in range(200)]
     part = write_part(tmp_path / "part", clips, per_shard=90)
     pieces = data.slices(part, range(200), 64)
-    whole = np.concatenate([data.even_block(p, 100, 3)["samples"] for p in pieces])
+    cut = Cut(100)
+    blocks = [data.even_block(piece, cut) for piece in pieces]
+    samples, clip = (np.concatenate([b[name] for b in blocks]) for name in ("samples", "clip"))
+    assert np.array_equal(np.unique(clip), np.arange(200)) and len(clip) > 300
     for few in (np.array([5]), np.array([0, 63, 64, 89, 90, 199]), np.arange(0, 200, 7)):
-        assert np.array_equal(data.windows_of(part, few, 100, 3), whole[few])
+        found = data.windows_of(part, few, cut)
+        assert np.array_equal(found.samples, samples[np.isin(clip, few)])
+        assert np.array_equal(found.counts, np.bincount(clip)[few])
 
 
 def test_a_parts_facts_are_those_that_ingest_writes():
     facts = {"digest": "d", "shards": [3, 2], "seconds": 4.5, "audio": {"sample_rate": 16000}}
+    facts["durations"] = [0.5, 0.8, 0.9, 1.0, 1.3]
     assert PartFacts.model_validate(facts).log_mel_mean is None
     with pytest.raises(ValueError, match="num_clips"):
         PartFacts.model_validate({**facts, "num_clips": 5})

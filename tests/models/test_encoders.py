@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from unfused.audio.frontend import Normalize
+from unfused.audio.samples import Windows
 from unfused.config import AudioConfig
 from unfused.config.choices import kinds, plugin
 from unfused.models import encoders
@@ -23,9 +24,11 @@ def small(kind: str = "audio_ntt") -> ClipEncoder:
     return ClipEncoder(AudioConfig(), settings, mean=-8.0, std=3.0).eval()
 
 
-def windows(count: int = 2) -> torch.Tensor:
+def windows() -> Windows[torch.Tensor]:
+    """Of two clips."""
     generator = torch.Generator().manual_seed(0)
-    return torch.randint(-9000, 9000, (count, 2, 15200), dtype=torch.int16, generator=generator)
+    samples = torch.randint(-9000, 9000, (4, 15200), dtype=torch.int16, generator=generator)
+    return Windows(samples, torch.tensor([1, 3]))
 
 
 @pytest.mark.parametrize("kind", kinds(ROOM))
@@ -64,7 +67,7 @@ def test_a_kind_that_is_not_there_is_refused_with_those_there_are():
 
 
 def test_an_objective_may_normalise_by_itself():
-    model, samples = small(), windows()[:, 0]
+    model, samples = small(), windows().samples
     spectrogram = model.spectrogram(samples)
     with torch.inference_mode():
         mine = model.encode_normalized(Normalize(-8.0, 3.0)(spectrogram)).clip

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from conftest import write_part
-from unfused import data, training
-from unfused.config import ConfigError, FinetuneConfig
+from unfused import data, scorers, training
+from unfused.audio.samples import Cut
+from unfused.config import AudioConfig, ConfigError, FinetuneConfig
 from unfused.data import LabelFacts, draw_labels
 from unfused.jobs.finetune import FinetuneJob, Standardize, encoder_epochs
 from unfused.models.classifier import ClipClassifier
@@ -96,21 +97,21 @@ def test_many_labels_take_few_passes(num_clips, epochs):
     assert encoder_epochs(num_clips, config) == epochs
 
 
-class _OnClips(training.Learner):
+class _OnWindows(training.Learner):
     """The head, as if the encoder were asked anew for every batch."""
 
-    def __init__(self, head: LinearClassifier, embed) -> None:
+    def __init__(self, linear: torch.nn.Linear, features) -> None:
         super().__init__()
-        self.head, self._embed = head, embed
+        self.linear, self._features = linear, features
 
     def forward(self, batch):
-        scores = self.head(self._embed(batch["clip"].numpy()))
+        scores = self.linear(self._features(batch["window"].numpy()))
         return torch.nn.functional.cross_entropy(scores, batch["label"])
 
 
-def test_a_head_on_embeddings_that_are_kept_is_the_head_on_clips(ray_cluster, tmp_path):
+def test_a_head_on_embeddings_that_are_kept_is_the_head_on_windows(ray_cluster, tmp_path):
     rng = np.random.default_rng(0)
-    clips = [rng.integers(-9000, 9000, rng.integers(9000, 30000), np.int16) for _ in range(12)]
+    clips = [rng.integers(-9000, 9000, rng.integers(9000, 24000), np.int16) for _ in range(12)]
     part = write_part(tmp_path / "part", clips, per_shard=4)
     torch.manual_seed(0)
     encoder = ClipEncoder.for_part(part.facts, AudioNTTConfig(embedding_dim=16)).eval()
@@ -122,25 +123,74 @@ def test_a_head_on_embeddings_that_are_kept_is_the_head_on_clips(ray_cluster, tm
     labels = Artifact(places["labels"], "labels", facts)
     teacher = Artifact(places["teacher"], "teacher", None)
     config = FinetuneConfig(
-        mode="linear", precision="float32", standardize=False, epochs=3, batch_size=5, num_crops=2
+        mode="linear", precision="float32", standardize=False, epochs=3, batch_size=5
     )
     worker = training.Worker(0, 1, torch.device("cpu"), lambda event: None)
     job = FinetuneJob("finetune", part, labels, teacher, None, None, None, config, places["out"])
     job.run(worker)
 
-    @torch.no_grad()
-    def embed(chosen: np.ndarray) -> torch.Tensor:
-        one_by_one = [
-            data.windows_of(part, np.array([clip]), encoder.audio.crop_samples, 2)
-            for clip in chosen
-        ]
-        return torch.cat([encoder.embed(torch.from_numpy(windows)) for windows in one_by_one])
-
     plain = LinearClassifier(16, 3, config.power)
-    columns = {"clip": torch.arange(12), "label": torch.from_numpy(ids).long()}
+    windows = data.windows_of(part, np.arange(12), Cut(part.facts.audio.crop_samples))
+    assert windows.counts.max() > 1
+
+    @torch.no_grad()
+    def features(window: int) -> torch.Tensor:
+        samples = torch.from_numpy(windows.samples[window : window + 1])
+        return plain.normalize(encoder.embed_windows(samples))[0]
+
+    every = torch.arange(len(windows.samples))
+    label = torch.from_numpy(np.repeat(ids, windows.counts)).long()
+    columns = {"window": every, "label": label}
     stream = training.CachedStream(columns, config.batch_size, config.seed * 1009)
-    worker.fit(_OnClips(plain, embed), stream, config, node="plain", quiet=True)
+    learner = _OnWindows(plain.linear, lambda some: torch.stack([features(i) for i in some]))
+    worker.fit(learner, stream, config, node="plain", quiet=True)
     learned = ClipClassifier.load(places["out"]).head.linear
     assert learned.weight.abs().max() > 1e-3
     torch.testing.assert_close(learned.weight, plain.linear.weight, rtol=1e-3, atol=1e-5)
     torch.testing.assert_close(learned.bias, plain.linear.bias, rtol=1e-3, atol=1e-5)
+
+
+SOUND = {"low": 300, "high": 2500}
+
+
+def _half_a_second(hertz: float, begin: float, seed: int) -> np.ndarray:
+    """Five seconds of silence but for half a second of a tone: int16 (S,)."""
+    rng = np.random.default_rng(seed)
+    clip = rng.integers(-1, 2, 5 * 16000).astype(np.int16)
+    tone = 6000 * np.sin(2 * np.pi * hertz * rng.uniform(0.9, 1.1) * np.arange(8000) / 16000)
+    clip[int(begin * 16000) :][:8000] += tone.astype(np.int16)
+    return clip
+
+
+@pytest.mark.parametrize("pooling", ["mean", "max", "attention"])
+@pytest.mark.parametrize("mode", ["linear", "linear_then_full"])
+def test_a_clip_of_silence_is_classified_by_the_half_second_at_its_start(
+    ray_cluster, tmp_path, mode, pooling
+):
+    begins = np.linspace(0.5, 4.5, 6)
+    clips = [_half_a_second(hz, b, i) for hz in SOUND.values() for i, b in enumerate(begins)]
+    part = write_part(tmp_path / "part", clips, per_shard=4)
+    torch.manual_seed(0)
+    places = {name: Folder.of(tmp_path / name) for name in ("encoder", "labels", "out")}
+    longer = part.facts.model_copy(update={"audio": AudioConfig(crop_seconds=2)})
+    ClipEncoder.for_part(longer, AudioNTTConfig(embedding_dim=32)).save(places["encoder"])
+    places["labels"].write("labels.npy", npy(np.repeat(np.arange(2, dtype=np.int32), 6)))
+    labels = Artifact(places["labels"], "l", LabelFacts(digest="l", classes=[*SOUND], counts={}))
+    config = FinetuneConfig(
+        mode=mode, precision="float32", epochs=30, encoder_epochs=25, pooling=pooling
+    )
+    worker = training.Worker(0, 1, torch.device("cpu"), lambda event: None)
+    encoder = Artifact(places["encoder"], "encoder", None)
+    job = FinetuneJob("finetune", part, labels, encoder, None, None, None, config, places["out"])
+    facts, _ = job.run(worker)
+    assert facts.crop_samples == 15200 and facts.pooling == pooling
+    assert ClipClassifier.load(places["out"]).encoder.audio == part.facts.audio
+    scorer = scorers.load(places["out"], facts)
+
+    def scores(waves: list[np.ndarray]) -> torch.Tensor:
+        return scorer.scores(scorers.given(facts, waves, worker.device))[0]
+
+    at_the_start = [_half_a_second(hz, 0.0, 50 + i) for i in range(4) for hz in SOUND.values()]
+    assert scores(at_the_start).argmax(1).tolist() == [0, 1] * 4
+    silent = [np.zeros(80000, np.int16), np.zeros(100, np.int16)]
+    assert scores(silent).isfinite().all()

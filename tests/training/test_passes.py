@@ -12,13 +12,16 @@ import torch
 from conftest import write_part
 from two_ranks import WORLD, on_two_ranks
 from unfused import data, training
+from unfused.audio.samples import Cut, Windows
 from unfused.config import EmbedConfig, EvaluateConfig
+from unfused.events import Note
 from unfused.jobs.embed import EmbedJob
 from unfused.jobs.evaluate import EvaluateJob
 from unfused.models.classifier import ClipClassifier
 from unfused.models.clip_encoder import ClipEncoder
 from unfused.models.encoders.audio_ntt import Config as AudioNTTConfig
 from unfused.models.heads import LinearClassifier
+from unfused.models.pooling import on_device
 from unfused.scorers import ScorerFacts
 from unfused.store import Artifact, Folder
 
@@ -28,7 +31,7 @@ CLASSES = ["a", "b", "c"]
 @pytest.fixture
 def part(tmp_path):
     rng = np.random.default_rng(5)
-    clips = [rng.integers(-9000, 9000, rng.integers(4000, 30000), np.int16) for _ in range(11)]
+    clips = [rng.integers(-9000, 9000, rng.integers(4000, 24000), np.int16) for _ in range(11)]
     return write_part(tmp_path / "part", clips, per_shard=4)
 
 
@@ -48,6 +51,12 @@ def workers(monkeypatch):
     ]
 
 
+def _windows(part: Artifact, num_samples: int) -> Windows[torch.Tensor]:
+    """All clips of a part in as many windows as cover each."""
+    clips = np.arange(data.num_clips(part))
+    return on_device(data.windows_of(part, clips, Cut(num_samples)), torch.device("cpu"))
+
+
 def _embeddings(folder: Path) -> tuple[np.ndarray, np.ndarray]:
     """Clips (N,) and embeddings (N, D) of all files in their order."""
     tables = [pq.read_table(file) for file in sorted(folder.glob("embeddings-*.parquet"))]
@@ -62,15 +71,14 @@ def test_workers_embed_every_clip_once_and_as_one_of_them_would(
 ):
     teacher, out = Folder.of(tmp_path / "teacher"), Folder.of(tmp_path / "out")
     encoder.save(teacher)
-    config = EmbedConfig(batch_size=3, num_crops=2, precision="float32", layer=layer)
+    config = EmbedConfig(batch_size=3, precision="float32", layer=layer)
     for worker in workers(world):
         job = EmbedJob("embed", part, Artifact(teacher, "teacher", None), config, out)
-        width, _ = job.run(worker)
+        width = job.run(worker).width
     clips, found = _embeddings(tmp_path / "out")
     assert clips.tolist() == list(range(11))
-    windows = data.windows_of(part, np.arange(11), encoder.audio.crop_samples, 2)
     with torch.inference_mode():
-        expected = encoder.embed(torch.from_numpy(windows), layer).numpy()
+        expected = encoder.embed(_windows(part, encoder.audio.crop_samples), layer).numpy()
     assert found.shape == (11, width)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
@@ -82,7 +90,7 @@ def test_embeddings_in_bfloat16_are_those_in_float32_but_for_rounding(
     encoder.save(teacher)
     rows = {}
     for precision in ("float32", "bfloat16"):
-        config = EmbedConfig(batch_size=8, precision=precision)
+        config = EmbedConfig(batch_size=8, num_crops=1, precision=precision)
         out = Folder.of(tmp_path / precision)
         EmbedJob("embed", part, Artifact(teacher, "teacher", None), config, out).run(*workers(1))
         rows[precision] = _embeddings(tmp_path / precision)[1]
@@ -99,8 +107,9 @@ def _facts(encoder: ClipEncoder) -> ScorerFacts:
         num_repeats=2,
         num_labels=3,
         num_validation_labels=0,
-        num_crops=2,
+        num_crops="auto",
         crop_samples=encoder.audio.crop_samples,
+        pooling="attention",
     )
 
 
@@ -108,9 +117,9 @@ def _head(part: Artifact, encoder: ClipEncoder) -> LinearClassifier:
     """Random weights whose scores are level on average, so that clips fall in several classes."""
     head = LinearClassifier(encoder.settings.embedding_dim, len(CLASSES))
     torch.nn.init.normal_(head.linear.weight)
-    windows = data.windows_of(part, np.arange(11), encoder.audio.crop_samples, 2)
+    windows = _windows(part, encoder.audio.crop_samples)
     with torch.no_grad():
-        head.linear.bias -= head(encoder.eval().embed(torch.from_numpy(windows))).mean(0)
+        head.linear.bias -= head(encoder.eval().embed(windows)).mean(0)
     return head
 
 
@@ -140,19 +149,17 @@ def tuned(part, tmp_path) -> Artifact:
 
 def _expected(part: Artifact, classifier: Artifact) -> np.ndarray:
     """Each draw's classifier, loaded by itself, on all clips: (N, R)."""
-    clips = np.arange(data.num_clips(part))
-    windows = data.windows_of(part, clips, classifier.facts.crop_samples, 2)
-    draws = [ClipClassifier.load(classifier.folder, repeat).eval() for repeat in range(2)]
-    with torch.inference_mode():
-        columns = [draw(torch.from_numpy(windows)).argmax(1) for draw in draws]
+    windows = _windows(part, classifier.facts.crop_samples)
+    draws = [ClipClassifier.load(classifier.folder, repeat) for repeat in range(2)]
+    columns = [draw.predict(windows, classifier.facts.pooling).argmax(1) for draw in draws]
     return torch.stack(columns, 1).int().numpy()
 
 
 def _certainty(part: Artifact, classifier: Artifact) -> np.ndarray:
     """The probability of each draw's own prediction: (N, R)."""
-    windows = data.windows_of(part, np.arange(11), classifier.facts.crop_samples, 2)
+    windows, pooling = _windows(part, classifier.facts.crop_samples), classifier.facts.pooling
     draws = [ClipClassifier.load(classifier.folder, repeat) for repeat in range(2)]
-    return np.stack([d.predict(torch.from_numpy(windows)).amax(1).numpy() for d in draws], 1)
+    return np.stack([draw.predict(windows, pooling).amax(1).numpy() for draw in draws], 1)
 
 
 @pytest.mark.parametrize("world", [1, 3, 13])
@@ -172,9 +179,11 @@ def test_workers_score_every_clip_once_and_as_one_of_them_would(
 
 
 def _score(rank: int, job: EvaluateJob) -> torch.Tensor:
-    def blocks(part, rows, num_samples, num_crops, clips_per_block):
+    def blocks(part, rows, cut, clips_per_block):
         for piece in data.slices(part, rows, clips_per_block):
-            yield data.even_block(piece, num_samples, num_crops)
+            block = data.even_block(piece, cut)
+            clip, counts = np.unique(block["clip"], return_counts=True)
+            yield clip, Windows(block["samples"], counts)
 
     data.even_blocks = blocks  # No Ray in this process.
     worker = training.Worker(rank, WORLD, torch.device("cpu"), lambda event: None)
@@ -192,3 +201,15 @@ def test_all_workers_have_every_prediction_also_where_one_had_no_clip(
     (tmp_path / "ranks").mkdir()
     for found in on_two_ranks(_score, tmp_path / "ranks", job):
         np.testing.assert_array_equal(found.numpy(), _expected(some, classifier))
+
+
+def test_what_several_windows_of_a_clip_cost_is_told_once(ray_cluster, part, encoder, tmp_path):
+    teacher, told = Folder.of(tmp_path / "teacher"), []
+    encoder.save(teacher)
+    worker = training.Worker(0, 1, torch.device("cpu"), told.append)
+    for num_crops in (1, "auto", "auto"):
+        config, out = EmbedConfig(num_crops=num_crops), Folder.of(tmp_path / "out")
+        EmbedJob("embed", part, Artifact(teacher, "teacher", None), config, out).run(worker)
+    (note,) = [event.text for event in told if isinstance(event, Note)]
+    mean = _windows(part, encoder.audio.crop_samples).counts.float().mean()
+    assert f"{mean:.1f} windows of 0.95 s" in note and mean > 1

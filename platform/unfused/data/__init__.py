@@ -9,11 +9,13 @@ streams is blocks of fixed windows, never a data set. Readers import this and, w
     blocks    the same through Ray Data, read ahead
     cache     a worker's own copy of some clips
     stream    the training batches of one worker, epoch after epoch
+    embeddings  what a teacher made of a part's clips
     labels    what a labelled split says of itself, and which labels are looked at
 """
 
-from unfused.data.blocks import even_blocks
+from unfused.data.blocks import clips_within, even_blocks
 from unfused.data.cache import ClipCache
+from unfused.data.embeddings import moments, read_embeddings
 from unfused.data.labels import LabelFacts, Labelled, draw_labels, label_ids, truth_in
 from unfused.data.part import (
     PartFacts,
@@ -36,15 +38,18 @@ __all__ = [
     "PartFacts",
     "ShardWriter",
     "Slice",
+    "clips_within",
     "digests",
     "draw_labels",
     "even_block",
     "even_blocks",
     "label_ids",
     "may_be_kept",
+    "moments",
     "num_clips",
     "rank_rows",
     "read_clips",
+    "read_embeddings",
     "shard_file",
     "slices",
     "truth_in",

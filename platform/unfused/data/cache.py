@@ -12,10 +12,10 @@ from functools import partial
 
 import numpy as np
 
-from unfused.audio.samples import crop_or_pad, even_windows
+from unfused.audio.samples import Cut, Windows, crop_or_pad, envelope, random_begin
 from unfused.data.blocks import read_with_ray
 from unfused.data.part import SAMPLE, num_clips
-from unfused.data.windows import Slice, selected_clips, slices
+from unfused.data.windows import Heard, Slice, selected_clips, slices
 from unfused.data.writer import ROW_GROUP_CLIPS
 from unfused.store import Artifact
 
@@ -34,6 +34,7 @@ class ClipCache:
         pieces = slices(part, range(len(wanted)), ROW_GROUP_CLIPS * 4)
         pieces = [p for p in pieces if wanted[p.first : p.first + p.rows].any()]
         self._places: dict[int, tuple[int, int]] = {}
+        self._power: dict[int, np.ndarray] = {}
         self._file = tempfile.TemporaryFile(prefix="unfused-")  # noqa: SIM115
         for row in read_with_ray(pieces, partial(selected_clips, wanted=wanted)).iter_rows():
             begin = self._file.tell() // 2
@@ -46,19 +47,29 @@ class ClipCache:
         begin, end = self._places[int(index)]
         return self._samples[begin:end]
 
-    def read(self, piece: Slice) -> Iterator[tuple[int, np.ndarray]]:
-        """As `read_clips`."""
-        return ((i, self[i]) for i in range(piece.first, piece.first + piece.rows))
+    def read(self, piece: Slice) -> Iterator[Heard]:
+        """As `read_heard`."""
+        indices = range(piece.first, piece.first + piece.rows)
+        return ((i, self[i], partial(self._envelope, i)) for i in indices)
 
-    def even_windows(self, indices: np.ndarray, num_samples: int, num_crops: int) -> np.ndarray:
-        """Evenly spaced windows of every clip: (n, C, S) int16."""
-        return np.stack([even_windows(self[i], num_samples, num_crops) for i in indices])
+    def _envelope(self, index: int) -> np.ndarray:
+        """Of a clip, worked out once."""
+        if index not in self._power:
+            self._power[index] = envelope(self[index])
+        return self._power[index]
+
+    def even_windows(self, indices: np.ndarray, cut: Cut) -> Windows[np.ndarray]:
+        """The windows of some clips that are embedded and scored."""
+        return Windows.of([cut.windows(self[i]) for i in indices])
 
     def random_windows(
         self, indices: np.ndarray, num_samples: int, rng: np.random.Generator
     ) -> np.ndarray:
-        """One random window of every clip: (n, S) int16."""
-        at = rng.random(len(indices))
-        return np.stack(
-            [crop_or_pad(self[i], num_samples, x) for i, x in zip(indices, at, strict=True)]
-        )
+        """One random window of every clip, on sound: (n, S) int16."""
+        shares = rng.random(len(indices))
+        found = np.empty((len(indices), num_samples), np.int16)
+        for row, index in enumerate(indices.tolist()):
+            wave, power = self[index], partial(self._envelope, index)
+            begin = random_begin(len(wave), num_samples, shares[row], power)
+            found[row] = crop_or_pad(wave, num_samples, begin)
+        return found

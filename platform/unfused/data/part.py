@@ -31,7 +31,12 @@ class PartFacts(Facts):
     """Clips in each shard, in order."""
     seconds: float
     """Of sound, over all clips."""
+    durations: list[float]
+    """Seconds of the shortest clip, of the quartiles, and of the longest."""
     audio: AudioConfig
+    """Its window is a number, also where auto was asked for."""
+    recorded_rate: int = 0
+    """Hz, that half of the recordings had or more; 0 where that is not known."""
     log_mel_mean: float | None = None
     """Over all log-mel values; only of parts that are learned from."""
     log_mel_std: float | None = None

@@ -4,18 +4,19 @@ The rule of this file: what is read is a slice, rows of one shard that fit in me
 slice is also what Ray Data hands out and what a shuffled epoch orders. How a window is cut from a
 clip is not decided here but in `audio.samples`.
 
-Axes: B clips, C windows of one clip, S samples of one window.
+Axes: B clips, W windows of several, S samples of one window.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pyarrow.parquet as pq
 
-from unfused.audio.samples import crop_or_pad, even_windows
+from unfused.audio.samples import Cut, Windows, crop_or_pad, envelope, random_begin
 from unfused.data.part import SAMPLE, shard_file
 from unfused.data.writer import ROW_GROUP_CLIPS
 from unfused.store import Artifact, Folder
@@ -70,14 +71,24 @@ def read_clips(piece: Slice) -> Iterator[tuple[int, np.ndarray]]:
             row += count
 
 
-Read = Callable[[Slice], Iterator[tuple[int, np.ndarray]]]
-"""Index and samples of every clip of a slice."""
+Heard = tuple[int, np.ndarray, Callable[[], np.ndarray]]
+"""Index and samples of a clip, and what gives its envelope."""
+
+
+def read_heard(piece: Slice) -> Iterator[Heard]:
+    """The clips of a slice, from the shard."""
+    return ((index, wave, partial(envelope, wave)) for index, wave in read_clips(piece))
 
 
 def random_block(
-    piece: Slice, num_samples: int, seed: int, read: Read = read_clips
+    piece: Slice,
+    num_samples: int,
+    seed: int,
+    read: Callable[[Slice], Iterator[Heard]] = read_heard,
 ) -> dict[str, np.ndarray]:
     """One random window of every clip, in random order: the same for the same (seed, epoch).
+
+    A window falls on sound (`random_begin`).
 
     Args:
         piece: the clips.
@@ -89,11 +100,12 @@ def random_block(
         `samples` (B, S) int16 and `clip` (B,) int64.
     """
     rng = epoch_rng(seed, piece.epoch, piece.first)
-    offsets = rng.random(piece.rows)
+    shares = rng.random(piece.rows)
     samples = np.zeros((piece.rows, num_samples), np.int16)
     clip = np.zeros(piece.rows, np.int64)
-    for row, (index, wave) in enumerate(read(piece)):
-        samples[row] = crop_or_pad(wave, num_samples, offsets[row])
+    for row, (index, wave, power) in enumerate(read(piece)):
+        begin = random_begin(len(wave), num_samples, shares[row], power)
+        samples[row] = crop_or_pad(wave, num_samples, begin)
         clip[row] = index
     order = rng.permutation(piece.rows)
     return {"samples": samples[order], "clip": clip[order]}
@@ -104,41 +116,37 @@ def epoch_rng(seed: int, epoch: int, stream: int) -> np.random.Generator:
     return np.random.default_rng((seed, epoch + 1, stream))
 
 
-def even_block(piece: Slice, num_samples: int, num_crops: int) -> dict[str, np.ndarray]:
-    """`num_crops` evenly spaced windows of every clip: what is embedded and scored.
+def even_block(piece: Slice, cut: Cut) -> dict[str, np.ndarray]:
+    """The windows of every clip that are embedded and scored, one clip's after the other's.
 
     Returns:
-        `samples` (B, C, S) int16 and `clip` (B,) int64. A single window is the middle one.
+        `samples` (W, S) int16 and `clip` (W,) int64, whose each is.
     """
-    samples = np.zeros((piece.rows, num_crops, num_samples), np.int16)
-    clip = np.zeros(piece.rows, np.int64)
-    for row, (index, wave) in enumerate(read_clips(piece)):
-        clip[row] = index
-        samples[row] = even_windows(wave, num_samples, num_crops)
-    return {"samples": samples, "clip": clip}
+    clips = [(index, cut.windows(wave)) for index, wave in read_clips(piece)]
+    windows = Windows.of([found for _, found in clips])
+    index = np.array([index for index, _ in clips], np.int64)
+    return {"samples": windows.samples, "clip": np.repeat(index, windows.counts)}
 
 
-def windows_of(
-    part: Artifact, indices: np.ndarray, num_samples: int, num_crops: int = 1
-) -> np.ndarray:
-    """Evenly spaced windows (n, C, S) int16 of a few clips of a part, read here and now.
+def windows_of(part: Artifact, indices: np.ndarray, cut: Cut) -> Windows[np.ndarray]:
+    """The windows of a few clips of a part, read here and now.
 
     Args:
         part: where the clips are; it is read in pieces, of which those without one of them are not.
         indices: (n,) of the clips, ascending.
-        num_samples: S.
-        num_crops: C.
+        cut: what the windows are.
     """
-    wanted = {int(index): row for row, index in enumerate(indices)}
-    samples = np.zeros((len(indices), num_crops, num_samples), np.int16)
+    wanted = set(indices.tolist())
     between = range(int(indices[0]), int(indices[-1]) + 1)
-    for piece in slices(part, between, ROW_GROUP_CLIPS):
-        if not wanted.keys() & range(piece.first, piece.first + piece.rows):
-            continue
-        for index, wave in read_clips(piece):
-            if index in wanted:
-                samples[wanted[index]] = even_windows(wave, num_samples, num_crops)
-    return samples
+    return Windows.of(
+        [
+            cut.windows(wave)
+            for piece in slices(part, between, ROW_GROUP_CLIPS)
+            if wanted & set(range(piece.first, piece.first + piece.rows))
+            for index, wave in read_clips(piece)
+            if index in wanted
+        ]
+    )
 
 
 def selected_clips(piece: Slice, wanted: np.ndarray) -> dict[str, list]:

@@ -1,6 +1,6 @@
 """What the classifiers of several arms say of the same clips.
 
-Axes: N clips, B clips at a time, C windows of a clip, S samples, R repeated draws of the labels.
+Axes: N clips, B clips at a time, R repeated draws of the labels.
 """
 
 from __future__ import annotations
@@ -65,13 +65,12 @@ class EvaluateJob:
     def _given(self, worker: training.Worker) -> Iterator[tuple[np.ndarray, Any]]:
         """What the scorers take of this worker's share of the clips, a block at a time."""
         facts = next(iter(self.classifiers.values())).facts
-        if facts.crop_samples is None:
+        if facts.cut is None:
             return worker.whole_clips(self.clips, self.classifiers, self.config.batch_size)
         return worker.even_windows(
             self.clips,
             self.classifiers,
-            num_samples=facts.crop_samples,
-            num_crops=facts.num_crops,
+            cut=facts.cut,
             clips_per_block=self.config.batch_size,
         )
 

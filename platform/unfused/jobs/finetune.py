@@ -3,11 +3,12 @@
 The draws share out over the workers, each draw whole on one of them, so that the result does not
 depend on the number of workers.
 
-Axes: n labelled clips, B clips, C windows of a clip, S samples, D embedding.
+Axes: n labelled clips, W windows of them, B clips, S samples, D embedding, N classes.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,22 +18,28 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from unfused import data, precision, training
-from unfused.config import EncoderConfig, FinetuneConfig
+from unfused import data, precision, probing, training
+from unfused.audio.samples import Cut
+from unfused.config import EncoderConfig, FinetuneConfig, num_steps
 from unfused.data import LabelFacts, Labelled, PartFacts, draw_labels, label_ids, truth_in
+from unfused.distributed import sum_over_ranks
 from unfused.events import Progress
+from unfused.models import pooling
 from unfused.models.classifier import ClipClassifier
 from unfused.models.clip_encoder import ClipEncoder
 from unfused.models.heads import LinearClassifier
-from unfused.scorers import ScorerFacts
+from unfused.models.pooling import POOLINGS, on_device
+from unfused.probing import Folds
+from unfused.scorers import ScorerFacts, measured
 from unfused.store import Artifact, Folder
 
-EMBED_CLIPS = 256
+EMBED_CLIPS = 32
+"""Whose windows are in memory at a time: 2,048 at most."""
 
 
 def encoder_epochs(num_clips: int, config: FinetuneConfig) -> int:
     """Passes over `num_clips` drawn clips that train everything: few clips many, many clips few."""
-    steps = training.num_steps(num_clips, config.batch_size)
+    steps = num_steps(num_clips, config.batch_size)
     return max(1, min(config.encoder_epochs, config.encoder_max_steps // steps))
 
 
@@ -55,15 +62,48 @@ class FinetuneJob:
         began = time.perf_counter()
         ids = label_ids(self.labels)
         draws = [draw_labels(ids, self.config, r) for r in range(self.config.num_repeats)]
+        right = torch.zeros(len(draws))
         for repeat in range(worker.rank, len(draws), worker.world):
             labelled = labelled_clips(worker, self.clips, ids, draws)
-            _Draw(self, worker.alone(), repeat, labelled).train(draws[repeat])
+            right[repeat] = self._train(worker.alone(), repeat, labelled, draws[repeat])
             if worker.is_first:
                 worker.emit(Progress(self.node, repeat + 1, len(draws), "draws"))
-        worker.wait()
-        return self._facts(draws), time.perf_counter() - began
+        right = sum_over_ranks(right.to(worker.device)).tolist()
+        return self._facts(draws, right), time.perf_counter() - began
 
-    def _facts(self, draws: Sequence[np.ndarray]) -> ScorerFacts:
+    def _train(
+        self, worker: training.Worker, repeat: int, labelled: Labelled, chosen: np.ndarray
+    ) -> float:
+        """Train and write one draw's classifier; its cross-validated accuracy, or nan."""
+        right = math.nan
+        if self.config.num_folds:
+            right = self._cross_validated(worker, repeat, labelled, chosen)
+        _Draw(self, worker, repeat, labelled).train(chosen)
+        return right
+
+    def _cross_validated(
+        self, worker: training.Worker, repeat: int, labelled: Labelled, chosen: np.ndarray
+    ) -> float:
+        """Accuracy on labelled clips that are left out: of a probe on the frozen encoder, where
+        there is a trained one (what is fine-tuned from it is hardly worse), else of encoders that
+        are trained without them; nan where none can be left out."""
+        ids = labelled.ids[chosen]
+        folds = Folds.of(ids, self.config.num_folds, num_repeats=1, seed=repeat)
+        if folds.first is None:
+            return math.nan
+        if self.config.mode != "full":
+            rows = _Draw(self, worker, repeat, labelled).embedded(chosen)
+            found = probing.fit(rows, ids, len(self.labels.facts.classes), folds)
+            return float(found.accuracy or 0.0)
+        right = 0
+        for number in range(folds.first.max() + 1):
+            left = folds.first == number
+            one = _Draw(self, worker, repeat, labelled)
+            one.fit(chosen[~left])
+            right += int((one.guess(chosen[left]) == ids[left]).sum())
+        return right / len(ids)
+
+    def _facts(self, draws: Sequence[np.ndarray], right: Sequence[float]) -> ScorerFacts:
         return ScorerFacts(
             kind="linear",
             classes=self.labels.facts.classes,
@@ -71,16 +111,19 @@ class FinetuneJob:
             num_labels=len(draws[0]),
             num_validation_labels=data.num_clips(self.valid) if self.valid else 0,
             num_crops=self.config.num_crops,
-            crop_samples=self.start().audio.crop_samples,
+            crop_samples=self.cut.num_samples,
+            pooling=self.config.pooling,
+            cross_validated=measured(right),
         )
 
+    @property
+    def cut(self) -> Cut:
+        """The windows of a clip that are scored; their length suits the task."""
+        return Cut(self.clips.facts.audio.crop_samples, self.config.num_crops)
+
     def start(self) -> ClipEncoder:
-        """The encoder that every draw starts from."""
-        if self.encoder:
-            return ClipEncoder.load(self.encoder.folder)
-        torch.manual_seed(self.config.seed)
-        assert self.fresh is not None
-        return ClipEncoder.for_part(self.clips.facts, self.fresh)
+        """The encoder that every draw starts from, with the task's window from here on."""
+        return task_encoder(self.clips.facts, self.encoder, self.fresh, self.config.seed)
 
     def held_out(self, worker: training.Worker) -> Labelled | None:
         """The labelled validation clips, where the label budget has them."""
@@ -93,6 +136,20 @@ class FinetuneJob:
             ("valid", valid.folder.uri),
             lambda: Labelled(data.ClipCache(valid, every), truth_in(classes, labels)),
         )
+
+
+def task_encoder(
+    clips: PartFacts, trained: Artifact | None, fresh: EncoderConfig | None, seed: int
+) -> ClipEncoder:
+    """A trained encoder with the task's window from here on, or else one with random weights."""
+    if trained:
+        encoder = ClipEncoder.load(trained.folder)
+        window = {"crop_seconds": clips.audio.crop_seconds}
+        encoder.audio = encoder.audio.model_copy(update=window)
+        return encoder
+    torch.manual_seed(seed)
+    assert fresh is not None
+    return ClipEncoder.for_part(clips, fresh)
 
 
 def labelled_clips(
@@ -123,33 +180,52 @@ class _Draw:
         head = LinearClassifier(width, len(self.classes), self.config.power)
         self.classifier = ClipClassifier(self.encoder, head, self.classes).to(worker.device)
 
+    def fit(self, chosen: np.ndarray) -> None:
+        """Train on the clips `chosen`."""
+        if self.config.mode != "full":
+            self._fit_head(chosen)
+        if self.config.mode != "linear":
+            self._fit_all(chosen)
+
+    def embedded(self, chosen: np.ndarray) -> np.ndarray:
+        """What the head takes of clips, the mean of their windows: (n, D)."""
+        features, counts = self._features(self.labelled, chosen)
+        return pooling.mean(features, counts).cpu().numpy()
+
+    @torch.no_grad()
+    def guess(self, clips: np.ndarray) -> np.ndarray:
+        """The classes (n,) of labelled clips."""
+        return self._scores(self.labelled, clips).argmax(1).cpu().numpy()
+
     def train(self, chosen: np.ndarray) -> None:
         """Train on the clips `chosen` and write the classifier."""
+        self.fit(chosen)
         mode, name = self.config.mode, "encoder"
-        if mode != "full":
-            self._fit_head(chosen)
         if mode != "linear":
             name = f"encoder-{self.repeat:02d}"
-            self._fit_all(chosen)
         if mode != "linear" or self.repeat == 0:
             self.encoder.save(self.job.out, name)
         head = self.classifier.head
         ClipClassifier.save_head(self.job.out, self.repeat, head, self.classes, name)
 
     def _fit_head(self, chosen: np.ndarray) -> None:
-        """Train the head on frozen embeddings (eval mode: no dropout, fixed batch norm)."""
+        """Train the head on frozen embeddings (eval mode: no dropout, fixed batch norm).
+
+        Every window is an example, as it is when everything is trained.
+        """
         head = self.classifier.head
-        features = head.normalize(self._embed(self.labelled, chosen))
+        features, counts = self._features(self.labelled, chosen)
         scale = Standardize.of(features) if self.config.standardize else Standardize.none()
         columns = {
             "features": scale(features),
-            "label": self._targets(chosen),
+            "label": self._targets(chosen).repeat_interleave(counts),
         }
         learner = HeadLearner(head.linear)
         if self.held_out:
             every = np.arange(len(self.held_out.ids))
-            valid = scale(head.normalize(self._embed(self.held_out, every)))
-            self._fit(learner, columns, self.config, lambda: head.linear(valid))
+            valid, counts = self._features(self.held_out, every)
+            scaled, pool = scale(valid), POOLINGS[self.config.pooling]
+            self._fit(learner, columns, self.config, lambda: pool(head.linear(scaled), counts))
         else:
             self._fit(learner, columns, self.config)
         scale.fold_into(head.linear)
@@ -174,7 +250,7 @@ class _Draw:
                 learner,
                 columns,
                 schedule,
-                lambda: self.classifier.head(self._embed(valid, every)),
+                lambda: self._scores(valid, every),
             )
         else:
             self._fit(learner, columns, schedule)
@@ -182,18 +258,24 @@ class _Draw:
     def _targets(self, chosen: np.ndarray) -> Tensor:
         return torch.from_numpy(self.labelled.ids[chosen]).long().to(self.worker.device)
 
+    def _scores(self, labelled: Labelled, indices: np.ndarray) -> Tensor:
+        """The clips' scores (n, N)."""
+        features, counts = self._features(labelled, indices)
+        return POOLINGS[self.config.pooling](self.classifier.head.linear(features), counts)
+
     @torch.no_grad()
-    def _embed(self, labelled: Labelled, indices: np.ndarray) -> Tensor:
-        """Embeddings (n, D) of the clips' evenly spaced windows."""
+    def _features(self, labelled: Labelled, indices: np.ndarray) -> tuple[Tensor, Tensor]:
+        """What the head's linear layer takes of the clips' windows (W, D), and how many (n,)."""
         self.encoder.eval()
-        samples, crops = self.encoder.audio.crop_samples, self.config.num_crops
-        embedded = []
+        features, counts = [], []
         for some in np.array_split(indices, -(-len(indices) // EMBED_CLIPS)):
-            windows = torch.from_numpy(labelled.clips.even_windows(some, samples, crops))
+            windows = on_device(labelled.clips.even_windows(some, self.job.cut), self.worker.device)
             autocast = precision.autocast(self.worker.device, self.config.precision)
             with self.worker.turns, autocast:
-                embedded.append(self.encoder.embed(windows.to(self.worker.device)))
-        return torch.cat(embedded)
+                embedding = self.encoder.embed_windows(windows.samples)
+            features.append(self.classifier.head.normalize(embedding))
+            counts.append(windows.counts)
+        return torch.cat(features), torch.cat(counts)
 
     def _fit(
         self,
@@ -248,7 +330,7 @@ class _Best:
 
 @dataclass(frozen=True)
 class Standardize:
-    """Zero mean and unit variance for every feature of the labelled clips (n, D).
+    """Zero mean and unit variance for every feature of the labelled windows (W, D).
 
     The usual affine-free batch norm in front of a linear probe, folded into the head afterwards, so
     that the classifier stays an encoder and one linear layer.
@@ -298,5 +380,5 @@ class ClassifierLearner(training.Learner):
     def forward(self, batch: training.Batch) -> Tensor:
         samples = self.classifier.encoder.audio.crop_samples
         windows = self._clips.random_windows(batch["clip"].numpy(), samples, self._rng)
-        scores = self.classifier(torch.from_numpy(windows)[:, None].to(batch["label"].device))
+        scores = self.classifier(torch.from_numpy(windows).to(batch["label"].device))
         return functional.cross_entropy(scores.float(), batch["label"])

@@ -1,6 +1,6 @@
 """The final product: waveform windows in, class scores out.
 
-Axes: B clips, C windows of a clip, S samples, D embedding, N classes.
+Axes: B clips, W windows of clips, S samples, D embedding, N classes.
 """
 
 from __future__ import annotations
@@ -12,9 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from unfused.audio.samples import Windows
 from unfused.models import weights
 from unfused.models.clip_encoder import ClipEncoder
 from unfused.models.heads import LinearClassifier
+from unfused.models.pooling import POOLINGS
 from unfused.store import Folder
 
 
@@ -33,9 +35,9 @@ class ClipClassifier(nn.Module):
         super().__init__()
         self.encoder, self.head, self.classes = encoder, head, tuple(classes)
 
-    def forward(self, windows: Tensor) -> Tensor:
-        """int16 windows (B, C, S) -> scores (B, N)."""
-        return self.head(self.encoder.embed(windows))
+    def forward(self, samples: Tensor) -> Tensor:
+        """int16 windows (W, S) -> the scores of each (W, N)."""
+        return self.head(self.encoder.embed_windows(samples))
 
     @staticmethod
     def save_head(
@@ -72,6 +74,6 @@ class ClipClassifier(nn.Module):
         return list(groups.values())
 
     @torch.inference_mode()
-    def predict(self, windows: Tensor) -> Tensor:
-        """int16 windows (B, C, S) -> class probabilities (B, N)."""
-        return self.eval()(windows).softmax(1)
+    def predict(self, windows: Windows[Tensor], pooling: str = "mean") -> Tensor:
+        """Windows of B clips -> class probabilities (B, N)."""
+        return POOLINGS[pooling](self.eval()(windows.samples), windows.counts).softmax(1)

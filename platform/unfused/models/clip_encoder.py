@@ -3,7 +3,7 @@
 The front end's settings and the normalisation statistics travel with the weights, so that an
 encoder can never be fed anything but what it was trained on.
 
-Axes: B clips, C windows of a clip, S samples, F mel bands, T frames, D embedding.
+Axes: B clips, W windows of clips, S samples, F mel bands, T frames, D embedding.
 """
 
 from __future__ import annotations
@@ -17,14 +17,17 @@ from torch import Tensor, nn
 
 from unfused.audio.augment import Augment
 from unfused.audio.frontend import LogMel, Normalize
+from unfused.audio.samples import Windows
 from unfused.config import AudioConfig, AugmentConfig, EncoderConfig
 from unfused.config.choices import plugin
-from unfused.models import encoders, weights
+from unfused.models import encoders, pooling, weights
 from unfused.models.encoders import Features
 from unfused.store import Folder
 
 FIRST_KIND = "audio_ntt"
 """What saved settings mean that name no kind: there was but one when they were written."""
+PASS_SAMPLES = 2**22
+"""That are embedded in one pass: 275 windows of .95 s at 16 kHz."""
 
 
 class Statistics(Protocol):
@@ -102,12 +105,17 @@ class ClipEncoder(nn.Module):
         """int16 samples (B, S) to the features of every layer."""
         return self.encode(self.spectrogram(samples))
 
-    def embed(self, windows: Tensor, layer: str = "last") -> Tensor:
-        """int16 windows (B, C, S) to the mean embedding (B, D) of their clip."""
-        batch, crops, samples = windows.shape
-        spectrogram = self.spectrogram(windows.reshape(batch * crops, samples))
-        embedding = self.encoder.embed(self._image(spectrogram), layer).float()
-        return embedding.reshape(batch, crops, -1).mean(1)
+    def embed(self, windows: Windows[Tensor], layer: str = "last") -> Tensor:
+        """Windows of B clips to the mean embedding (B, D) of each clip's."""
+        return pooling.mean(self.embed_windows(windows.samples, layer), windows.counts)
+
+    def embed_windows(self, samples: Tensor, layer: str = "last") -> Tensor:
+        """int16 samples (W, S) to embeddings (W, D); in eval mode some at a time."""
+        at_once = len(samples) if self.training else max(1, PASS_SAMPLES // samples.shape[1])
+        return torch.cat([self._embed(some, layer) for some in samples.split(at_once)])
+
+    def _embed(self, samples: Tensor, layer: str) -> Tensor:
+        return self.encoder.embed(self._image(self.spectrogram(samples)), layer).float()
 
     def for_inference(self) -> ClipEncoder:
         """What embeds as this does in eval mode, as cheaply as its encoder can; itself if no other.

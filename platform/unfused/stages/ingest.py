@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from unfused import cores, corpora, data
-from unfused.audio.decode import BadClip, decode
+from unfused.audio.decode import BadClip, decode_with_rate
 from unfused.config import AudioConfig, ConfigError, DataConfig, IngestConfig
 from unfused.corpora import location
 from unfused.corpora.clip import Clip
@@ -30,6 +30,7 @@ from unfused.store import Facts, Folder, digest, npy
 
 HASH_BATCH = 256
 STATISTICS_SECONDS = 30.0
+QUARTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
 CORPUS = "corpus"
 CLIPS_FILE = "clips.parquet"
 """Split, index, digest, path and label of every clip that an ingest artifact holds."""
@@ -195,17 +196,22 @@ class _Ingest:
         return IngestFacts(clips=counts, parts=parts)
 
     def _part(self, results: list[dict[str, Any]], kept: list[str]) -> PartFacts:
+        audio = self._audio.settled()
         identity = {
-            "audio": self._audio.identity(),
+            "audio": audio.identity(),
             "clips_per_shard": self._ingest.clips_per_shard,
             "digests": kept,
         }
         mean, std = _moments(results)
+        rate = audio.sample_rate
+        lengths = [length for result in results for length in result["lengths"]]
         return PartFacts(
             digest=digest(identity),
             shards=[len(result["kept"]) for result in results],
-            seconds=sum(result["samples"] for result in results) / self._audio.sample_rate,
-            audio=self._audio,
+            seconds=sum(lengths) / rate,
+            durations=(np.quantile(lengths or [0], QUARTILES) / rate).tolist(),
+            audio=audio,
+            recorded_rate=int(np.median([r for result in results for r in result["rates"]] or [0])),
             log_mel_mean=mean,
             log_mel_std=std,
         )
@@ -281,16 +287,19 @@ def _decode_shard(plain: Mapping[str, Any]) -> dict[str, Any]:
     shard = _Shard.of(plain)
     statistics = _Statistics(shard.audio) if shard.statistics else None
     writer = data.ShardWriter(shard.folder, f"part-{shard.number:05d}.parquet")
-    kept, bad, total = [], {}, 0
+    kept, bad, lengths, rates = [], {}, [], []
     for i, path, clip_digest in shard.clips:
         try:
-            samples = decode(_read(path), shard.audio.sample_rate, shard.max_seconds)
+            samples, rate = decode_with_rate(
+                _read(path), shard.audio.sample_rate, shard.max_seconds
+            )
         except BadClip as reason:
             bad[i] = str(reason)
             continue
         writer.add(clip_digest, samples)
         kept.append(i)
-        total += len(samples)
+        lengths.append(len(samples))
+        rates.append(rate)
         if statistics:
             statistics.add(samples)
     writer.close()
@@ -300,7 +309,8 @@ def _decode_shard(plain: Mapping[str, Any]) -> dict[str, Any]:
         "number": shard.number,
         "kept": kept,
         "quarantined": bad,
-        "samples": total,
+        "lengths": lengths,
+        "rates": rates,
         "seen": len(shard.clips),
         **moments,
     }
@@ -334,4 +344,4 @@ def _chunks(items: Sequence[int], size: int) -> list[Sequence[int]]:
     return [items[i : i + size] for i in range(0, len(items), size)]
 
 
-STAGE = Stage(version=4, facts=IngestFacts, access=Tasks, run=run)
+STAGE = Stage(version=5, facts=IngestFacts, access=Tasks, run=run)

@@ -12,7 +12,7 @@ from unfused.training.checkpoint import Checkpoints, History
 from unfused.training.learner import Batch, Job, Learner
 from unfused.training.loop import Fitted
 from unfused.training.session import Session, TrainingFailed, root_cause
-from unfused.training.worker import CachedStream, Stream, Worker, num_steps
+from unfused.training.worker import CachedStream, Stream, Worker
 
 __all__ = [
     "Batch",
@@ -26,6 +26,5 @@ __all__ = [
     "Stream",
     "TrainingFailed",
     "Worker",
-    "num_steps",
     "root_cause",
 ]

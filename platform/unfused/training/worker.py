@@ -2,7 +2,7 @@
 
 The rule of this file: a job sees the other workers only through its own.
 
-Axes: B clips, C crops, S samples.
+Axes: B clips, W windows of clips, S samples.
 """
 
 from __future__ import annotations
@@ -18,9 +18,11 @@ import torch
 from torch import Tensor
 
 from unfused import data, distributed, runtime
-from unfused.config import Training
+from unfused.audio.samples import Cut, Windows
+from unfused.config import Training, num_steps
 from unfused.data import PartFacts
-from unfused.events import Event, Progress
+from unfused.events import Event, Note, Progress
+from unfused.models.pooling import on_device
 from unfused.store import Artifact, Folder
 from unfused.training.checkpoint import Checkpoints
 from unfused.training.learner import Batch, Learner
@@ -92,29 +94,43 @@ class Worker:
         part: Artifact[PartFacts],
         nodes: Collection[str],
         *,
-        num_samples: int,
-        num_crops: int,
+        cut: Cut,
         clips_per_block: int,
-    ) -> Iterator[tuple[np.ndarray, Tensor]]:
-        """Evenly spaced windows of this worker's share of the clips, streamed a block at a time.
+    ) -> Iterator[tuple[np.ndarray, Windows[Tensor]]]:
+        """The windows of this worker's share of the clips, streamed a block at a time.
 
         Args:
             part: the clips.
             nodes: whose progress this is.
-            num_samples: S.
-            num_crops: C.
+            cut: what the windows are.
             clips_per_block: B at most.
 
         Yields:
-            Clips (B,) and their windows (B, C, S) int16 on this worker's device.
+            Clips (B,) and their windows on this worker's device.
         """
         total = data.num_clips(part)
         rows = data.rank_rows(total, self.rank, self.world)
-        blocks = (
-            (block["clip"], torch.from_numpy(block["samples"].copy()).to(self.device))
-            for block in data.even_blocks(part, rows, num_samples, num_crops, clips_per_block)
+        blocks = self._told(data.even_blocks(part, rows, cut, clips_per_block), part, cut)
+        return self._watched(
+            ((clip, on_device(windows, self.device)) for clip, windows in blocks), nodes, total
         )
-        return self._watched(blocks, nodes, total)
+
+    def _told(
+        self, blocks: Iterator[tuple[np.ndarray, Windows[Any]]], part: Artifact, cut: Cut
+    ) -> Iterator[tuple[np.ndarray, Windows[Any]]]:
+        """The blocks, and after the last what looking at several windows of a clip costs."""
+        clips, num_windows = 0, 0
+        for clip, windows in blocks:
+            yield clip, windows
+            clips, num_windows = clips + len(clip), num_windows + len(windows.samples)
+        mean = round(num_windows / max(1, clips), 1)
+        if self.is_first and mean > 1:
+            seconds = cut.num_samples / part.facts.audio.sample_rate
+            text = (
+                f"clips are embedded and scored in {mean:g} windows of {seconds:g} s on average,"
+                " at as many times the cost of one"
+            )
+            self.once(("told", cut), lambda: self.emit(Note(text)))
 
     def whole_clips(
         self, part: Artifact[PartFacts], nodes: Collection[str], clips_per_block: int
@@ -204,11 +220,6 @@ class Stream:
             name: torch.from_numpy(column).to(self.device, non_blocking=True)
             for name, column in batch.items()
         }
-
-
-def num_steps(num_clips: int, batch_size: int) -> int:
-    """Steps in an epoch: batches of `batch_size` clips as nearly as batches of one size can be."""
-    return max(1, round(num_clips / batch_size))
 
 
 @dataclass(frozen=True)
