@@ -4,7 +4,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 
 space = {
     "pretrain.objective": CategoricalDistribution(("nt_xent", "barlow_twins", "decar_v2")),
-    "pretrain.epochs": IntDistribution(2, 16, log=True),
+    "pretrain.epochs": CategoricalDistribution(("auto", 2, 8, 16)),
     "pretrain.batch_size": CategoricalDistribution((32, 64, 128)),
     "pretrain.learning_rate": FloatDistribution(1e-4, 5e-3, log=True),
     "pretrain.temperature": FloatDistribution(0.05, 1.0, log=True),

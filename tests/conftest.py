@@ -20,6 +20,7 @@ from unfused import data, runtime
 from unfused.config import AudioConfig, RunOptions
 from unfused.data import PartFacts
 from unfused.events import Stream
+from unfused.stages.ingest import QUARTILES
 from unfused.store import Artifact, Folder
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -33,12 +34,18 @@ TINY = (
     "pretrain.projector_dim=32",
     "cluster.num_clusters=6",
     "cluster.num_components=16",
+    "bootstrap.epochs=4",
     "distill.epochs=4",
     "distill.batch_size=8",
     "finetune.labels_per_class=3",
     "finetune.num_repeats=2",
     "finetune.epochs=20",
     "finetune.encoder_epochs=3",
+    "finetune.num_folds=2",
+    "teachers.num_folds=3",
+    "teachers.num_repeats=1",
+    "selftrain.epochs=2",
+    "selftrain.batch_size=8",
 )
 """A pipeline small enough for a test; every stage is real."""
 
@@ -54,6 +61,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         spawns = calls is not None and "on_two_ranks" in calls.co_names
         if spawns or STARTS_OTHERS & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.slow)
+            # A whole run takes two minutes, and as long again for every program beside it.
+            item.add_marker(pytest.mark.timeout(900))
 
 
 @pytest.fixture(scope="session")
@@ -118,7 +127,8 @@ def write_part(folder: Path, clips: list[np.ndarray], per_shard: int = 8) -> Art
         digest="part",
         shards=sizes,
         seconds=sum(map(len, clips)) / 16000,
-        audio=AudioConfig(),
+        durations=np.quantile([len(clip) / 16000 for clip in clips], QUARTILES).tolist(),
+        audio=AudioConfig().settled(),
         log_mel_mean=-8.0,
         log_mel_std=3.0,
     )

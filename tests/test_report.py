@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import stats
 from sklearn.metrics import normalized_mutual_info_score
 
-from unfused.report import mutual_information
+from unfused.display import choice_lines
+from unfused.report import mutual_information, paired
 
 RNG = np.random.default_rng(0)
 
@@ -25,3 +27,33 @@ def test_mutual_information_is_scikit_learns(one, other):
     assert mutual_information(one, other) == pytest.approx(
         normalized_mutual_info_score(one, other), abs=1e-12
     )
+
+
+@pytest.mark.parametrize("count", [2, 5, 31])
+def test_a_paired_difference_has_students_interval(count):
+    ours, theirs = RNG.random(count), RNG.random(count)
+    found = paired(list(ours), list(theirs))
+    same = stats.ttest_rel(ours, theirs).confidence_interval(0.95)
+    assert found["mean"] == pytest.approx((ours - theirs).mean())
+    assert found["interval"] == pytest.approx([same.low, same.high], abs=2e-4)
+    assert paired([0.5], [0.4])["interval"] is None
+
+
+def test_what_was_chosen_is_said_with_what_chose_it():
+    summary = {
+        "chosen": {"by_draw": ["mixture", "selftrain", "selftrain"]},
+        "labels_per_draw": {"train": 50, "valid": 0},
+        "chance": 0.1,
+        "trust": {
+            "own": {"accuracy": 0.5, "weight": 0.2},
+            "speech": {"accuracy": 0.97, "weight": 0.9},
+            "alone": {"accuracy": None, "weight": 0.0},
+        },
+    }
+    chosen, trust = choice_lines(summary)
+    assert "selftrain in 2 of 3 draws, mixture in 1 of 3 draws" in chosen
+    assert "50 labels of a draw" in chosen and "chance 0.100" in chosen
+    assert "speech 0.97 x 0.90, own 0.50 x 0.20, alone - x 0.00" in trust
+    summary |= {"chosen": {"by_draw": ["probe"] * 3}, "trust": {}}
+    assert choice_lines(summary)[0].startswith("chosen     probe: ")
+    assert len(choice_lines(summary)) == 1

@@ -7,13 +7,16 @@ called.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Source = Literal["fresh", "teacher", "student", "clips"]
-"""An encoder with random weights, the pre-trained one, a student of its pseudo-labels, or none: a
-scorer that is fitted to the clips themselves."""
+Source = Literal["clips", "probes", "fresh", "teacher", "student", "labels"]
+"""What an arm is made of: a scorer that is fitted to the clips themselves, linear probes on what
+teachers embed, an encoder with random weights, the pre-trained one, a student of its pseudo-labels,
+or a student of the labels that the probes give all clips."""
+BUILT_BY = {"clips": "fit", "probes": "combine", "labels": "selftrain"}
+"""The stage that makes what scores clips, where it is not `finetune`."""
 SCORED_BY = {"test": "evaluate", "valid": "validate"}
 """The nodes that score a split; those that look at validation clips are not called `evaluate`."""
 
@@ -30,8 +33,21 @@ class Arm:
     """What is different in its student's `distill` section."""
     finetune: Mapping[str, Any] = field(default_factory=dict)
     """What is different in its `finetune` section."""
+    selftrain: Mapping[str, Any] = field(default_factory=dict)
+    """What is different in its `selftrain` section."""
     scorer: str = ""
     """The file of `scorers/` that is fitted, for an arm without an encoder."""
+    members: Literal["best", "all"] = "all"
+    """Of the probes, those that it is made of."""
+    usual: Literal["always", "alone", "never"] = "always"
+    """Whether a run has it unless told otherwise; alone: only where no teacher comes from outside,
+    beside which it is far behind and takes most of the time."""
+
+    @property
+    def trusts(self) -> bool:
+        """Whether it learns what trusted teachers say."""
+        learns = self.source == "labels" and self.selftrain.get("label_weight") != 0
+        return learns or self.source == "probes"
 
     @property
     def student(self) -> str:
@@ -41,7 +57,7 @@ class Arm:
     @property
     def classifier(self) -> str:
         """The node that makes what scores clips."""
-        return f"{'fit' if self.scorer else 'finetune'}/{self.name}"
+        return f"{BUILT_BY.get(self.source, 'finetune')}/{self.name}"
 
     def scores(self, split: str) -> str:
         """The node that scores it on a split."""
@@ -53,22 +69,78 @@ ARMS: Mapping[str, Arm] = {
     for arm in (
         Arm("floor", "log-mel statistics and logistic regression", "clips", scorer="floor"),
         # Without a trained encoder there is nothing to freeze.
-        Arm("scratch", "supervised from random weights", "fresh", finetune={"mode": "full"}),
-        Arm("teacher", "the pre-trained encoder itself", "teacher"),
+        Arm(
+            "scratch",
+            "supervised from random weights",
+            "fresh",
+            finetune={"mode": "full"},
+            usual="alone",
+        ),
+        Arm("teacher", "the pre-trained encoder itself", "teacher", usual="alone"),
         # ClusterFit (Yan et al., CVPR 2020): the deep head's cross-entropy alone.
         Arm(
             "clusterfit",
             "a student with plain cross-entropy on the pseudo-labels",
             "student",
             distill={"shallow_weight": 0.0, "kl_weight": 0.0, "cosine_weight": 0.0},
+            usual="alone",
         ),
-        Arm("unfused", "a student by self-distillation: the method itself", "student"),
+        Arm("unfused", "a student by self-distillation: the published method", "student"),
+        Arm(
+            "probe",
+            "the most trusted teacher, frozen, with a linear head",
+            "probes",
+            members="best",
+        ),
+        Arm("mixture", "linear heads on all teachers, weighted by trust", "probes"),
+        Arm(
+            "selftrain",
+            "a student of the labels that the trusted teachers give all clips",
+            "labels",
+        ),
+        # FixMatch (Sohn et al., NeurIPS 2020) from random weights, with nothing of the recipe.
+        Arm(
+            "fixmatch",
+            "semi-supervised from random weights, without teachers",
+            "labels",
+            selftrain={
+                "start": "fresh",
+                "label_weight": 0.0,
+                "feature_weight": 0.0,
+                "consistency_weight": 1.0,
+                "mix": 0.0,
+                "supervised_fraction": 1.0,
+            },
+            usual="never",
+        ),
     )
 }
+DEFAULT = tuple(name for name, arm in ARMS.items() if arm.usual != "never")
+"""The arms of a run without teachers from outside."""
+BESIDE_OUTSIDE = tuple(name for name, arm in ARMS.items() if arm.usual == "always")
+"""And of one with some."""
 METHOD = ARMS["unfused"]
-"""The arm that a search tunes and that a run registers."""
+"""The published method, which a search tunes."""
+PREFERENCE = (
+    "selftrain", "mixture", "unfused", "clusterfit", "teacher", "probe", "scratch", "fixmatch",
+    "floor",
+)  # fmt: skip
+"""Which of several arms is chosen that cross-validation finds equal; others come after these."""
 
 
-def registered(arms: tuple[str, ...]) -> Arm:
-    """The arm whose classifier a run registers: the method's, else the last one."""
-    return METHOD if METHOD.name in arms else ARMS[arms[-1]]
+def chosen(estimates: Mapping[str, Sequence[float] | None], num_draws: int) -> list[str]:
+    """The arm of every draw that is right most often on labelled clips that it was not told.
+
+    Args:
+        estimates: cross-validated accuracy of every draw by arm; none where it was not measured.
+        num_draws: of the labels.
+
+    Returns:
+        An arm for every draw; where nothing was measured the one that comes first in `PREFERENCE`.
+    """
+    place = {arm: number for number, arm in enumerate(PREFERENCE)}
+    ranked = sorted(estimates, key=lambda arm: place.get(arm, len(place)))
+    measured = {arm: estimates[arm] for arm in ranked if estimates[arm] is not None}
+    if not measured:
+        return ranked[:1] * num_draws
+    return [max(measured, key=lambda arm: measured[arm][draw]) for draw in range(num_draws)]

@@ -22,7 +22,6 @@ from rich.markup import escape
 from unfused import __version__, display
 from unfused import config as configuration
 from unfused.config import Config, ConfigError
-from unfused.pipeline import Request
 from unfused.runtime import leave
 
 DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
@@ -37,6 +36,15 @@ Overrides = Annotated[
 ]
 Corpus = Annotated[str | None, typer.Option(help="Unlabelled clips (as --task).")]
 Task = Annotated[str | None, typer.Option(help="Labelled clips: manifest or folder.")]
+Teacher = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="SPEC",
+        show_default=False,
+        help="An encoder to learn from, again for several: own (pre-trained here; the default),"
+        " onnx:FILE, torch:FILE, hf:NAME, run:KEY, models:/NAME/VERSION.",
+    ),
+]
 Store = Annotated[
     str, typer.Option(envvar="UNFUSED_STORE", help="Folder or URI of the artifacts.")
 ]
@@ -45,7 +53,7 @@ TrackingUri = Annotated[
     typer.Option(help="MLflow; default MLFLOW_TRACKING_URI, else sqlite:///mlflow.db."),
 ]
 Experiment = Annotated[str, typer.Option(help="MLflow experiment.")]
-Preset = Annotated[str, typer.Option(help="recommended, faithful or demo.")]
+Preset = Annotated[str, typer.Option(help="recommended, faithful, demo or large.")]
 Seeds = Annotated[int, typer.Option(min=1, help="Repetitions of the learned stages.")]
 Folds = Annotated[bool, typer.Option("--folds", help="Cross-validate over `fold`.")]
 NumWorkers = Annotated[int, typer.Option(min=1, help="Ray Train workers.")]
@@ -61,6 +69,7 @@ def run(
     overrides: Overrides = None,
     corpus: Corpus = None,
     task: Task = None,
+    teacher: Teacher = None,
     store: Store = "store",
     tracking_uri: TrackingUri = None,
     experiment: Experiment = "unfused",
@@ -74,6 +83,7 @@ def run(
 ) -> None:
     """Run the whole pipeline: pretrain, embed, cluster, distill, finetune, evaluate."""
     quiet_libraries()
+    from unfused.commands.asked import understood
     from unfused.commands.run import run_pipeline, show_plan
 
     options = configuration.run_options(
@@ -84,7 +94,7 @@ def run(
         gpus_per_worker=gpus_per_worker,
     )
     config = _configuration(preset, overrides)
-    request = Request(config, options, corpus, task, seeds, folds)
+    request = understood(config, options, corpus, task, seeds, folds, teacher or [])
     check_summary(summary)
     if dry_run:
         show_plan(request)
@@ -111,6 +121,7 @@ def search(
     ] = None,
     corpus: Corpus = None,
     task: Task = None,
+    teacher: Teacher = None,
     store: Store = "store",
     tracking_uri: TrackingUri = None,
     experiment: Experiment = "unfused",
@@ -124,6 +135,7 @@ def search(
 ) -> None:
     """Look for better settings with Ray Tune and Optuna; a trial is a pipeline run."""
     quiet_libraries()
+    from unfused.commands.asked import understood
     from unfused.commands.search import run_search
     from unfused.search import SearchRequest
     from unfused.search.space import load
@@ -136,7 +148,7 @@ def search(
         gpus_per_worker=gpus_per_worker,
     )
     config = _configuration(preset, overrides)
-    request = Request(config, options, corpus, task, seeds, folds)
+    request = understood(config, options, corpus, task, seeds, folds, teacher or [])
     check_summary(summary)
     asked = (num_trials, sampler, pruner, search_seed, study, study_storage)
     what = SearchRequest(request, load(space, config), *asked)
@@ -164,7 +176,7 @@ def write_summary(summary: Path | None, result: dict[str, Any]) -> None:
 @app.command("config")
 def show_config(
     overrides: Overrides = None,
-    preset: Annotated[str, typer.Option(help="recommended, faithful or demo.")] = "recommended",
+    preset: Annotated[str, typer.Option(help="recommended, faithful, demo or large.")] = "recommended",
 ) -> None:
     """List every setting with its value and what it means."""
     config = _configuration(preset, overrides)

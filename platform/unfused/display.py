@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import Counter
 from dataclasses import replace
 from typing import Any
 
@@ -283,22 +284,57 @@ def plan_table(rows: list[tuple[str, str, str, str]]) -> Table:
 
 
 def arms_table(summary: dict[str, Any]) -> Table:
-    """The arms of a finished run, best last."""
-    split = summary["scored_on"]
-    table = Table("arm", f"{split} accuracy", "sd", "macro F1", "draws", box=None, pad_edge=False)
+    """The arms of a finished run, best last, and the chosen one below them."""
+    split, chosen = summary["scored_on"], summary["chosen"]
+    headers = ("arm", f"{split} accuracy", "sd", "macro F1", "cross-validated", "chosen ahead by")
+    table = Table(*headers, box=None, pad_edge=False)
     arms = sorted(summary["arms"].items(), key=lambda item: item[1]["accuracy"]["mean"])
     for arm, scores in arms:
-        accuracy = scores["accuracy"]
-        style = "bold" if arm == arms[-1][0] else ""
         table.add_row(
             arm,
-            f"{accuracy['mean']:.3f}",
-            f"{accuracy['sd']:.3f}",
+            *_spread(scores["accuracy"]),
             f"{scores['macro_f1']['mean']:.3f}",
-            str(len(accuracy["values"])),
-            style=style,
+            _spread(scores["cross_validated"])[0],
+            _ahead(chosen["ahead_of"][arm]),
         )
+    table.add_row("chosen", *_spread(chosen["accuracy"]), "", "", "", style="bold")
     return table
+
+
+def _spread(value: dict[str, Any] | None) -> tuple[str, str]:
+    """Mean and standard deviation."""
+    return (f"{value['mean']:.3f}", f"{value['sd']:.3f}") if value else ("-", "-")
+
+
+def _ahead(difference: dict[str, Any]) -> str:
+    """A mean difference with its interval."""
+    interval = difference["interval"]
+    told = f" [{interval[0]:+.3f}, {interval[1]:+.3f}]" if interval else ""
+    return f"{difference['mean']:+.3f}{told}"
+
+
+def choice_lines(summary: dict[str, Any]) -> list[str]:
+    """Which arm was chosen, by what, and how far each teacher was trusted."""
+    counts = Counter(summary["chosen"]["by_draw"])
+    draws, labels = sum(counts.values()), summary["labels_per_draw"]["train"]
+    told = ", ".join(
+        arm if count == draws else f"{arm} in {count} of {draws} draws"
+        for arm, count in counts.most_common()
+    )
+    lines = [
+        f"chosen     {told}: by cross-validation over the {labels} labels of a draw, no others"
+        f" (chance {summary['chance']:.3f})"
+    ]
+    if summary["trust"]:
+        trusted = sorted(summary["trust"].items(), key=lambda item: -item[1]["weight"])
+        told = ", ".join(f"{name} {_trusted(one)}" for name, one in trusted)
+        lines.append(f"trust      {told} (cross-validated accuracy x weight)")
+    return lines
+
+
+def _trusted(one: dict[str, Any]) -> str:
+    accuracy = "-" if one["accuracy"] is None else f"{one['accuracy']:.2f}"
+    return f"{accuracy} x {one['weight']:.2f}"
 
 
 def make_console(*, error: bool = False) -> Console:

@@ -58,7 +58,7 @@ def unfused_loss(
     Args:
         deep: (B, K) logits of the deep head.
         shallow: (B, K) logits of each shallow head, of which there may be none.
-        labels: (B,) int64 pseudo-labels.
+        labels: (B,) int64 pseudo-labels, or (B, K) soft ones.
         shallow_weight: a.
         kl_weight: b.
         cosine_weight: c.

@@ -6,16 +6,23 @@ The rule of this room: every number comes from an artifact's manifest; nothing i
 from __future__ import annotations
 
 import statistics
+from itertools import chain
 from typing import Any
 
 import numpy as np
 
-from unfused.arms import ARMS
+from unfused.arms import ARMS, chosen
 from unfused.config import flatten
 from unfused.pipeline import Plan, Ref, Step
 from unfused.store import read_npy
 
 INGESTED = ("corpus", "task")
+_T95 = (
+    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160,
+    2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056,
+    2.052, 2.048, 2.045, 2.042,
+)  # fmt: skip
+"""Student's t at 97.5 %, by degrees of freedom from 1; a table spares the import of SciPy."""
 
 
 def summarize(plan: Plan) -> dict[str, Any]:
@@ -24,7 +31,10 @@ def summarize(plan: Plan) -> dict[str, Any]:
         "config": {k: _plain(v) for k, v in flatten(plan.request.config).items()},
         "scored_on": plan.request.config.evaluate.split,
         "labels_per_draw": _labels_per_draw(plan),
+        "chance": 1 / len(_classifiers(plan)[0].classes),
         "arms": {arm: _arm(plan, arm) for arm in plan.request.config.arms},
+        "chosen": _chosen(plan),
+        "trust": _trust(plan),
         "pseudo_labels": _pseudo_labels(plan),
         "stages": [_stage(step) for step in plan.steps.values()],
         "clips": _clips(plan),
@@ -47,7 +57,72 @@ def _arm(plan: Plan, arm: str) -> dict[str, Any]:
         name: _spread([value for facts in runs for value in getattr(facts, name)])
         for name in ("accuracy", "macro_f1")
     }
-    return {**scores, "classes": runs[0].classes, "confusion": _total(runs)}
+    estimates = [facts.cross_validated for facts in _facts(plan, ARMS[arm].classifier)]
+    return {
+        **scores,
+        "cross_validated": None if None in estimates else _spread([*chain(*estimates)]),
+        "classes": runs[0].classes,
+        "confusion": _total(runs),
+    }
+
+
+def chosen_by_draw(plan: Plan) -> list[str]:
+    """The arm that cross-validation over the labelled clips chooses, for every draw of every
+    repetition; no other label has a say in it."""
+    found: list[str] = []
+    for prefix in plan.repetitions:
+        facts = {
+            arm: plan.steps[f"{prefix}{ARMS[arm].classifier}"].facts
+            for arm in plan.request.config.arms
+        }
+        estimates = {arm: one.cross_validated for arm, one in facts.items()}
+        found += chosen(estimates, next(iter(facts.values())).num_repeats)
+    return found
+
+
+def _chosen(plan: Plan) -> dict[str, Any]:
+    """What the chosen arms score, and by how much more than each arm on the same draws."""
+    by_draw, split = chosen_by_draw(plan), plan.request.config.evaluate.split
+    scores = {
+        arm: [v for facts in _facts(plan, ARMS[arm].scores(split)) for v in facts.accuracy]
+        for arm in plan.request.config.arms
+    }
+    accuracy = [scores[arm][draw] for draw, arm in enumerate(by_draw)]
+    return {
+        "by_draw": by_draw,
+        "accuracy": _spread(accuracy),
+        "ahead_of": {arm: paired(accuracy, values) for arm, values in scores.items()},
+    }
+
+
+def paired(ours: list[float], theirs: list[float]) -> dict[str, Any]:
+    """The mean difference of values that belong together in pairs, and its 95 % interval (Student's
+    t); none of a single pair."""
+    differences = np.subtract(ours, theirs)
+    mean, count = float(differences.mean()), len(differences)
+    if count < 2:
+        return {"mean": mean, "interval": None}
+    half = _T95[min(count - 1, len(_T95)) - 1] * float(differences.std(ddof=1)) / count**0.5
+    return {"mean": mean, "interval": [mean - half, mean + half]}
+
+
+def _trust(plan: Plan) -> dict[str, Any]:
+    """By teacher: cross-validated accuracy and weight of its probe, mean over draws."""
+    draws = [draw for facts in _facts(plan, "trust") for draw in facts.draws]
+    if not draws:
+        return {}
+    names = draws[0].weights
+    return {
+        name: {
+            "accuracy": _mean([draw.accuracy[name] for draw in draws]),
+            "weight": _mean([draw.weights[name] for draw in draws]),
+        }
+        for name in names
+    }
+
+
+def _mean(values: list[float | None]) -> float | None:
+    return None if None in values else statistics.fmean(values)
 
 
 def _spread(values: list[float]) -> dict[str, Any]:
@@ -61,9 +136,14 @@ def _total(runs: list[Any]) -> list[list[int]]:
     return sum(np.array(matrix) for matrix in matrices).tolist()
 
 
+def _classifiers(plan: Plan) -> list[Any]:
+    """The facts of every arm's classifiers in the first repetition."""
+    return [_facts(plan, ARMS[arm].classifier)[0] for arm in plan.request.config.arms]
+
+
 def _labels_per_draw(plan: Plan) -> dict[str, int]:
     """How many labels a draw looks at, those of validation clips counted."""
-    found = [_facts(plan, ARMS[arm].classifier)[0] for arm in plan.request.config.arms]
+    found = _classifiers(plan)
     valid = max(facts.num_validation_labels for facts in found)
     return {"train": found[0].num_labels, "valid": valid}
 
@@ -72,7 +152,7 @@ def _pseudo_labels(plan: Plan) -> dict[str, Any]:
     """What the clusters are, and their mutual information with the labels they never saw."""
     found = []
     for prefix in plan.repetitions:
-        step = plan.steps.get(f"{prefix}cluster")
+        step = plan.pseudo_labels(prefix)
         if step is None:
             return {}
         facts = step.facts

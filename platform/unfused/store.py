@@ -99,9 +99,9 @@ class Folder:
         return json.loads(self.read(name))
 
     def write(self, name: str, data: bytes) -> None:
-        """Write a file whole or not at all."""
-        self.filesystem.create_dir(self.path, recursive=True)
+        """Write a file whole or not at all; its name may have folders before it."""
         target = f"{self.path}/{name}"
+        self.filesystem.create_dir(target.rpartition("/")[0], recursive=True)
         if self.local is None:
             with self.filesystem.open_output_stream(target) as file:
                 file.write(data)

@@ -15,6 +15,7 @@ from unfused.config import (
     parse_overrides,
     preset,
 )
+from unfused.pipeline import graph
 
 
 @pytest.fixture
@@ -72,7 +73,9 @@ def test_a_dry_run_says_what_would_be_built_and_builds_nothing(command, small_ta
     status, said = command("run", "--task", str(small_task), "--dry-run", *TINY)
     assert status == 0
     assert "ingest/task" in said and "miss" in said
-    assert said.count("after ingest") == 18
+    known = ["ingest/task", "teacher/statistics", "teacher/cepstra", "teacher/cepstra-centred"]
+    assert all(name in said for name in known)
+    assert said.count("after ingest") == len(graph(Config(), has_corpus=False)) - len(known)
     assert not (tmp_path / "store").exists() and not (tmp_path / "mlflow.db").exists()
 
 
@@ -93,7 +96,7 @@ def test_every_setting_says_what_it_means_the_inherited_ones_too(name):
     meanings = describe(config)
     assert list(meanings) == list(flatten(config))
     assert [setting for setting, meaning in meanings.items() if not meaning] == []
-    assert meanings["distill.epochs"] == "Passes over the clips."
+    assert meanings["distill.warmup_fraction"] == "Share of the steps spent warming up."
 
 
 def test_the_version_is_said_and_nothing_else(command):

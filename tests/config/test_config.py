@@ -191,3 +191,24 @@ def test_every_setting_is_described():
     for name in PRESETS:
         undescribed = [key for key, text in describe(preset(name)).items() if not text]
         assert undescribed == []
+
+
+@pytest.mark.parametrize(("asked", "window"), [("auto", 0.95), ("3", 3)])
+def test_the_window_is_settled_as_a_number_whoever_chose_it(asked, window):
+    audio = override(Config(), {"audio.crop_seconds": asked}).audio
+    assert audio.settled().crop_seconds == window
+    assert audio.crop_samples == audio.settled().crop_samples == round(window * 16000)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("audio.crop_seconds", "0.01"), ("finetune.num_crops", "some")]
+)
+def test_a_number_that_is_none_is_told_that_it_may_be_auto(key, value):
+    with pytest.raises(ConfigError, match=rf"^{key}=.* is not possible: .* 'auto'\.$"):
+        override(Config(), {key: value})
+
+
+def test_the_published_method_has_one_window_of_its_length():
+    faithful = preset("faithful")
+    assert (faithful.embed.num_crops, faithful.finetune.num_crops) == (1, 1)
+    assert (faithful.audio.crop_seconds, faithful.finetune.pooling) == (0.95, "mean")

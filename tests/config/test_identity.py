@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 from typing import Annotated, Any
 
 import pytest
@@ -17,18 +18,20 @@ from unfused.store import artifact_key
 MORE_NODES = {"clusterings": 2, "finetune.use_validation": True}
 
 
+@cache
+def later(kind: type[Section]) -> type[Section]:
+    """A section with one more setting."""
+    added = (Annotated[float, OffAt(0.0)], 0.0)
+    return create_model(f"Grown{kind.__name__}", __base__=kind, added_later=added)
+
+
 def grown(section: Section, value: float) -> Section:
     """The section as it would be with one more setting, also in the sections inside it."""
-    later = create_model(
-        f"Grown{type(section).__name__}",
-        __base__=type(section),
-        added_later=(Annotated[float, OffAt(0.0)], 0.0),
-    )
     values = {
         name: grown(inner, value) if isinstance(inner, Section) else inner
         for name, _, inner in section.fields()
     }
-    return later.model_construct(**values, added_later=value)
+    return later(type(section)).model_construct(**values, added_later=value)
 
 
 def nodes() -> Iterator[Node]:
@@ -53,6 +56,8 @@ def test_a_setting_added_to_every_section_changes_no_key_where_it_is_off():
 
 def test_it_changes_every_key_where_it_is_on():
     for node in nodes():
+        if node.outside:
+            continue
         on = {name: grown(section, 0.5) for name, section in node.config.items()}
         assert key(node, on) != key(node, dict(node.config)), node.name
 

@@ -74,6 +74,11 @@ def _finetune(folder: Path, facts: Mapping[str, Any]) -> Numbers:
     return _norms(folder)
 
 
+def _trust(folder: Path, facts: Mapping[str, Any]) -> Numbers:
+    pooled = {f"pooled {n}": _rounded(draw["pooled"]) for n, draw in enumerate(facts["draws"])}
+    return {**pooled, **_norms(folder)}
+
+
 def _evaluate(folder: Path, facts: Mapping[str, Any]) -> Numbers:
     numbers = _facts(facts, "accuracy")
     for path in folder.glob("predictions.parquet"):
@@ -91,6 +96,8 @@ READERS: dict[str, Callable[[Path, Mapping[str, Any]], Numbers]] = {
     "distill": _trained,
     "finetune": _finetune,
     "fit": _finetune,
+    "trust": _trust,
+    "selftrain": _finetune,
     "evaluate": _evaluate,
 }
 

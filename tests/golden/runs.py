@@ -36,7 +36,7 @@ PLAIN_PROCESSOR = {
 
 SMALL = (
     *(f"{name}.precision=float32" for name in ("pretrain", "embed", "finetune")),
-    *(f"{name}.precision=float32" for name in ("bootstrap", "distill")),
+    *(f"{name}.precision=float32" for name in ("bootstrap", "distill", "selftrain")),
     "cluster.backend=torch",
     "cluster.num_components=8",
     "encoder.embedding_dim=32",
@@ -44,6 +44,8 @@ SMALL = (
     "pretrain.projector_hidden=64",
     "pretrain.projector_dim=32",
     "distill.batch_size=12",
+    "selftrain.batch_size=12",
+    "selftrain.epochs=2",
     "finetune.labels_per_class=3",
     "finetune.num_repeats=2",
 )

@@ -1,16 +1,17 @@
 """The graph is plain data: what builds on what, what is shared, and who may see the test clips."""
 
-import sys
-
 import pytest
 
 from unfused import arms
 from unfused.config import Config, ConfigError, override
-from unfused.pipeline import Given, Ref, graph, reseed
+from unfused.pipeline import Given, Ref, Teachers, graph, reseed
 from unfused.store import Folder
+from unfused.teachers import Outside, TeacherFacts
 
 STAGES = {"ingest", "pretrain", "embed", "cluster", "distill", "finetune", "evaluate"}
-LEARNED = [arm for arm in Config().arms if not arms.ARMS[arm].scorer]
+SPEECH_FACTS = TeacherFacts(kind="onnx", name="speech", source="", sample_rate=0)
+SPEECH = Outside(Folder("/elsewhere"), "e" * 64, SPEECH_FACTS)
+FREE = ["statistics", "cepstra", "cepstra-centred"]
 
 
 def _nodes(changes=None, **kwargs):
@@ -31,6 +32,9 @@ def test_the_graph_of_the_defaults_has_every_stage_and_arm():
         "cluster",
         "distill/clusterfit",
         "distill/unfused",
+        *(f"teacher/{name}" for name in FREE),
+        *(f"embed/{name}" for name in [*FREE, "student"]),
+        "trust",
         *(arms.ARMS[arm].classifier for arm in Config().arms),
         *(f"evaluate/{arm}" for arm in Config().arms),
     ]
@@ -39,7 +43,7 @@ def test_the_graph_of_the_defaults_has_every_stage_and_arm():
 def test_every_further_round_embeds_the_student_of_the_one_before():
     teachers = {
         name: node.inputs["teacher"]
-        for name, node in _nodes({"rounds": 3}).items()
+        for name, node in _nodes({"rounds": 3, "arms": "[unfused]"}).items()
         if node.stage == "embed"
     }
     assert teachers == {
@@ -70,6 +74,7 @@ def test_no_unsupervised_stage_has_an_edge_to_a_label():
     for node in _nodes().values():
         if node.stage in ("pretrain", "embed", "cluster", "distill"):
             assert not any("labels" in ref.part for ref in node.inputs.values()), node.name
+            assert not {"trust", "finetune/unfused"} & {r.node for r in node.inputs.values()}
 
 
 def test_scoring_on_validation_clips_leaves_the_test_clips_alone():
@@ -127,17 +132,82 @@ def test_an_arm_that_is_not_in_the_table_is_refused_by_name():
         override(Config(), {"arms": "[fixmtch]"})
 
 
-def test_an_arm_that_nobody_builds_an_encoder_for_is_an_error(monkeypatch):
-    strange = arms.Arm("strange", "starts from what is not there", "oracle")
-    monkeypatch.setattr(arms, "ARMS", {**arms.ARMS, "strange": strange})
-    monkeypatch.setattr(sys.modules[graph.__module__], "ARMS", arms.ARMS)
-    with pytest.raises(ValueError, match="Nothing builds the 'oracle' that arm 'strange'"):
-        graph(Config().model_copy(update={"arms": ("strange",)}), has_corpus=False)
+def test_a_teacher_from_outside_takes_the_place_of_pretraining():
+    nodes = _nodes({"arms": "[unfused]"}, who=Teachers(own=False, outside={"speech": SPEECH}))
+    assert list(nodes) == [
+        "ingest/task",
+        "teacher/speech",
+        "embed/speech",
+        "cluster/speech",
+        "distill/unfused",
+        "finetune/unfused",
+        "evaluate/unfused",
+    ]
+    assert nodes["teacher/speech"].outside == SPEECH
+    assert nodes["embed/speech"].inputs["teacher"] == Ref("teacher/speech")
+    assert nodes["distill/unfused"].inputs["clusters/speech"] == Ref("cluster/speech")
 
 
-def test_the_method_is_registered_or_else_the_last_arm_that_was_asked_for():
-    assert arms.registered(("unfused", "teacher")).name == "unfused"
-    assert arms.registered(("scratch", "teacher")).name == "teacher"
+def test_or_stands_beside_it_and_a_student_has_heads_for_the_clusters_of_each():
+    nodes = _nodes(who=Teachers(own=True, outside={"speech": SPEECH}))
+    clusters = {k: v for k, v in nodes["distill/unfused"].inputs.items() if k != "clips"}
+    assert clusters == {"clusters": Ref("cluster"), "clusters/speech": Ref("cluster/speech")}
+    assert set(nodes["combine/mixture"].inputs) == {
+        "clips",
+        "original",
+        "trust",
+        *(f"teacher/{name}" for name in ("own", "speech", *FREE, "student")),
+    }
+
+
+def test_a_teacher_of_a_higher_rate_gets_clips_that_were_ingested_for_it():
+    facts = SPEECH_FACTS.model_copy(update={"name": "birds", "sample_rate": 44100})
+    birds = Outside(Folder("/elsewhere"), "b" * 64, facts)
+    nodes = _nodes(who=Teachers(own=True, outside={"speech": SPEECH, "birds": birds}))
+    assert nodes["ingest/task@44100"].config["audio"].sample_rate == 44100
+    assert nodes["ingest/task"].config["audio"].sample_rate == 16000
+    high, low = Ref("ingest/task@44100"), Ref("ingest/task")
+    assert nodes["embed/birds"].inputs["clips"] == high / "train"
+    assert nodes["embed/speech"].inputs["clips"] == nodes["embed"].inputs["clips"] == low / "train"
+    assert nodes["evaluate/mixture"].inputs["clips"] == high / "test"
+    assert nodes["evaluate/selftrain"].inputs["clips"] == low / "test"
+
+
+def test_trust_looks_at_labels_of_training_clips_alone():
+    trust = _nodes()["trust"]
+    read = {ref.part for ref in trust.inputs.values()}
+    assert read == {"", "train", "train.labels"}
+    teachers = {name.partition("/")[2] for name in trust.inputs if "/" in name}
+    assert teachers == {"own", *FREE, "student"}
+
+
+def test_the_own_teacher_is_trusted_by_what_it_embeds_itself():
+    nodes = _nodes({"rounds": 2})
+    assert nodes["trust"].inputs["embeddings/own"] == Ref("embed/round1")
+    assert nodes["embed/round1"].inputs["teacher"] == Ref("pretrain")
+    assert nodes["embed/student"].inputs["teacher"] == Ref("distill/unfused")
+
+
+def test_selftraining_matches_what_teachers_embed_and_starts_from_the_student():
+    inputs = _nodes()["selftrain/selftrain"].inputs
+    assert inputs["encoder"] == Ref("distill/unfused")
+    assert {name for name in inputs if "/" in name} == {
+        f"embeddings/{name}" for name in ("own", *FREE)
+    }
+
+
+def test_fixmatch_has_no_teacher():
+    nodes = _nodes({"arms": "[fixmatch]"})
+    assert list(nodes) == ["ingest/task", "selftrain/fixmatch", "evaluate/fixmatch"]
+
+
+def test_the_chosen_arm_is_right_most_often_on_clips_that_it_was_not_told():
+    found = arms.chosen(
+        {"floor": [0.5, 0.9], "scratch": [0.7, 0.9], "mixture": None, "unfused": [0.6, 0.9]}, 2
+    )
+    assert found == ["scratch", "unfused"]
+    assert arms.chosen({"floor": None, "mixture": None}, 3) == ["mixture"] * 3
+    assert set(arms.PREFERENCE) == set(arms.ARMS)
 
 
 def test_a_node_may_stand_for_what_is_already_there():

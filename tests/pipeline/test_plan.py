@@ -60,7 +60,8 @@ def _ingested():
             digest=split,
             shards=[12],
             seconds=9.0,
-            audio=AudioConfig(),
+            durations=[0.75] * 5,
+            audio=AudioConfig().settled(),
             log_mel_mean=0.0,
             log_mel_std=1.0,
         )

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from unfused.audio.samples import Windows
 from unfused.config import AudioConfig, Config, override
 from unfused.models.clip_encoder import ClipEncoder
 from unfused.models.student import StudentHeads
@@ -36,7 +37,8 @@ def test_the_probe_tells_separable_classes_apart_and_is_lost_on_noise():
 def test_an_untrained_student_is_as_good_as_chance_on_clips_in_silence():
     small = override(Config(), {"student.embedding_dim": 16}).student
     encoder = ClipEncoder(AudioConfig(), small, mean=-8.0, std=4.0)
-    windows = torch.zeros(5, 2, AudioConfig().crop_samples, dtype=torch.int16)
+    silence = torch.zeros(9, AudioConfig().crop_samples, dtype=torch.int16)
+    windows = Windows(silence, torch.tensor([3, 1, 2, 1, 2]))
     embedding = quality.embed(encoder, windows, "float32")
     assert embedding.shape == (5, 16) and not encoder.training
     assert torch.allclose(embedding, embedding[:1].expand(5, -1), atol=1e-6)

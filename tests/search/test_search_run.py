@@ -22,7 +22,13 @@ CLUSTERS = space_of("cluster.num_clusters")
 
 
 def _part(*shards: int, digest: str = "d") -> PartFacts:
-    return PartFacts(digest=digest, shards=list(shards), seconds=1.0, audio=AudioConfig())
+    return PartFacts(
+        digest=digest,
+        shards=list(shards),
+        seconds=1.0,
+        durations=[0.1] * 5,
+        audio=AudioConfig().settled(),
+    )
 
 
 def _facts(parts: dict) -> dict:

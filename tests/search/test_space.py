@@ -23,7 +23,7 @@ def test_a_shipped_space_names_real_keys_and_its_ranges_hold_the_defaults(path):
 @pytest.mark.parametrize(
     ("space", "values", "inside"),
     [
-        ("distillation", {"distill.head_width": 256, "distill.epochs": 8}, True),
+        ("distillation", {"distill.head_width": 256, "distill.epochs": "auto"}, True),
         ("distillation", {"distill.head_width": 0}, False),
         ("distillation", {"distill.epochs": 100}, False),
         ("pretraining", {"pretrain.batch_size": 16}, False),

@@ -34,16 +34,17 @@ def _ended(score: float | None = None, **said) -> dict:
 @pytest.mark.parametrize("sampler", ["tpe", "nsga2", "random"])
 def test_a_seed_proposes_the_same_trials_and_two_objectives_have_a_front(sampler, tmp_path):
     both = {"valid_accuracy": "maximize", "student_parameters": "minimize"}
-    space = space_of("distill.temperature", "distill.epochs", objectives=both)
+    space = space_of("distill.temperature", "distill.head_width", objectives=both)
 
     def proposals(name: str, seed: int) -> list[dict]:
         path = str(tmp_path / f"{name}.journal")
         with opened(path, "some", space, sampler, "none", seed, {}) as found:
             for _ in range(3):
                 trial = found.ask()
-                epochs = space.suggest(trial)["distill.epochs"]
-                found.tell(trial, [epochs / 12, float(epochs)])
-            assert len(found.best_trials) == len({t.params["distill.epochs"] for t in found.trials})
+                width = space.suggest(trial)["distill.head_width"]
+                found.tell(trial, [width / 512, float(width)])
+            widths = {t.params["distill.head_width"] for t in found.trials}
+            assert {t.params["distill.head_width"] for t in found.best_trials} == widths
             return [trial.params for trial in found.trials]
 
     assert proposals("one", 0) == proposals("two", 0) != proposals("three", 1)

@@ -14,17 +14,19 @@ import pytest
 import torch
 
 from unfused import data, scorers, tracking
-from unfused.config import AudioConfig
+from unfused.audio.samples import Cut, Windows
+from unfused.config import AudioConfig, ConfigError
 from unfused.events import RunFinished, RunStarted
 from unfused.models.classifier import ClipClassifier
 from unfused.models.clip_encoder import ClipEncoder
 from unfused.models.encoders.audio_ntt import Config as AudioNTTConfig
 from unfused.models.heads import LinearClassifier
+from unfused.models.pooling import on_device
 from unfused.scorers import ScorerFacts
 from unfused.store import Folder
 
 CLASSES = ["C# minor", "dog", "label"]
-CROP = AudioConfig().crop_samples
+CROP, POOLING = AudioConfig().crop_samples, "attention"
 LENGTHS = {"shorter": CROP // 3, "exact": CROP, "longer": 2 * CROP + 777}
 
 
@@ -45,7 +47,7 @@ def random_classifier(folder: Folder) -> Folder:
     return folder
 
 
-def scorer_facts(num_crops: int) -> ScorerFacts:
+def scorer_facts(num_crops: int | str) -> ScorerFacts:
     return ScorerFacts(
         kind="linear",
         classes=CLASSES,
@@ -54,6 +56,7 @@ def scorer_facts(num_crops: int) -> ScorerFacts:
         num_validation_labels=0,
         num_crops=num_crops,
         crop_samples=CROP,
+        pooling=POOLING,
     )
 
 
@@ -66,7 +69,9 @@ def tones(length: int, count: int = 3) -> np.ndarray:
     return (wave * 32767).astype(np.int16)
 
 
-def evaluated(clips: np.ndarray, folder: Folder, num_crops: int, tmp_path: Path) -> np.ndarray:
+def evaluated(
+    clips: np.ndarray, folder: Folder, num_crops: int | str, tmp_path: Path
+) -> np.ndarray:
     """Probabilities (B, N) by the way of the evaluation: shards, windows, classifier."""
     place = Folder.of(tmp_path / f"part-{clips.shape[1]}")
     writer = data.ShardWriter(place, "part-00000.parquet")
@@ -74,15 +79,17 @@ def evaluated(clips: np.ndarray, folder: Folder, num_crops: int, tmp_path: Path)
         writer.add(str(number), clip)
     writer.close()
     piece = data.Slice(place, "part-00000.parquet", 0, len(clips), 0)
-    windows = data.even_block(piece, CROP, num_crops)["samples"]
-    return ClipClassifier.load(folder).predict(torch.from_numpy(windows)).numpy()
+    block = data.even_block(piece, Cut(CROP, num_crops))
+    windows = Windows(block["samples"], np.bincount(block["clip"]))
+    windows = on_device(windows, torch.device("cpu"))
+    return ClipClassifier.load(folder).predict(windows, POOLING).numpy()
 
 
 def probabilities(table: pd.DataFrame) -> np.ndarray:
     return table[[f"probability.{name}" for name in CLASSES]].to_numpy()
 
 
-def served(folder: Folder, num_crops: int = 1):
+def served(folder: Folder, num_crops: int | str = 1):
     """The model, loaded as MLflow loads it."""
     from unfused.serving import Classifier
 
@@ -93,7 +100,7 @@ def served(folder: Folder, num_crops: int = 1):
     return model
 
 
-@pytest.mark.parametrize("num_crops", [1, 3])
+@pytest.mark.parametrize("num_crops", [1, 3, "auto"])
 @pytest.mark.parametrize("length", LENGTHS.values(), ids=LENGTHS)
 def test_a_waveform_is_scored_as_the_evaluation_scores_the_clip(
     classifier, length, num_crops, tmp_path
@@ -168,6 +175,27 @@ def test_every_pipeline_run_shows_the_model_that_it_led_to(registered):
     one, two = (version.tags["model_id"] for version in registered.versions)
     assert shown == [[one], [one], [two]]
     assert {run.info.status for run in runs} == {"FINISHED"}
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_version_gives_its_encoder_to_another_run(registered, classifier, version, tmp_path):
+    from functools import partial
+
+    from unfused import teachers
+
+    find = partial(tracking.registered_files, tracking_uri=registered.uri, scratch=tmp_path)
+    found = teachers.read(f"models:/unfused-spoken-digits/{version}", registered=find)
+    key = ("feedface", "decade")[version - 1]
+    assert registered.versions[version - 1].tags["key"] == key
+    weights = ClipEncoder.load(found.folder, found.facts.file).state_dict()
+    same = ClipEncoder.load(classifier, "start").state_dict()
+    assert all(torch.equal(weights[name], value) for name, value in same.items())
+
+
+@pytest.mark.parametrize("uri", ["models:/unfused-spoken-digits/9", "models:/none/1", "models:/x"])
+def test_a_version_that_is_not_there_is_one_sentence(registered, uri, tmp_path):
+    with pytest.raises(ConfigError, match=r"no model models:/|is no registered model; write"):
+        tracking.registered_files(uri, registered.uri, tmp_path)
 
 
 def test_the_model_is_signed_holds_one_draw_and_no_pickle(registered):

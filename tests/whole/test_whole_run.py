@@ -11,17 +11,21 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import soundfile
+from mlflow import MlflowClient
 
 from conftest import TINY, tone
+from unfused.arms import ARMS as ARM_TABLE
 from unfused.config import Config, flatten, override, parse_overrides, shown
 
 pytestmark = pytest.mark.slow
-ARMS = ("floor", "scratch", "teacher", "clusterfit", "unfused")
+ARMS = (
+    "floor", "scratch", "teacher", "clusterfit", "unfused", "probe", "mixture", "selftrain",
+)  # fmt: skip
 
 
 def _numbers(summary: dict) -> dict:
     """What must not change when the same run is made again."""
-    return {"arms": summary["arms"], "pseudo_labels": summary["pseudo_labels"]}
+    return {name: summary[name] for name in ("arms", "chosen", "trust", "pseudo_labels")}
 
 
 def test_a_run_scores_every_arm_on_every_draw(finished):
@@ -34,6 +38,25 @@ def test_a_run_scores_every_arm_on_every_draw(finished):
         assert scores["accuracy"]["sd"] == pytest.approx(np.std(values, ddof=1))
         assert np.sum(scores["confusion"]) == 2 * 18
     assert summary["labels_per_draw"] == {"train": 9, "valid": 0}
+    assert summary["chance"] == pytest.approx(1 / 3)
+
+
+def test_the_chosen_arm_is_the_one_that_is_right_most_often_on_labels_it_was_not_told(finished):
+    one, summary = finished
+    estimates = {arm: s["cross_validated"] for arm, s in summary["arms"].items()}
+    for draw, arm in enumerate(summary["chosen"]["by_draw"]):
+        assert estimates[arm]["values"][draw] == max(
+            found["values"][draw] for found in estimates.values() if found
+        )
+        score = summary["arms"][arm]["accuracy"]["values"][draw]
+        assert summary["chosen"]["accuracy"]["values"][draw] == score
+    assert {"own", "student", "statistics", "cepstra"} <= set(summary["trust"])
+    assert "chosen     " in summary["stdout"] and "trust      " in summary["stdout"]
+    client = MlflowClient(f"sqlite:///{one.folder}/mlflow.db")
+    version = client.search_model_versions("name = 'unfused'")[0]
+    arm = ARM_TABLE[summary["chosen"]["by_draw"][0]]
+    keys = {stage["name"]: stage["key"] for stage in summary["stages"]}
+    assert version.tags["key"] == keys[arm.classifier]
 
 
 def test_plain_output_has_a_line_for_every_checkpointed_epoch(finished):
@@ -113,7 +136,7 @@ def test_ctrl_c_in_the_middle_of_training_stops_cleanly(program, small_task):
     arguments = ("--task", str(small_task), *settings, "pretrain.epochs=500")
     process, _ = one.start_until("pretrain epoch 2/", *arguments)
     process.send_signal(signal.SIGINT)
-    said, _ = process.communicate(timeout=60)
+    said, _ = process.communicate(timeout=240)
     assert process.returncode == 130, said
     assert "The same command goes on" in said and "Traceback" not in said
     assert list(one.folder.glob("store/checkpoints/pretrain/*/latest.json"))

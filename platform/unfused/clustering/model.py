@@ -49,6 +49,16 @@ class ClusterModel:
         """The model of these clusters alone, renumbered in their order."""
         return replace(self, centroids=self.centroids[ids])
 
+    def soft(self, embeddings: np.ndarray, temperature: float) -> np.ndarray:
+        """Embeddings (B, D) to soft pseudo-labels (B, K) float32: the softmax of minus the squared
+        distances to the centroids over a temperature above 0."""
+        rows = self.whitening.transform(embeddings)
+        squares = np.einsum("kp,kp->k", self.centroids, self.centroids)
+        # What all clusters of a row share falls out.
+        scores = (2 * (rows @ self.centroids.T) - squares) / temperature
+        powers = np.exp(scores - scores.max(1, keepdims=True))
+        return (powers / powers.sum(1, keepdims=True)).astype(np.float32)
+
     def to_bytes(self) -> bytes:
         """As safetensors: mean, projection, centroids; the rest is JSON in the header."""
         settings = {"normalize": self.whitening.normalize, "explained": self.whitening.explained}

@@ -65,8 +65,8 @@ def run_pipeline(request: Request) -> dict[str, Any]:
 
 
 def _register(plan: Plan, tracker: tracking.Tracker) -> None:
-    """Register the classifier of the method itself, or of the last arm asked for."""
-    arm = arms.registered(plan.request.config.arms)
+    """Register the classifier of the arm that was chosen in the first draw."""
+    arm = arms.ARMS[report.chosen_by_draw(plan)[0]]
     artifact = plan.artifact(Ref(f"{plan.repetitions[0]}{arm.classifier}"))
     tracker.register(artifact.folder, artifact.facts, plan.request.options.experiment)
 
@@ -75,5 +75,7 @@ def _show_result(console: Console, plan: Plan, result: dict[str, Any], uri: str)
     console.print()
     console.print(display.arms_table(result))
     console.print()
+    for line in display.choice_lines(result):
+        console.print(line, highlight=False)
     console.print(f"artifacts  {plan.store.root.uri}", highlight=False)
     console.print(f"compare    {tracking.ui_command(uri)}", highlight=False)

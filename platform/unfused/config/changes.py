@@ -213,13 +213,22 @@ def _of_another_kind(key: str, config: Config, known: Mapping[str, Path]) -> str
     return ""
 
 
+def _place(error: Mapping[str, Any]) -> Path:
+    """The attributes that lead to what is wrong, without the names of types in between."""
+    parts = [part for part in error["loc"] if isinstance(part, str) and part.isidentifier()]
+    return tuple(part for part in parts if part.islower())
+
+
 def sentence(error: ValidationError, known: Mapping[str, Path] | None = None) -> str:
     """What is wrong with the first setting that does not fit, as one sentence."""
-    first = error.errors()[0]
-    parts = tuple(part for part in first["loc"] if isinstance(part, str) and part.islower())
+    first, *others = error.errors()
+    parts = _place(first)
     names = {path: name for name, path in (known or {}).items()}
     where = names.get(parts, ".".join(parts))
     what = first["msg"].removeprefix("Value error, ")
+    for other in others:
+        if parts and (_place(other), other["input"]) == (parts, first["input"]):
+            what += f", or {other['msg'][0].lower()}{other['msg'][1:]}"
     if not where:
         begins_with_a_setting = "." in what.partition(" ")[0]
         return f"{what}." if begins_with_a_setting else f"{what[0].upper()}{what[1:]}."

@@ -13,6 +13,7 @@ from unfused.config.sections import Config
 
 FAITHFUL: dict[str, Any] = {
     "rounds": 1,
+    "audio.crop_seconds": 0.95,
     "pretrain.objective": "decar_v2",
     "pretrain.epochs": 90,
     "pretrain.batch_size": 512,
@@ -60,6 +61,8 @@ FAITHFUL: dict[str, Any] = {
     "distill.detach_teacher": False,
     "distill.head_width": 0,
     "finetune.mode": "linear",
+    "finetune.num_crops": 1,
+    "finetune.pooling": "mean",
     "finetune.standardize": False,
     "finetune.power": 1.0,
     "finetune.epochs": 30,
@@ -85,10 +88,37 @@ DEMO: dict[str, Any] = {
     "finetune.labels_per_class": 5,
     "finetune.num_repeats": 3,
     "finetune.encoder_epochs": 8,
+    "selftrain.epochs": 3,
 }
 """Small and quick: all stages on the embedded corpus on a laptop."""
 
-PRESETS: dict[str, dict[str, Any]] = {"recommended": {}, "faithful": FAITHFUL, "demo": DEMO}
+LARGE: dict[str, Any] = {
+    "rounds": 2,
+    "clusterings": 3,
+    "pretrain.epochs": 100,
+    "pretrain.batch_size": 512,
+    "pretrain.learning_rate": 2e-3,
+    "pretrain.augment.mixup_bank": 2048,
+    "cluster.num_clusters": 256,
+    "cluster.num_components": 128,
+    "bootstrap.epochs": 30,
+    "bootstrap.batch_size": 256,
+    "bootstrap.learning_rate": 2e-3,
+    "distill.epochs": 30,
+    "distill.batch_size": 256,
+    "distill.learning_rate": 2e-3,
+    "selftrain.epochs": 10,
+    "selftrain.batch_size": 128,
+}
+"""For a GPU and hundreds of hours: 200 windows of every corpus clip, and of every training clip of
+the task 90, and 10 more for every draw of the labels."""
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "recommended": {},
+    "faithful": FAITHFUL,
+    "demo": DEMO,
+    "large": LARGE,
+}
 
 
 def preset(name: str) -> Config:

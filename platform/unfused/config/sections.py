@@ -7,17 +7,25 @@ file.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import math
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from unfused.arms import ARMS
+from unfused.arms import ARMS, DEFAULT
 from unfused.config.choices import Encoder, EncoderConfig, Objective, ObjectiveConfig, default
-from unfused.config.section import Count, Fraction, Positive, Range, Section, Weight
+from unfused.config.section import Count, Fraction, OffAt, Positive, Range, Section, Weight
 
 Layer = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 Precision = Literal["auto", "float32", "bfloat16"]
 Optimizer = Literal["adamw", "adam", "sgd", "larc"]
+Pooling = Literal["mean", "max", "attention"]
+Auto = Literal["auto"]
+
+AUTO_WINDOW = 0.95
+"""Seconds of the window that `audio.crop_seconds=auto` is, however long clips are: longer clips
+have more windows, which did better on clips of five seconds than longer ones (docs/decisions.md).
+"""
 
 MAX_SAMPLES = 2**30 - 2**10
 """Of one clip: a page in Parquet is smaller than 2 GiB."""
@@ -47,12 +55,21 @@ class AudioConfig(Section):
     """Hz, lower edge of the first band."""
     f_max: Positive = 7800.0
     """Hz, upper edge of the last band; at most half the sample rate."""
-    crop_seconds: Annotated[float, Field(ge=0.1, le=60.0)] = 0.95
-    """Length of the window that is learned and scored; shorter clips are zero-padded."""
+    crop_seconds: Annotated[float, Field(ge=0.1, le=60.0)] | Auto = "auto"
+    """Length of the window that is learned and scored; shorter clips are zero-padded, longer ones
+    have several (embed.num_crops, finetune.num_crops). auto: 0.95."""
 
     @property
     def crop_samples(self) -> int:
-        return round(self.crop_seconds * self.sample_rate)
+        """S."""
+        seconds = AUTO_WINDOW if self.crop_seconds == "auto" else self.crop_seconds
+        return round(seconds * self.sample_rate)
+
+    def settled(self) -> AudioConfig:
+        """The same with a number for auto: what parts and encoders keep."""
+        if self.crop_seconds != "auto":
+            return self
+        return self.model_copy(update={"crop_seconds": AUTO_WINDOW})
 
 
 class IngestConfig(Section):
@@ -69,8 +86,10 @@ class IngestConfig(Section):
 class Training(Section):
     """The knobs that every learned stage shares."""
 
-    epochs: Count
-    """Passes over the clips."""
+    passes: ClassVar[tuple[int, int]] = (1, 0)
+    """What auto is: at least so many epochs, and so many that they take at least so many steps."""
+    epochs: Count | Auto
+    """Passes over the clips; auto: as many as suit their number, few clips many."""
     batch_size: Annotated[int, Field(ge=2)]
     """Clips in one optimiser step, over all workers."""
     optimizer: Optimizer = "adamw"
@@ -87,6 +106,19 @@ class Training(Section):
     """auto: bfloat16 autocast where the hardware has it, float32 elsewhere."""
     seed: int = 0
     """Seed of this stage's weights, order, crops and augmentation."""
+
+    def settled(self, num_clips: int) -> Self:
+        """The same with a number of epochs, for so many clips."""
+        if self.epochs != "auto":
+            return self
+        epochs, steps = self.passes
+        of_one = num_steps(num_clips, self.batch_size)
+        return self.model_copy(update={"epochs": max(epochs, math.ceil(steps / of_one))})
+
+
+def num_steps(num_clips: int, batch_size: int) -> int:
+    """Steps in an epoch: batches of `batch_size` clips as nearly as batches of one size can be."""
+    return max(1, round(num_clips / batch_size))
 
 
 class AugmentConfig(Section):
@@ -110,7 +142,9 @@ NO_AUGMENT = AugmentConfig(
 class PretrainConfig(Training):
     objective: Objective = Field(default_factory=lambda: default(ObjectiveConfig, "nt_xent"))
     """The pre-training objective, whose own settings follow."""
-    epochs: Count = 4
+    passes: ClassVar[tuple[int, int]] = (4, 150)
+    epochs: Count | Auto = "auto"
+    """Passes over the clips; auto: 4, and for few clips as many as take 150 steps."""
     batch_size: Annotated[int, Field(ge=2)] = 64
     learning_rate: Positive = 1e-3
     augment: AugmentConfig = AugmentConfig()
@@ -119,8 +153,9 @@ class PretrainConfig(Training):
 class EmbedConfig(Section):
     layer: Layer = "last"
     """Which layer of the teacher is embedded."""
-    num_crops: Count = 1
-    """Evenly spaced windows averaged per clip (clips that fit one window use one)."""
+    num_crops: Count | Auto = "auto"
+    """Evenly spaced windows whose embeddings are averaged per clip, but for those in silence; auto:
+    as many as cover it, at most 64. Clips that fit one window use one."""
     batch_size: Count = 256
     """Clips embedded at once."""
     precision: Precision = "auto"
@@ -151,7 +186,9 @@ class ClusterConfig(Section):
 class DistillConfig(Training):
     """A student: `distill` is the last one, which is fine-tuned; `bootstrap` those before it."""
 
-    epochs: Count = 8
+    passes: ClassVar[tuple[int, int]] = (8, 600)
+    epochs: Count | Auto = "auto"
+    """Passes over the clips; auto: 8, and for few clips as many as take 600 steps."""
     batch_size: Annotated[int, Field(ge=2)] = 32
     learning_rate: Positive = 1e-3
     augment: AugmentConfig = NO_AUGMENT
@@ -168,6 +205,11 @@ class DistillConfig(Training):
     """Multiply the KL by T squared, so that its gradient keeps its size as T changes."""
     detach_teacher: bool = True
     """Keep the deep head from moving towards the shallow ones; false is as released."""
+    soft_temperature: Annotated[Weight, OffAt(0.0)] = 0.0
+    """Temperature of soft pseudo-labels, by squared distances to the centroids; 0 is the nearest
+    one alone, as published."""
+    feature_weight: Annotated[Weight, OffAt(0.0)] = 0.0
+    """Weight of matching what the teachers embed (cosine distance); 0 as published."""
     head_width: Annotated[int, Field(ge=0)] = 256
     """Hidden width of the shallow heads; 0 is as wide as k, as published."""
 
@@ -185,7 +227,17 @@ class DrawConfig(Section):
     """Seed of this stage's weights, order, crops and augmentation, and of the draws."""
 
 
-class FinetuneConfig(Training, DrawConfig):
+class ScoringConfig(Section):
+    """How an encoder with a head scores clips of any length."""
+
+    num_crops: Count | Auto = "auto"
+    """Windows scored per clip, as in embed.num_crops."""
+    pooling: Pooling = "mean"
+    """How the scores of a clip's windows become the clip's: mean, max, or attention, the mean
+    weighted by each window's own confidence."""
+
+
+class FinetuneConfig(Training, DrawConfig, ScoringConfig):
     mode: Literal["linear", "full", "linear_then_full"] = "linear_then_full"
     """What is trained: the head, everything, or one after the other; `scratch` is always full."""
     epochs: Count = 100
@@ -208,8 +260,9 @@ class FinetuneConfig(Training, DrawConfig):
     """Peak learning rate while the encoder is trained with the head."""
     encoder_weight_decay: Weight = 1e-4
     """Weight decay, likewise."""
-    num_crops: Count = 1
-    """Windows averaged per clip, as in embed.num_crops."""
+    num_folds: Annotated[int, Field(ge=0)] = 3
+    """Parts of the drawn clips that are left out in turn, to tell how right an arm is without any
+    other label; 0 is off."""
     use_validation: bool = False
     """Keep the best epoch on the labelled validation clips, which then count as labels."""
 
@@ -217,6 +270,66 @@ class FinetuneConfig(Training, DrawConfig):
     def draws(self) -> DrawConfig:
         """The part of it that says which labels are looked at."""
         return DrawConfig(**{name: getattr(self, name) for name in DrawConfig.model_fields})
+
+    @property
+    def scoring(self) -> ScoringConfig:
+        """The part of it that says how clips are scored."""
+        return ScoringConfig(num_crops=self.num_crops, pooling=self.pooling)
+
+
+class TeachersConfig(Section):
+    """What is trusted beside `--teacher`, and how far."""
+
+    also: tuple[str, ...] = ("statistics", "cepstra", "cepstra:centred")
+    """Teachers that nothing has to be trained or brought for; see `--teacher`."""
+    weighting: Literal["auto", "equal"] = "auto"
+    """auto: each teacher's probe counts by what it adds on labelled clips that are left out."""
+    num_folds: Annotated[int, Field(ge=2)] = 5
+    """Parts of the labelled clips that are left out in turn."""
+    num_repeats: Count = 3
+    """Times that they are parted anew."""
+
+
+class CombineConfig(Section):
+    """Which probes a classifier is made of."""
+
+    members: Literal["best", "all"] = "all"
+    """The most trusted teacher's alone, or all of them by their weight."""
+
+
+SELFTRAIN_AUGMENT = AugmentConfig(
+    mixup_ratio=0.0, canvas_time=1.25, frequency_scale=(1.0, 1.0), time_scale=(0.8, 1.25)
+)
+
+
+class SelftrainConfig(Training):
+    """A student of the labels that the probes give all training clips, one for every draw."""
+
+    start: Literal["student", "fresh"] = "student"
+    """What it starts from: the `unfused` student, or random weights."""
+    passes: ClassVar[tuple[int, int]] = (4, 300)
+    epochs: Count | Auto = "auto"
+    """Passes over the clips; auto: 4, and for few clips as many as take 300 steps."""
+    batch_size: Annotated[int, Field(ge=2)] = 32
+    learning_rate: Positive = 1e-3
+    label_weight: Weight = 1.0
+    """Weight of the cross-entropy against the probes' labels."""
+    temperature: Positive = 0.5
+    """Temperature of those labels; below 1 they are sharpened."""
+    balance: Fraction = 0.0
+    """How far the labels are evened out over the classes; 1 gives every class the same share."""
+    mix: Fraction = 0.4
+    """Largest share of another clip, and of its label, mixed in (mixup on powers)."""
+    feature_weight: Weight = 0.5
+    """Weight of matching what the trusted teachers embed (cosine distance)."""
+    consistency_weight: Weight = 0.0
+    """Weight of FixMatch's loss: the plain clip labels the augmented one (arXiv 2001.07685)."""
+    consistency_threshold: Fraction = 0.95
+    """Probability from which it does."""
+    supervised_fraction: Fraction = 0.25
+    """Share of the epochs, the last ones, that see the labelled clips with their labels; before
+    that they are left out, so that what is learned can be held against them."""
+    augment: AugmentConfig = SELFTRAIN_AUGMENT
 
 
 class EvaluateConfig(Section):
@@ -246,13 +359,16 @@ class Config(Section):
     bootstrap: DistillConfig = DistillConfig()
     distill: DistillConfig = DistillConfig()
     finetune: FinetuneConfig = FinetuneConfig()
+    teachers: TeachersConfig = TeachersConfig()
+    selftrain: SelftrainConfig = SelftrainConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
-    rounds: Annotated[int, Field(ge=1, le=10)] = 2
+    rounds: Annotated[int, Field(ge=1, le=10)] | Auto = "auto"
     """Times that pseudo-labels are made and learned; every further round embeds the student of the
-    one before (trained as `bootstrap` says) in place of the teacher."""
+    one before (trained as `bootstrap` says) in place of the teachers. auto: 2 with a teacher of
+    one's own alone, 1 with one from outside."""
     clusterings: Annotated[int, Field(ge=1, le=10)] = 1
     """Clusterings in parallel, of one k and several seeds; a student has heads for each."""
-    arms: tuple[str, ...] = tuple(ARMS)
+    arms: tuple[str, ...] = DEFAULT
     """The rivals that a run scores on the same labels."""
 
     @model_validator(mode="after")
@@ -280,7 +396,7 @@ class Config(Section):
         self._check_input(self.teacher)
         self._check_input(self.student)
         self._check_layer(self.teacher)
-        if self.rounds > 1:
+        if self.rounds == "auto" or self.rounds > 1:
             self._check_layer(self.student)
         return self
 
@@ -294,7 +410,7 @@ class Config(Section):
             )
         if frames < encoder.min_frames:
             raise ValueError(
-                f"audio.crop_seconds={self.audio.crop_seconds:g} gives {frames} frames and the"
+                f"audio.crop_seconds={self.audio.crop_seconds} gives {frames} frames and the"
                 f" encoder {encoder.kind} needs {encoder.min_frames}; raise it, or lower"
                 " audio.hop_length"
             )

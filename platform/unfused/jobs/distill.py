@@ -6,17 +6,18 @@ Axes: B clips, S samples, F mel bands, T frames, K clusters.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from unfused import losses, training
+from unfused import clustering, data, losses, training
 from unfused.config import DistillConfig, EncoderConfig
 from unfused.data import PartFacts
 from unfused.distributed import global_count, sum_over_ranks
+from unfused.jobs.features import Matching, principal
 from unfused.models import weights
 from unfused.models.clip_encoder import ClipEncoder
 from unfused.models.student import Logits, StudentHeads
@@ -31,6 +32,8 @@ class DistillJob:
     clips: Artifact[PartFacts]
     clusters: tuple[Artifact, ...]
     """One or more clusterings of the clips."""
+    embeddings: tuple[Artifact, ...]
+    """What each was made of, where the student learns more of that than the nearest centroid."""
     encoder: EncoderConfig
     config: DistillConfig
     out: Folder
@@ -38,24 +41,48 @@ class DistillJob:
 
     def run(self, worker: training.Worker) -> tuple[training.Fitted, float]:
         """How the epochs went, and what the job took in seconds."""
-        torch.manual_seed(self.config.seed)
+        config = self.config.settled(data.num_clips(self.clips))
+        torch.manual_seed(config.seed)
         encoder = ClipEncoder.for_part(self.clips.facts, self.encoder)
-        heads = [student_heads(encoder, found, self.config) for found in self.clusters]
-        ids = [read_npy(found.folder, "labels.npy") for found in self.clusters]
-        labels = torch.from_numpy(np.stack(ids)).long().to(worker.device)
-        learner = DistillLearner(encoder, heads, labels, self.config)
+        heads = [student_heads(encoder, found, config) for found in self.clusters]
+        learner = DistillLearner(encoder, heads, self._labels(), config, self._matched())
         stream = worker.stream(
-            self.clips, num_samples=encoder.audio.crop_samples, training=self.config
+            self.clips, num_samples=encoder.audio.crop_samples, training=config
         )
         began = time.perf_counter()
         fitted = worker.fit(
-            learner, stream, self.config, node=self.node, checkpoints=self.checkpoints
+            learner, stream, config, node=self.node, checkpoints=self.checkpoints
         )
         if worker.is_first:
             encoder.save(self.out)
             for number, head in enumerate(heads, start=1):
                 self.out.write(heads_file(number), weights.save(head))
         return fitted, time.perf_counter() - began
+
+
+    def _labels(self) -> list[Tensor]:
+        """The pseudo-labels of every clustering: ids (N,), or soft ones (N, K)."""
+        if not self.config.soft_temperature:
+            found = [read_npy(one.folder, "labels.npy") for one in self.clusters]
+            return [torch.from_numpy(ids).long() for ids in found]
+        return [soft_labels(*pair, self.config.soft_temperature) for pair in self._pairs()]
+
+    def _pairs(self) -> Iterator[tuple[Artifact, Artifact]]:
+        return zip(self.clusters, self.embeddings, strict=True)
+
+    def _matched(self) -> list[tuple[Tensor, float]]:
+        """What each teacher embeds, all with the same weight."""
+        if not self.config.feature_weight:
+            return []
+        folders = list(dict.fromkeys(one.folder for one in self.embeddings))
+        return [(principal(folder), 1 / len(folders)) for folder in folders]
+
+
+def soft_labels(clusters: Artifact, embeddings: Artifact, temperature: float) -> Tensor:
+    """Soft pseudo-labels (N, K) float16 of one clustering."""
+    model = clustering.ClusterModel.from_bytes(clusters.folder.read("clusters.safetensors"))
+    rows = [model.soft(v, temperature) for _, v in data.read_embeddings(embeddings.folder)]
+    return torch.from_numpy(np.concatenate(rows)).half()
 
 
 def student_heads(
@@ -77,32 +104,42 @@ class DistillLearner(training.Learner):
     Args:
         encoder: the student.
         heads: one for each clustering, whose losses are averaged.
-        labels: (number of clusterings, N) pseudo-labels of all clips.
+        labels: of every clustering the pseudo-labels of all clips, (N,) ids or (N, K) soft ones.
         config: the loss and the augmentation.
+        matched: what teachers embed of all clips (N, P), each with its weight.
     """
 
     def __init__(
         self,
         encoder: ClipEncoder,
         heads: Sequence[StudentHeads],
-        labels: Tensor,
+        labels: Sequence[Tensor],
         config: DistillConfig,
+        matched: Sequence[tuple[Tensor, float]] = (),
     ) -> None:
         super().__init__()
         self.clip_encoder, self.heads, self.config = encoder, nn.ModuleList(heads), config
         self.augment = encoder.augmentation(config.augment)
-        self.register_buffer("labels", labels, persistent=False)
+        self.labels, self.matching = labels, Matching(encoder.embedding_dim, matched)
 
     def forward(self, batch: training.Batch) -> Tensor:
         spectrogram = self.augment(self.clip_encoder.spectrogram(batch["samples"]))
         features = self.clip_encoder.encode(spectrogram)
         count = global_count(len(batch["clip"]), batch["clip"].device)
-        targets = self.labels[:, batch["clip"]]
+        clip = batch["clip"].cpu()
         found = [
-            self._loss(head(features), of, count)
-            for head, of in zip(self.heads, targets, strict=True)
+            self._loss(head(features), self._of(labels, clip).to(count.device), count)
+            for head, labels in zip(self.heads, self.labels, strict=True)
         ]
-        return sum_over_ranks(torch.stack(found).mean())
+        loss = torch.stack(found).mean()
+        if self.config.feature_weight:
+            apart = self.matching(features.clip, clip).sum() / count
+            loss = loss + self.config.feature_weight * apart
+        return sum_over_ranks(loss)
+
+    def _of(self, labels: Tensor, clip: Tensor) -> Tensor:
+        found = labels[clip]
+        return found.float() if found.is_floating_point() else found
 
     def _loss(self, logits: Logits, targets: Tensor, count: Tensor) -> Tensor:
         config = self.config

@@ -5,15 +5,19 @@ The draws share out over the workers, as those of fine-tuning do.
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
+
+import torch
 
 from unfused import training
 from unfused.config import DrawConfig, ScorerConfig
 from unfused.config.choices import plugin
 from unfused.data import LabelFacts, PartFacts, draw_labels, label_ids
+from unfused.distributed import sum_over_ranks
 from unfused.jobs.finetune import labelled_clips
-from unfused.scorers import ScorerFacts
+from unfused.scorers import ScorerFacts, measured
 from unfused.store import Artifact, Folder
 
 
@@ -34,18 +38,21 @@ class FitJob:
         draws = [draw_labels(ids, self.draw, r) for r in range(self.draw.num_repeats)]
         labelled = labelled_clips(worker, self.clips, ids, draws)
         fit = plugin(self.config.room, self.config.kind).fit
+        right = torch.zeros(len(draws))
         for repeat in range(worker.rank, len(draws), worker.world):
             waves = [labelled.clips[i] for i in draws[repeat]]
             rate = self.clips.facts.audio.sample_rate
             with worker.turns:
                 fitted = fit(self.config, waves, ids[draws[repeat]], len(classes), rate)
             fitted.save(self.out, repeat)
-        worker.wait()
+            right[repeat] = getattr(fitted, "cross_validated", math.nan)
+        right = sum_over_ranks(right.to(worker.device)).tolist()
         facts = ScorerFacts(
             kind=self.config.kind,
             classes=classes,
             num_repeats=len(draws),
             num_labels=len(draws[0]),
             num_validation_labels=0,
+            cross_validated=measured(right),
         )
         return facts, time.perf_counter() - began

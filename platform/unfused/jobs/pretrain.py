@@ -32,16 +32,17 @@ class PretrainJob:
 
     def run(self, worker: training.Worker) -> tuple[training.Fitted, float]:
         """How the epochs went, and what the job took in seconds."""
-        torch.manual_seed(self.config.seed)
+        config = self.config.settled(data.num_clips(self.clips))
+        torch.manual_seed(config.seed)
         total = data.num_clips(self.clips)
         rows = data.rank_rows(total, worker.rank, worker.world)
         encoder = ClipEncoder.for_part(self.clips.facts, self.encoder)
-        learner = PretrainLearner(encoder, self.config, rows, total)
+        learner = PretrainLearner(encoder, config, rows, total)
         samples = encoder.audio.crop_samples
-        stream = worker.stream(self.clips, num_samples=samples, training=self.config)
+        stream = worker.stream(self.clips, num_samples=samples, training=config)
         began = time.perf_counter()
         fitted = worker.fit(
-            learner, stream, self.config, node=self.node, checkpoints=self.checkpoints
+            learner, stream, config, node=self.node, checkpoints=self.checkpoints
         )
         if worker.is_first:
             encoder.save(self.out)

@@ -9,13 +9,22 @@
 The rule of this room: what is decided is data before anything is built.
 """
 
-from unfused.pipeline.graph import Given, Node, Ref, graph
+from unfused.pipeline.graph import OWN, Given, Node, Ref, Teachers, graph
 from unfused.pipeline.plan import Plan, Step
 from unfused.pipeline.record import Recorder
-from unfused.pipeline.request import Inputs, Request, Task, read_inputs, repetitions, reseed
+from unfused.pipeline.request import (
+    Inputs,
+    Request,
+    Task,
+    heard,
+    read_inputs,
+    repetitions,
+    reseed,
+)
 from unfused.pipeline.run import Backend, Run, open_backend
 
 __all__ = [
+    "OWN",
     "Backend",
     "Given",
     "Inputs",
@@ -27,7 +36,9 @@ __all__ = [
     "Run",
     "Step",
     "Task",
+    "Teachers",
     "graph",
+    "heard",
     "open_backend",
     "read_inputs",
     "repetitions",

@@ -7,17 +7,21 @@ no node but `evaluate` has an edge to the test clips.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from unfused.arms import ARMS, Arm
-from unfused.config import Config, EncoderConfig, Section
+from unfused import teachers
+from unfused.arms import ARMS, METHOD, Arm
+from unfused.config import CombineConfig, Config, DistillConfig, EncoderConfig, Section
 from unfused.config.choices import ScorerConfig, default
 from unfused.store import Folder, StoreError
+from unfused.teachers import Outside
 
 SEED_STEP = 1009
 """Between the seeds of parallel clusterings, so that they are none of `--seeds`."""
+OWN_NAME, STUDENT_NAME = "own", "student"
+"""The teacher that is pre-trained, and the student of all of them, among the trusted."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +90,24 @@ class Node:
     inputs: Mapping[str, Ref] = field(default_factory=dict)
     given: Given | None = None
     """What stands for it; it then has neither sections nor inputs."""
+    outside: Outside | None = None
+    """The teacher from outside that it takes in; it then has neither either."""
+
+
+@dataclass(frozen=True)
+class Teachers:
+    """Whose embeddings are clustered and trusted.
+
+    Attributes:
+        own: whether one is pre-trained.
+        outside: those that somebody else trained, by name.
+    """
+
+    own: bool = True
+    outside: Mapping[str, Outside] = field(default_factory=dict)
+
+
+OWN = Teachers()
 
 
 def graph(
@@ -95,6 +117,7 @@ def graph(
     task_prefix: str = "",
     prefix: str = "",
     given: Mapping[str, Given] | None = None,
+    who: Teachers = OWN,
 ) -> tuple[Node, ...]:
     """The nodes of one pipeline in topological order.
 
@@ -104,41 +127,51 @@ def graph(
         task_prefix: tells the tasks of a cross-validation apart.
         prefix: tells repetitions of the learned stages apart.
         given: what stands for nodes, by their names without a prefix.
+        who: teaches.
     """
-    new = _Graph(config, f"{task_prefix}ingest/task", f"{task_prefix}{prefix}", given or {})
+    new = _Graph(config, f"{task_prefix}ingest/task", f"{task_prefix}{prefix}", given or {}, who)
     arms = [ARMS[name] for name in config.arms]
-    sources = {arm.source for arm in arms}
-    corpus = new.ingest(has_corpus)
-    encoders: dict[str, Ref] = {}
-    if sources & {"teacher", "student"}:
-        teacher = new.pretrain(corpus)
-        encoders |= {arm.name: teacher for arm in arms if arm.source == "teacher"}
-    if "student" in sources:
-        clusters = new.rounds(teacher)
-        students = [arm for arm in arms if arm.source == "student"]
-        encoders |= {arm.name: new.student(arm, clusters) for arm in students}
-    classifiers = [new.classifier(arm, encoders.get(arm.name)) for arm in arms]
+    new.ingest(has_corpus)
+    students = [arm for arm in arms if arm.source == "student"]
+    trusting = any(arm.trusts for arm in arms)
+    if students or trusting or any(arm.source == "teacher" for arm in arms):
+        new.teach()
+    if students:
+        new.study(students)
+    if trusting:
+        new.trust()
+    classifiers = [new.classifier(arm) for arm in arms]
     for arm, classifier in zip(arms, classifiers, strict=True):
         new.evaluate(arm, classifier)
     return tuple(new.nodes)
 
 
 class _Graph:
-    """Nodes in order; every method adds some and returns the edge that others read them by.
+    """Nodes in order.
 
     Args:
         config: of all nodes.
         task: the node that ingests the task.
         prefix: of the names of all other nodes.
         given: what stands for nodes.
+        who: teaches.
     """
 
     def __init__(
-        self, config: Config, task: str, prefix: str, given: Mapping[str, Given]
+        self, config: Config, task: str, prefix: str, given: Mapping[str, Given], who: Teachers
     ) -> None:
-        self.config, self.prefix, self.given = config, prefix, given
+        self.config, self.prefix, self.given, self.who = config, prefix, given, who
         self.task = Ref(task)
         self.train, self.labels = self.task / "train", self.task / "train.labels"
+        self.corpus, self.original = self.train, self.task
+        """`original` has the task's clips at the rate that the most demanding teacher wants."""
+        self.teachers: dict[str, Ref] = {}
+        """Encoders by name: one's own, those from outside, and in the end the student."""
+        self.embeddings: dict[str, Ref] = {}
+        """Theirs of the training clips."""
+        self.encoders: dict[str, Ref] = {}
+        """What arms are fine-tuned from."""
+        self.trusted: Ref | None = None
         self.nodes: list[Node] = []
 
     def add(
@@ -153,54 +186,167 @@ class _Graph:
         )
         return Ref(full)
 
-    def ingest(self, has_corpus: bool) -> Ref:
-        """The clips that are pre-trained on: a corpus, or the task's own."""
-        sections = {key: getattr(self.config, key) for key in ("data", "audio", "ingest")}
-        corpus = Ref("ingest/corpus", "corpus")
-        names = [corpus.node, self.task.node] if has_corpus else [self.task.node]
-        self.nodes += [Node(name, "ingest", sections) for name in names]
-        return corpus if has_corpus else self.train
+    def ingest(self, has_corpus: bool) -> None:
+        """The clips of the task, and those that are pre-trained on where they are others."""
+        if has_corpus:
+            self.corpus = Ref("ingest/corpus", "corpus")
+            self.nodes.append(Node(self.corpus.node, "ingest", self._ingested(self.rate)))
+        self.nodes.append(Node(self.task.node, "ingest", self._ingested(self.rate)))
+        if self.highest > self.rate:
+            self.original = Ref(f"{self.task.node}@{self.highest}")
+            self.nodes.append(Node(self.original.node, "ingest", self._ingested(self.highest)))
 
-    def pretrain(self, corpus: Ref) -> Ref:
-        sections = {"pretrain": self.config.pretrain, "encoder": self.config.teacher}
-        return self.add("pretrain", sections, clips=corpus)
+    def _ingested(self, rate: int) -> dict[str, Section]:
+        """What an ingest reads, for shards of a rate in Hz."""
+        audio = self.config.audio.model_copy(update={"sample_rate": rate})
+        return {"data": self.config.data, "audio": audio, "ingest": self.config.ingest}
 
-    def rounds(self, teacher: Ref) -> dict[str, Ref]:
-        """Pseudo-labels of the last round, whose nodes have no ending, as a student's inputs."""
+    @property
+    def rate(self) -> int:
+        """Hz of the clips that encoders are trained on."""
+        return self.config.audio.sample_rate
+
+    @property
+    def highest(self) -> int:
+        """Hz that some teacher wants, where that is more."""
+        return max([self.rate, *(one.facts.sample_rate for one in self.who.outside.values())])
+
+    def teach(self) -> None:
+        """The teachers whose embeddings are clustered."""
+        if self.who.own:
+            sections = {"pretrain": self.config.pretrain, "encoder": self.config.teacher}
+            self.teachers[OWN_NAME] = self.add("pretrain", sections, clips=self.corpus)
+        for name, outside in self.who.outside.items():
+            self.teachers[name] = self.take(name, outside)
+
+    def take(self, name: str, outside: Outside) -> Ref:
+        """A teacher from outside, the same whatever the seed or the fold."""
+        node = Node(f"teacher/{name}", "teacher", outside=outside)
+        if node.name not in {known.name for known in self.nodes}:
+            self.nodes.append(node)
+        return Ref(node.name)
+
+    def embed(self, name: str, teacher: Ref) -> Ref:
+        """What a teacher makes of the training clips, of whose rate there is enough for it."""
+        outside = self.who.outside.get(teacher.node.partition("/")[2])
+        demands = bool(outside) and outside.facts.sample_rate > self.rate
+        clips = (self.original if demands else self.task) / "train"
+        return self.add(name, {"embed": self.config.embed}, clips=clips, teacher=teacher)
+
+    @property
+    def rounds(self) -> int:
+        """Times that pseudo-labels are made."""
+        if self.config.rounds == "auto":
+            return 1 if self.who.outside else 2
+        return self.config.rounds
+
+    def study(self, arms: Sequence[Arm]) -> None:
+        """The students of these arms, of pseudo-labels of the last round."""
         seen = {"labels": self.labels} if self.config.cluster.num_clusters == "classes" else {}
-        for number in range(1, self.config.rounds):
-            clusters = self._round(f"/round{number}", teacher, seen)
-            teacher = self._student(f"distill/round{number}", self.config.bootstrap, clusters)
-        return self._round("", teacher, seen)
+        heard = self.teachers
+        for number in range(1, self.rounds):
+            clusters = self._round(f"/round{number}", heard, seen)
+            student = self._student(f"distill/round{number}", self.config.bootstrap, clusters)
+            heard = {OWN_NAME: student}
+        clusters = self._round("", heard, seen)
+        for arm in arms:
+            recipe = self.config.distill.model_copy(update=dict(arm.distill))
+            self.encoders[arm.name] = self._student(arm.student, recipe, clusters)
 
-    def _round(self, ending: str, teacher: Ref, labels: dict[str, Ref]) -> dict[str, Ref]:
-        embeddings = self.add(
-            f"embed{ending}", {"embed": self.config.embed}, clips=self.train, teacher=teacher
-        )
-        config, found = self.config.cluster, {}
-        for number in range(1, self.config.clusterings + 1):
-            also = f"/{number}" if number > 1 else ""
-            other = config.model_copy(update={"seed": config.seed + SEED_STEP * (number - 1)})
-            found[f"clusters{number if also else ''}"] = self.add(
-                f"cluster{ending}{also}", {"cluster": other}, embeddings=embeddings, **labels
-            )
+    def _round(
+        self, ending: str, heard: Mapping[str, Ref], labels: dict[str, Ref]
+    ) -> dict[str, Ref]:
+        """Clusters of what every teacher embeds, as a student's inputs."""
+        found: dict[str, Ref] = {}
+        for name, teacher in heard.items():
+            of = "" if name == OWN_NAME else f"/{name}"
+            embeddings = self.embed(f"embed{ending}{of}", teacher)
+            if self.teachers.get(name) == teacher:
+                self.embeddings[name] = embeddings
+            for number in range(1, self.config.clusterings + 1):
+                seed = self.config.cluster.seed + SEED_STEP * (number - 1)
+                other = self.config.cluster.model_copy(update={"seed": seed})
+                also = f"/{number}" if number > 1 else ""
+                found[f"clusters{number if also else ''}{of}"] = self.add(
+                    f"cluster{ending}{of}{also}",
+                    {"cluster": other},
+                    embeddings=embeddings,
+                    **labels,
+                )
         return found
 
-    def student(self, arm: Arm, clusters: dict[str, Ref]) -> Ref:
-        recipe = self.config.distill.model_copy(update=dict(arm.distill))
-        return self._student(arm.student, recipe, clusters)
-
-    def _student(self, name: str, recipe: Section, clusters: dict[str, Ref]) -> Ref:
+    def _student(self, name: str, recipe: DistillConfig, clusters: dict[str, Ref]) -> Ref:
         sections = {"distill": recipe, "encoder": self.config.student}
-        return self.add(name, sections, clips=self.train, **clusters)
+        inputs = dict(clusters)
+        if recipe.feature_weight or recipe.soft_temperature:
+            for key, ref in clusters.items():
+                made = next(node for node in self.nodes if node.name == ref.node)
+                inputs[key.replace("clusters", "embeddings", 1)] = made.inputs["embeddings"]
+        return self.add(name, sections, clips=self.train, **inputs)
 
-    def classifier(self, arm: Arm, encoder: Ref | None) -> Ref:
-        """What the arm ends in: fine-tuned from an encoder, or fitted to the clips."""
+    def trust(self) -> None:
+        """Probes on all teachers, those that cost nothing and the student among them."""
+        for spec in self.config.teachers.also:
+            outside = teachers.read(spec)
+            self.teachers[outside.facts.name] = self.take(outside.facts.name, outside)
+        if METHOD.name in self.encoders:
+            self.teachers[STUDENT_NAME] = self.encoders[METHOD.name]
+        for name, teacher in self.teachers.items():
+            if name not in self.embeddings:
+                of = "" if name == OWN_NAME else f"/{name}"
+                self.embeddings[name] = self.embed(f"embed{of}", teacher)
+        inputs = {f"embeddings/{name}": ref for name, ref in self.embeddings.items()}
+        sections = {"teachers": self.config.teachers, "draws": self.config.finetune.draws}
+        self.trusted = self.add("trust", sections, labels=self.labels, clips=self.train, **inputs)
+
+    def classifier(self, arm: Arm) -> Ref:
+        """What the arm ends in."""
+        make = {
+            "clips": self._fitted,
+            "probes": self._combined,
+            "labels": self._selftrained,
+        }.get(arm.source, self._finetuned)
+        return make(arm)
+
+    def _fitted(self, arm: Arm) -> Ref:
+        scorer = default(ScorerConfig, arm.scorer)
+        sections = {"scorer": scorer, "draws": self.config.finetune.draws}
+        return self.add(arm.classifier, sections, clips=self.train, labels=self.labels)
+
+    def _combined(self, arm: Arm) -> Ref:
+        assert self.trusted is not None
+        sections = {"combine": CombineConfig(members=arm.members), "embed": self.config.embed}
+        inputs = {f"teacher/{name}": ref for name, ref in self.teachers.items()}
+        return self.add(
+            arm.classifier,
+            sections,
+            clips=self.train,
+            original=self.original / "train",
+            trust=self.trusted,
+            **inputs,
+        )
+
+    def _selftrained(self, arm: Arm) -> Ref:
+        recipe = self.config.selftrain.model_copy(update=dict(arm.selftrain))
+        sections = {
+            "selftrain": recipe,
+            "scoring": self.config.finetune.scoring,
+            "draws": self.config.finetune.draws,
+            "encoder": self.config.student,
+        }
         inputs = {"clips": self.train, "labels": self.labels}
-        if arm.source == "clips":
-            scorer = default(ScorerConfig, arm.scorer)
-            sections = {"scorer": scorer, "draws": self.config.finetune.draws}
-            return self.add(arm.classifier, sections, **inputs)
+        if arm.trusts:
+            assert self.trusted is not None
+            inputs["trust"] = self.trusted
+        if arm.trusts and recipe.feature_weight:
+            matched = {name: ref for name, ref in self.embeddings.items() if name != STUDENT_NAME}
+            inputs |= {f"embeddings/{name}": ref for name, ref in matched.items()}
+        if recipe.start == "student" and METHOD.name in self.encoders:
+            inputs["encoder"] = self.encoders[METHOD.name]
+        return self.add(arm.classifier, sections, **inputs)
+
+    def _finetuned(self, arm: Arm) -> Ref:
+        inputs = {"clips": self.train, "labels": self.labels}
         if self.config.finetune.use_validation:
             valid = self.task / "valid"
             inputs |= {"valid": valid, "valid_labels": self.task / "valid.labels"}
@@ -209,12 +355,12 @@ class _Graph:
         if arm.source == "fresh":
             fresh: EncoderConfig = self.config.student
             return self.add(arm.classifier, sections | {"encoder": fresh}, **inputs)
-        if encoder is None:
-            raise ValueError(f"Nothing builds the {arm.source!r} that arm {arm.name!r} needs.")
+        encoder = self.teachers[OWN_NAME] if arm.source == "teacher" else self.encoders[arm.name]
         return self.add(arm.classifier, sections, **inputs, encoder=encoder)
 
     def evaluate(self, arm: Arm, classifier: Ref) -> Ref:
         split = self.config.evaluate.split
-        inputs = {"clips": self.task / split, "labels": self.task / f"{split}.labels"}
+        task = self.original if arm.source == "probes" else self.task
+        inputs = {"clips": task / split, "labels": task / f"{split}.labels"}
         sections = {"evaluate": self.config.evaluate}
         return self.add(arm.scores(split), sections, "evaluate", **inputs, classifier=classifier)

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from unfused import corpora, data, stages
+from unfused import corpora, data, stages, teachers
 from unfused.config import ConfigError
 from unfused.corpora import location
 from unfused.corpora.clip import Clip
@@ -115,6 +115,8 @@ class Plan:
     def _key(self, step: Step) -> str | None:
         node = step.node
         inputs = {name: self._identity(ref) for name, ref in node.inputs.items()}
+        if node.outside:
+            inputs = {"teacher": node.outside.digest}
         if node.stage == "ingest":
             inputs = {"listing": digest([_listed(clip) for clip in step.clips])}
         if any(identity is None for identity in inputs.values()):
@@ -163,6 +165,16 @@ class Plan:
                 found = self.parts(self.steps[ref.node]) | found
         return found
 
+    def pseudo_labels(self, prefix: str) -> Step | None:
+        """The clustering that the students of a repetition learn, the first of several."""
+        for step in self.steps.values():
+            if step.node.stage == "distill" and step.node.name.startswith(f"{prefix}distill/"):
+                names = [name for name in step.node.inputs if name.startswith("clusters")]
+                found = self.steps[step.node.inputs[names[0]].node]
+                if "round" not in step.node.name:
+                    return found
+        return None
+
     def refuse_overlap(self) -> None:
         """Refuse a corpus that has clips which a task holds out.
 
@@ -191,6 +203,16 @@ class Plan:
         for step in self.missing:
             if check := stages.get(step.node.stage).check:
                 check(step.node.config, self.parts(step))
+            if step.node.stage == "embed":
+                self._check_rate(step)
+
+    def _check_rate(self, step: Step) -> None:
+        """Refuse a teacher from outside that wants a higher rate than clips and recordings have."""
+        outside = self.steps[step.node.inputs["teacher"].node].node.outside
+        if outside:
+            clips = self._part(step.node.inputs["clips"])
+            rate = self.request.config.audio.sample_rate
+            teachers.check_rate(outside.facts, rate, [clips.recorded_rate])
 
     @property
     def missing(self) -> list[Step]:

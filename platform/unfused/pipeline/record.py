@@ -71,6 +71,7 @@ class Recorder:
                     "task": request.task,
                     "seeds": request.seeds,
                     "folds": request.folds,
+                    "teachers": list(request.specs),
                     "options": request.options.model_dump(mode="json"),
                 },
                 "config": flatten(request.config),
@@ -155,7 +156,7 @@ def _listed(plan: Plan, prefix: str) -> Iterator[dict[str, Any]]:
 
 def _clusters(plan: Plan, prefix: str) -> dict[str, np.ndarray]:
     """The pseudo-labels of the training clips, by split."""
-    step = plan.steps.get(f"{prefix}cluster")
+    step = plan.pseudo_labels(prefix)
     return {"train": read_npy(plan.folder(step), "labels.npy")} if step else {}
 
 

@@ -5,16 +5,17 @@ The rule of this file: it lists clips and opens none of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from unfused import corpora
+from unfused import corpora, teachers
+from unfused.arms import BESIDE_OUTSIDE, DEFAULT
 from unfused.config import Config, ConfigError, RunOptions, override
 from unfused.corpora.clip import Clip
-from unfused.pipeline.graph import Given, Node, graph
-from unfused.store import Store
+from unfused.pipeline.graph import OWN, OWN_NAME, STUDENT_NAME, Given, Node, Teachers, graph
+from unfused.store import Folder, Store
 
-SEEDED = ("pretrain", "cluster", "bootstrap", "distill", "finetune")
+SEEDED = ("pretrain", "cluster", "bootstrap", "distill", "finetune", "selftrain")
 """The sections whose seeds `--seeds` changes."""
 
 
@@ -38,6 +39,48 @@ class Request:
     folds: bool = False
     given: Mapping[str, Given] = field(default_factory=dict)
     """What stands for nodes, by name (see `graph.Given`)."""
+    teachers: Teachers = OWN
+    """Whose embeddings are clustered and trusted."""
+    specs: tuple[str, ...] = ()
+    """As they were named."""
+
+
+def heard(
+    config: Config,
+    specs: Sequence[str],
+    store: Store,
+    registered: Callable[[str], Folder] | None = None,
+) -> tuple[Config, Teachers]:
+    """The teachers that `--teacher` names, and the configuration with the arms that suit them.
+
+    Args:
+        config: as a person asked for it.
+        specs: `own`, or as `teachers.read` takes them; none at all is `own`.
+        store: of the run.
+        registered: see `teachers.read`.
+
+    Raises:
+        ConfigError: a teacher cannot be used; two have one name; an arm that was asked for has no
+            teacher.
+    """
+    outside: dict[str, teachers.Outside] = {}
+    for spec in specs:
+        if spec == OWN_NAME:
+            continue
+        found = teachers.read(spec, store, registered)
+        name = found.facts.name
+        if name in outside or name in (OWN_NAME, STUDENT_NAME):
+            raise ConfigError(f"--teacher {spec}: two teachers are called {name!r}; rename a file.")
+        outside[name] = found
+    own = not specs or OWN_NAME in specs
+    if outside and config.arms == DEFAULT:
+        config = override(config, {"arms": BESIDE_OUTSIDE})
+    if "teacher" in config.arms and not own:
+        raise ConfigError(
+            "The arm `teacher` is the encoder that is pre-trained, and there is none: add"
+            " --teacher own, or leave the arm out."
+        )
+    return config, Teachers(own, outside)
 
 
 @dataclass(frozen=True)
@@ -61,6 +104,7 @@ def repetitions(
                 task_prefix=task.prefix,
                 prefix=prefix,
                 given=request.given,
+                who=request.teachers,
             )
             yield f"{task.prefix}{prefix}", task, nodes
 

@@ -207,6 +207,7 @@ class Run:
             self.plan.store.begin(stage, key),
             self.plan.store.checkpoints(stage, key),
             step.clips,
+            step.node.outside,
         )
 
     def _commit(

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from unfused.audio.samples import even_windows
+from unfused.audio.samples import Windows
 from unfused.config.choices import plugin
-from unfused.scorers.protocol import Scorer, ScorerFacts
+from unfused.scorers.protocol import Scorer, ScorerFacts, measured
 from unfused.store import Folder
 
 if TYPE_CHECKING:
@@ -32,14 +32,15 @@ def load(folder: Folder, facts: ScorerFacts) -> Scorer:
 
 def given(
     facts: ScorerFacts, waves: Sequence[np.ndarray], device: torch.device
-) -> Tensor | list[Tensor]:
-    """What `Scorer.scores` takes of int16 clips (S,): their windows (B, C, S), or all of each."""
+) -> Windows[Tensor] | list[Tensor]:
+    """What `Scorer.scores` takes of int16 clips (S,): their windows, or all of each."""
     import torch
 
-    if facts.crop_samples is None:
+    from unfused.models.pooling import on_device
+
+    if facts.cut is None:
         return [torch.from_numpy(wave.copy()).to(device) for wave in waves]
-    windows = [even_windows(wave, facts.crop_samples, facts.num_crops) for wave in waves]
-    return torch.from_numpy(np.stack(windows)).to(device)
+    return on_device(Windows.of([facts.cut.windows(wave) for wave in waves]), device)
 
 
 def files(folder: Folder, facts: ScorerFacts, repeat: int) -> list[str]:
@@ -47,4 +48,19 @@ def files(folder: Folder, facts: ScorerFacts, repeat: int) -> list[str]:
     return plugin("scorers", facts.kind).files(folder, repeat)
 
 
-__all__ = ["FACTS_FILE", "Scorer", "ScorerFacts", "files", "given", "load"]
+def requirements(folder: Folder, facts: ScorerFacts) -> list[str]:
+    """Libraries that the classifier of the first draw needs beside those that all need."""
+    found = getattr(plugin("scorers", facts.kind), "requirements", None)
+    return found(folder, facts) if found else []
+
+
+__all__ = [
+    "FACTS_FILE",
+    "Scorer",
+    "ScorerFacts",
+    "files",
+    "given",
+    "load",
+    "measured",
+    "requirements",
+]

@@ -1,6 +1,6 @@
 """Encoders with a linear head, one head for every draw of the labels.
 
-Axes: B clips, C windows of a clip, S samples, R repeated draws, N classes.
+Axes: B clips, W windows of clips, S samples, R repeated draws, N classes.
 """
 
 from __future__ import annotations
@@ -10,9 +10,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from unfused.audio.samples import Windows
 from unfused.models.classifier import ClipClassifier
 from unfused.models.clip_encoder import ClipEncoder
 from unfused.models.heads import LinearClassifier
+from unfused.models.pooling import POOLINGS
 from unfused.scorers.protocol import ScorerFacts
 from unfused.store import Folder
 
@@ -22,33 +24,36 @@ class LinearScorer:
 
     Args:
         draws: encoders, each with the heads of the draws that share it, in the order of draws.
+        pooling: how the scores of a clip's windows become the clip's, one of `POOLINGS`.
     """
 
-    def __init__(self, draws: Sequence[tuple[ClipEncoder, Sequence[LinearClassifier]]]) -> None:
-        self.draws = draws
+    def __init__(
+        self, draws: Sequence[tuple[ClipEncoder, Sequence[LinearClassifier]]], pooling: str
+    ) -> None:
+        self.draws, self.pooling = draws, pooling
 
     def to(self, device: torch.device) -> LinearScorer:
         """The same modules, moved."""
-        return LinearScorer(
-            [(encoder.to(device), [h.to(device) for h in heads]) for encoder, heads in self.draws]
-        )
+        moved = [(encoder.to(device), [h.to(device) for h in hs]) for encoder, hs in self.draws]
+        return LinearScorer(moved, self.pooling)
 
     @torch.inference_mode()
-    def scores(self, clips: Tensor) -> Tensor:
-        """int16 windows (B, C, S) -> scores (R, B, N)."""
-        found = []
+    def scores(self, clips: Windows[Tensor]) -> Tensor:
+        """Windows of B clips -> scores (R, B, N)."""
+        pool, found = POOLINGS[self.pooling], []
         for encoder, heads in self.draws:
-            embedding = encoder.embed(clips)
-            found += [head(embedding) for head in heads]
+            embedding = encoder.embed_windows(clips.samples)
+            found += [pool(head(embedding), clips.counts) for head in heads]
         return torch.stack(found)
 
 
 def load(folder: Folder, facts: ScorerFacts) -> LinearScorer:
     """See `unfused.scorers.load`."""
     groups = ClipClassifier.load_all(folder, facts.num_repeats)
-    return LinearScorer(
-        [(group[0].encoder.eval().for_inference(), [one.head for one in group]) for group in groups]
-    )
+    draws = [
+        (group[0].encoder.eval().for_inference(), [one.head for one in group]) for group in groups
+    ]
+    return LinearScorer(draws, facts.pooling)
 
 
 def files(folder: Folder, repeat: int) -> list[str]:

@@ -3,14 +3,17 @@
 The rule of this room: a scorer needs no Ray and no store beyond the folder that it is loaded from,
 so that it works wherever the folder is.
 
-Axes: B clips, C windows of a clip, S samples, R repeated draws, N classes.
+Axes: B clips, W windows of clips, S samples, R repeated draws, N classes.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
+from unfused.audio.samples import Cut, Windows
+from unfused.config import Pooling
 from unfused.store import Facts
 
 if TYPE_CHECKING:
@@ -30,10 +33,25 @@ class ScorerFacts(Facts):
     num_labels: int
     """Training labels that a draw looks at."""
     num_validation_labels: int
-    num_crops: int = 1
-    """Evenly spaced windows of a clip that a score is of."""
+    num_crops: int | Literal["auto"] = 1
+    """Evenly spaced windows of a clip that a score is of; auto: as many as cover it."""
     crop_samples: int | None = None
     """Samples of a window; None where a scorer is given whole clips."""
+    cross_validated: list[float] | None = None
+    """Accuracy of every draw on labelled clips that were left out while others taught; none where
+    that was not, or could not be, measured."""
+    pooling: Pooling = "mean"
+    """How the scores of a clip's windows become the clip's."""
+
+    @property
+    def cut(self) -> Cut | None:
+        """How a clip is cut into windows; None where a scorer is given whole clips."""
+        return Cut(self.crop_samples, self.num_crops) if self.crop_samples else None
+
+
+def measured(accuracies: Sequence[float]) -> list[float] | None:
+    """What `ScorerFacts.cross_validated` is where nan stands for what could not be measured."""
+    return None if any(math.isnan(one) for one in accuracies) else list(accuracies)
 
 
 class Scorer(Protocol):
@@ -42,10 +60,10 @@ class Scorer(Protocol):
     def to(self, device: torch.device) -> Scorer:
         """The scorer, on another device."""
 
-    def scores(self, clips: Tensor | Sequence[Tensor]) -> Tensor:
+    def scores(self, clips: Windows[Tensor] | Sequence[Tensor]) -> Tensor:
         """Scores (R, B, N) whose softmax is the probability of each class.
 
         Args:
-            clips: int16 on the scorer's device: windows (B, C, S), or B whole clips (S,) each of
+            clips: int16 on the scorer's device: windows of B clips, or B whole clips (S,) each of
                 its own length where `crop_samples` is None.
         """

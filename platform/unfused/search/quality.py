@@ -3,7 +3,7 @@
 The rule of this room: a stage that must not see labels does not see them here either. What is
 judged is read back from the store: a checkpoint between two epochs, artifacts at the end.
 
-Axes: n clips, C windows of a clip, S samples, D embedding, N classes, K clusters.
+Axes: n clips, S samples, D embedding, N classes, K clusters.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from torch.nn import functional
 
 from unfused import clustering, data, training
 from unfused.arms import METHOD
+from unfused.audio.samples import Cut, Windows
 from unfused.config import Config
 from unfused.data import draw_labels, label_ids, truth_in
 from unfused.jobs.distill import heads_file, student_heads
@@ -26,13 +27,17 @@ from unfused.jobs.finetune import Standardize
 from unfused.models import weights
 from unfused.models.clip_encoder import ClipEncoder
 from unfused.models.heads import LinearClassifier
+from unfused.models.pooling import on_device
 from unfused.pipeline import Plan, Ref
 from unfused.precision import autocast
 from unfused.store import Artifact, Folder
 
 MAX_CLIPS = 1024
-"""A judgement looks at no more clips than this, evenly spaced over a part."""
+"""A judgement looks at no more clips than this, evenly spaced over a part,"""
+MAX_BYTES = 256 * 2**20
+"""nor at more windows than this, were all clips as long as the longest."""
 BATCH_CLIPS = 128
+CPU = torch.device("cpu")
 RIDGE = 0.1
 """L2 penalty of the probe, as a share of the mean squared norm of its features."""
 
@@ -57,15 +62,14 @@ class Probe:
         valid, valid_labels = plan.artifact(scored["clips"]), plan.artifact(scored["labels"])
         ids = label_ids(labels)
         chosen = draw_labels(ids, config.finetune, 0)
-        some = spread(data.num_clips(valid))
+        self.cut = Cut(self.clips.facts.audio.crop_samples, config.finetune.num_crops)
+        some = spread(valid, self.cut)
         self.num_classes = len(labels.facts.classes)
         self.windows = self._windows(self.clips, chosen), self._windows(valid, some)
         self.targets = ids[chosen], truth_in(labels.facts.classes, valid_labels)[some]
 
-    def _windows(self, part: Artifact, indices: np.ndarray) -> Tensor:
-        samples = self.config.audio.crop_samples
-        crops = self.config.finetune.num_crops
-        return torch.from_numpy(data.windows_of(part, indices, samples, crops))
+    def _windows(self, part: Artifact, indices: np.ndarray) -> Windows[Tensor]:
+        return on_device(data.windows_of(part, indices, self.cut), CPU)
 
     def score(self, checkpoints: Folder) -> float | None:
         """Accuracy in [0, 1] of the newest checkpoint; None where it has just been replaced."""
@@ -87,17 +91,20 @@ class Probe:
         return float((guess == self.targets[1]).mean())
 
 
-def spread(total: int) -> np.ndarray:
-    """Indices of at most `MAX_CLIPS` clips, evenly spaced."""
-    return np.unique(np.linspace(0, total - 1, min(total, MAX_CLIPS)).round().astype(int))
+def spread(part: Artifact, cut: Cut) -> np.ndarray:
+    """Indices of some clips of a part, evenly spaced, as many as are looked at."""
+    total = data.num_clips(part)
+    most = min(total, MAX_CLIPS, data.clips_within(MAX_BYTES, part, cut))
+    return np.unique(np.linspace(0, total - 1, most).round().astype(int))
 
 
 @torch.inference_mode()
-def embed(encoder: ClipEncoder, windows: Tensor, precision: str, layer: str = "last") -> Tensor:
-    """Embeddings (n, D) of int16 windows (n, C, S)."""
-    encoder.eval()
-    with autocast(windows.device, precision):
-        return torch.cat([encoder.embed(some, layer) for some in windows.split(BATCH_CLIPS)])
+def embed(
+    encoder: ClipEncoder, windows: Windows[Tensor], precision: str, layer: str = "last"
+) -> Tensor:
+    """Embeddings (n, D) of the windows of n clips."""
+    with autocast(CPU, precision):
+        return encoder.eval().embed(windows, layer)
 
 
 def add_bias(features: Tensor) -> Tensor:
@@ -129,7 +136,8 @@ class Judge:
         node = plan.steps[f"{prefix}{METHOD.student}"].node
         clips, student = plan.artifact(node.inputs["clips"]), plan.artifact(Ref(node.name))
         encoder = ClipEncoder.load(student.folder)
-        windows = self._windows("train", clips, config)
+        cut = Cut(clips.facts.audio.crop_samples, config.embed.num_crops)
+        windows = self._windows("train", clips, cut)
         embedding = embed(encoder, windows, config.embed.precision)
         scores = {
             "effective_rank": effective_rank(embedding),
@@ -137,9 +145,10 @@ class Judge:
             "student_parameters": float(sum(p.numel() for p in encoder.encoder.parameters())),
         }
         valid = held_out(plan, node.inputs["clips"])
-        if valid is None:
+        if valid is None or "clusters" not in node.inputs:
+            # Clips that a teacher from outside did not embed have no pseudo-labels here.
             return scores
-        windows = self._windows("valid", valid, config)
+        windows = self._windows("valid", valid, cut)
         name = node.inputs["clusters"]
         clusters = plan.artifact(name)
         same = f"{valid.folder.uri} {clusters.folder.uri}"
@@ -149,15 +158,13 @@ class Judge:
         loss = held_out_loss(encoder, heads, windows, labels, config.distill.precision)
         return {**scores, "held_out_loss": loss}
 
-    def _windows(self, role: str, part: Artifact, config: Config) -> Tensor:
-        """The middle windows (n, 1, S) of some clips of a part."""
-        samples = config.audio.crop_samples
+    def _windows(self, role: str, part: Artifact, cut: Cut) -> Windows[Tensor]:
+        """Windows of some clips of a part."""
 
-        def read() -> Tensor:
-            chosen = spread(data.num_clips(part))
-            return torch.from_numpy(data.windows_of(part, chosen, samples))
+        def read() -> Windows[Tensor]:
+            return on_device(data.windows_of(part, spread(part, cut), cut), CPU)
 
-        return self._once(role, f"{part.folder.uri} {samples}", read)
+        return self._once(role, f"{part.folder.uri} {cut}", read)
 
     def _once(self, role: str, key: str, make: Callable[[], Any]) -> Any:
         """What was last made for a role, if that was under the same key."""
@@ -210,7 +217,7 @@ def cluster_stability(embedding: np.ndarray, config: Config) -> float:
     return float(normalized_mutual_info_score(*labels))
 
 
-def pseudo_labels(plan: Plan, clusters: Ref, windows: Tensor) -> np.ndarray:
+def pseudo_labels(plan: Plan, clusters: Ref, windows: Windows[Tensor]) -> np.ndarray:
     """Clusters (n,) of new clips: the teacher that was clustered, its whitening, its centroids."""
     embedded = plan.steps[clusters.node].node.inputs["embeddings"]
     teacher = plan.steps[embedded.node].node.inputs["teacher"]
@@ -226,14 +233,15 @@ def pseudo_labels(plan: Plan, clusters: Ref, windows: Tensor) -> np.ndarray:
 def held_out_loss(
     encoder: ClipEncoder,
     heads: torch.nn.Module,
-    windows: Tensor,
+    windows: Windows[Tensor],
     labels: np.ndarray,
     precision: str = "float32",
 ) -> float:
-    """Mean cross-entropy of the deep head on new clips (n, 1, S), divided by log K."""
+    """Mean cross-entropy of the deep head on every window of n new clips, divided by log K."""
     encoder.eval()
-    with autocast(windows.device, precision):
-        deep = [heads(encoder(some[:, 0])).deep.float() for some in windows.split(BATCH_CLIPS)]
+    with autocast(CPU, precision):
+        deep = [heads(encoder(some)).deep.float() for some in windows.samples.split(BATCH_CLIPS)]
     logits = torch.cat(deep)
-    loss = functional.cross_entropy(logits, torch.from_numpy(labels).long())
+    targets = torch.from_numpy(labels).long().repeat_interleave(windows.counts)
+    loss = functional.cross_entropy(logits, targets)
     return float(loss) / math.log(logits.shape[1])

@@ -10,15 +10,14 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from functools import reduce
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 
-from unfused import clustering, cores, runtime
+from unfused import clustering, cores, data, runtime
 from unfused.config import ClusterConfig, ConfigError
+from unfused.data import read_embeddings
 from unfused.events import Note
 from unfused.stages.access import Processes
 from unfused.stages.contract import Build, Built, Stage
@@ -101,7 +100,7 @@ def _cluster(
     embeddings: Artifact[EmbedFacts], config: ClusterConfig, k: int, out: Folder
 ) -> ClusterFacts:
     whitening = clustering.Whitening.fit(
-        _moments(embeddings),
+        data.moments(embeddings.folder),
         num_components=config.num_components or None,
         whiten=config.whiten,
         normalize=config.normalize,
@@ -135,11 +134,6 @@ def _cluster(
     )
 
 
-def _moments(embeddings: Artifact[EmbedFacts]) -> clustering.Moments:
-    parts = (clustering.Moments.of(values) for _, values in read_embeddings(embeddings.folder))
-    return reduce(clustering.Moments.merge, parts)
-
-
 def _sample(
     embeddings: Artifact[EmbedFacts], config: ClusterConfig, k: int, whitening: clustering.Whitening
 ) -> np.ndarray:
@@ -165,20 +159,6 @@ def _label_all(
     for clip, values in read_embeddings(embeddings.folder):
         labels[clip], confidence[clip] = model.label(values)
     return labels, confidence
-
-
-def read_embeddings(folder: Folder) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Clip indices (B,) and embeddings (B, D), in the order of the clips."""
-    for info in folder.files():
-        if not info.path.endswith(".parquet"):
-            continue
-        with folder.filesystem.open_input_file(info.path) as source:
-            table = pq.read_table(source)
-        clip = table["clip"].to_numpy()
-        values = table["embedding"].combine_chunks().flatten().to_numpy()
-        values = values.reshape(len(clip), -1)
-        order = np.argsort(clip)
-        yield clip[order], values[order]
 
 
 STAGE = Stage(version=5, facts=ClusterFacts, access=Processes, run=run, check=check)

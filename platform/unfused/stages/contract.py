@@ -14,6 +14,7 @@ from unfused.config import Section
 from unfused.corpora.clip import Clip
 from unfused.stages.access import Access
 from unfused.store import Artifact, Facts, Folder
+from unfused.teachers import Outside
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,8 @@ class Build:
     checkpoints: Folder
     clips: Sequence[Clip] = field(default=(), repr=False)
     """What ingest is to read; empty for every other stage."""
+    outside: Outside | None = None
+    """The teacher that is to be taken in; none for every other stage."""
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ def run(builds: Sequence[Build], workers: Workers) -> list[Built]:
             build.node,
             build.inputs["clips"],
             tuple(v for name, v in build.inputs.items() if name.startswith("clusters")),
+            tuple(v for name, v in build.inputs.items() if name.startswith("embeddings")),
             build.config["encoder"],
             build.config["distill"],
             build.out,
@@ -27,4 +28,4 @@ def run(builds: Sequence[Build], workers: Workers) -> list[Built]:
     return [trained(*one) for one in zip(builds, workers.run(jobs), strict=True)]
 
 
-STAGE = Stage(version=4, facts=TrainedFacts, access=Workers, run=run)
+STAGE = Stage(version=5, facts=TrainedFacts, access=Workers, run=run)

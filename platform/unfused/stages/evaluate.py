@@ -46,8 +46,7 @@ def run(builds: Sequence[Build], workers: Workers) -> list[Built]:
 
     by_clips: dict[tuple, list[Build]] = {}
     for build in builds:
-        facts = build.inputs["classifier"].facts
-        same = (build.inputs["clips"].folder.uri, facts.num_crops, facts.crop_samples)
+        same = (build.inputs["clips"].folder.uri, build.inputs["classifier"].facts.cut)
         by_clips.setdefault(same, []).append(build)
     jobs = [
         EvaluateJob(
@@ -97,4 +96,4 @@ def write_predictions(
         pq.write_table(pa.table(columns), sink)
 
 
-STAGE = Stage(version=4, facts=EvaluateFacts, access=Workers, run=run)
+STAGE = Stage(version=5, facts=EvaluateFacts, access=Workers, run=run)

@@ -55,4 +55,4 @@ def run(builds: Sequence[Build], workers: Workers) -> list[Built]:
     return [Built(facts, seconds) for facts, seconds in workers.run(jobs)]
 
 
-STAGE = Stage(version=5, facts=ScorerFacts, access=Workers, run=run, check=check)
+STAGE = Stage(version=6, facts=ScorerFacts, access=Workers, run=run, check=check)

@@ -32,4 +32,4 @@ def run(builds: Sequence[Build], workers: Workers) -> list[Built]:
     return [Built(facts, seconds) for facts, seconds in workers.run(jobs)]
 
 
-STAGE = Stage(version=1, facts=ScorerFacts, access=Workers, run=run, check=check)
+STAGE = Stage(version=2, facts=ScorerFacts, access=Workers, run=run, check=check)

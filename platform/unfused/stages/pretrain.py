@@ -64,4 +64,4 @@ def trained(build: Build, told: tuple[Fitted, float]) -> Built:
     return Built(facts, seconds)
 
 
-STAGE = Stage(version=4, facts=TrainedFacts, access=Workers, run=run, check=check)
+STAGE = Stage(version=5, facts=TrainedFacts, access=Workers, run=run, check=check)

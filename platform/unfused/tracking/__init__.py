@@ -4,6 +4,7 @@
     tracker     takes events, and writes them on a thread of its own
     index       the runs of one pipeline run
     registry    the classifier as a registered model
+    registered  the files of one, for a run that takes its encoder for a teacher
 
 The rule of this room: it and the registered model's own code alone import mlflow.
 """
@@ -11,6 +12,14 @@ The rule of this room: it and the registered model's own code alone import mlflo
 from __future__ import annotations
 
 from unfused.tracking.place import DEFAULT_URI, TrackingError, initialise, ui_command
+from unfused.tracking.registered import registered_files
 from unfused.tracking.tracker import Tracker
 
-__all__ = ["DEFAULT_URI", "Tracker", "TrackingError", "initialise", "ui_command"]
+__all__ = [
+    "DEFAULT_URI",
+    "Tracker",
+    "TrackingError",
+    "initialise",
+    "registered_files",
+    "ui_command",
+]

@@ -107,7 +107,10 @@ def _save_model(
         code_paths=[str(package)],
         signature=_signature(facts.classes),
         input_example=np.zeros((1, facts.crop_samples or EXAMPLE_SAMPLES), np.float32),
-        pip_requirements=[f"{name}=={_public_version(name)}" for name in SERVED_PACKAGES],
+        pip_requirements=[
+            f"{name}=={_public_version(name)}"
+            for name in (*SERVED_PACKAGES, *scorers.requirements(folder, facts))
+        ],
     )
     return saved
 

@@ -1,0 +1,56 @@
+"""The request behind a command line: what was typed, understood as a whole.
+
+The rule of this file: whatever is wrong with what was typed is said before anything is written.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+from unfused import tracking
+from unfused.config import Config, RunOptions
+from unfused.pipeline import Request, heard
+from unfused.store import Folder, Store
+
+
+@cache
+def _scratch() -> tempfile.TemporaryDirectory:
+    """For a registered model's files that lie on another machine, as long as this process lives."""
+    return tempfile.TemporaryDirectory(prefix="unfused-model-")
+
+
+def understood(
+    config: Config,
+    options: RunOptions,
+    corpus: str | None,
+    task: str | None,
+    seeds: int,
+    folds: bool,
+    specs: Sequence[str],
+) -> Request:
+    """The request.
+
+    Args:
+        config: as the overrides make it.
+        options: where and how it runs.
+        corpus: of unlabelled clips.
+        task: of labelled ones.
+        seeds: repetitions.
+        folds: whether to cross-validate.
+        specs: of teachers, as in `--teacher`.
+
+    Raises:
+        ConfigError: a teacher cannot be used.
+    """
+
+    def registered(uri: str) -> Folder:
+        where = tracking.initialise(options.tracking_uri)
+        return tracking.registered_files(uri, where, Path(_scratch().name))
+
+    store = Store.at(options.store)
+    config, teachers = heard(config, specs, store, registered)
+    named = {"teachers": teachers, "specs": tuple(specs)}
+    return Request(config, options, corpus, task, seeds, folds, **named)

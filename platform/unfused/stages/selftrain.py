@@ -1,0 +1,47 @@
+"""Selftrain: a student of the labels that the probes give all clips, once for every draw."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from unfused.scorers import ScorerFacts
+from unfused.stages.access import Workers
+from unfused.stages.contract import Build, Built, Stage
+from unfused.stages.finetune import check_budget
+from unfused.stages.trust import EMBEDDINGS
+
+
+def check(config: Mapping[str, Any], parts: Mapping[str, Any]) -> None:
+    """Refuse a label budget that the training clips cannot pay."""
+    check_budget(config["draws"], parts)
+
+
+def run(builds: Sequence[Build], workers: Workers) -> list[Built]:
+    from unfused.jobs.selftrain import SelftrainJob
+
+    jobs = [
+        SelftrainJob(
+            build.node,
+            build.inputs["clips"],
+            build.inputs["labels"],
+            build.inputs.get("trust"),
+            {
+                name.removeprefix(EMBEDDINGS): artifact
+                for name, artifact in build.inputs.items()
+                if name.startswith(EMBEDDINGS)
+            },
+            build.inputs.get("encoder"),
+            build.config.get("encoder"),
+            build.config["selftrain"],
+            build.config["scoring"],
+            build.config["draws"],
+            build.out,
+            build.checkpoints,
+        )
+        for build in builds
+    ]
+    return [Built(facts, seconds) for facts, seconds in workers.run(jobs)]
+
+
+STAGE = Stage(version=1, facts=ScorerFacts, access=Workers, run=run, check=check)
