@@ -61,7 +61,7 @@ class Platform:
     def ingest(self) -> None:
         """Decode and resample all clips."""
         clips = (decode(p.read_bytes(), AUDIO.sample_rate, 600.0) for p in self.paths)
-        self.waves = np.stack([crop_or_pad(clip, self.num_samples, 0.0) for clip in clips])
+        self.waves = np.stack([crop_or_pad(clip, self.num_samples, 0) for clip in clips])
 
     def epoch(self) -> None:
         """Log-mel of all clips in batches."""

@@ -24,7 +24,7 @@ from unfused.jobs.pretrain import PretrainLearner
 from unfused.models.clip_encoder import ClipEncoder
 from unfused.models.encoders import audio_ntt
 
-AUDIO = AudioConfig()
+AUDIO = AudioConfig().settled()
 
 
 class PerClip(Dataset):

@@ -7,8 +7,8 @@ tables are written between the markers of README.md and docs/results.md; nothing
     python benchmarks/results.py tasks                one table
     python benchmarks/results.py --tables-only        rewrite the tables from the kept summaries
 
-`objectives` and `ablations` choose, so they are scored on validation clips; `tasks`, `seeds`,
-`corpus` and `budgets` report, so they are scored on test clips.
+`objectives`, `ablations` and `selftraining` choose, so they are scored on validation clips; the
+others report, so they are scored on test clips.
 """
 
 from __future__ import annotations
@@ -29,7 +29,15 @@ import tables
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 DATA = Path("../shared/data")
-ARMS = ("scratch", "teacher", "clusterfit", "unfused")
+sys.path[:0] = [str(ROOT / "platform"), str(ROOT / "tests" / "teachers")]
+
+from unfused.arms import DEFAULT  # noqa: E402
+
+ARMS = (*DEFAULT, "chosen")
+TEACHERS = Path("teachers")
+"""Where the encoders from the package index are put, beside the store."""
+SPEECH = ("--teacher", f"onnx:{TEACHERS}/speech-embedding.onnx", "--teacher", "own")
+SPEAKER = (*SPEECH, "--teacher", f"onnx:{TEACHERS}/speaker-encoder.onnx")
 FIVE = ("finetune.labels_per_class=5", "finetune.num_repeats=5")
 VALID = ("evaluate.split=valid",)
 
@@ -73,6 +81,18 @@ ABLATIONS = {
         "pretrain.epochs=1",
     ),
 }
+SELFTRAINING = {
+    "recommended": (),
+    "from random weights": ("selftrain.start=fresh",),
+    "labels as they are": ("selftrain.temperature=1",),
+    "sharper labels": ("selftrain.temperature=0.25",),
+    "no mixing": ("selftrain.mix=0",),
+    "no matching of teachers": ("selftrain.feature_weight=0",),
+    "consistency": ("selftrain.consistency_weight=1",),
+    "balanced": ("selftrain.balance=0.5",),
+    "half the epochs": ("selftrain.epochs=2",),
+    "twice the epochs": ("selftrain.epochs=8",),
+}
 BUDGETS = {
     "1": ("finetune.labels_per_class=1",),
     "5": ("finetune.labels_per_class=5",),
@@ -80,6 +100,10 @@ BUDGETS = {
     "25": ("finetune.labels_per_class=25",),
     "100 %": ("finetune.label_fraction=1",),
 }
+
+
+KEPT = ("accuracy", "macro_f1", "cross_validated", "by_draw", "ahead_of")
+"""Of what a summary says of an arm."""
 
 
 @dataclass(frozen=True)
@@ -117,9 +141,10 @@ class Measurement:
                     "load_before": round(load, 1),
                     "machine": f"{os.cpu_count()} CPU cores, {platform.machine()}",
                     "arms": {
-                        arm: {name: scores[name] for name in ("accuracy", "macro_f1")}
-                        for arm, scores in summary["arms"].items()
+                        arm: {name: scores[name] for name in KEPT if name in scores}
+                        for arm, scores in {**summary["arms"], "chosen": summary["chosen"]}.items()
                     },
+                    "trust": summary["trust"],
                     "pseudo_labels": summary["pseudo_labels"],
                     "scored_on": summary["scored_on"],
                     "config": summary["config"],
@@ -143,6 +168,15 @@ def measurements() -> list[Measurement]:
     ]
     found += [Measurement("seeds", "3 seeds", "digits", (*FIVE, "--seeds", "3"))]
     found += [
+        Measurement("outside", name, task, (*FIVE, *more))
+        for name, more in {
+            "speech embedding": SPEECH,
+            "both": SPEAKER,
+            "speech embedding, small student": (*SPEECH, "student.kind=mobile_net"),
+        }.items()
+        for task in TASKS
+    ]
+    found += [
         Measurement(
             "objectives",
             name,
@@ -163,7 +197,15 @@ def measurements() -> list[Measurement]:
         for name, changes in ABLATIONS.items()
     ]
     found += [
-        Measurement("budgets", name, "digits", (*changes, "finetune.num_repeats=5"))
+        Measurement(
+            "selftraining", name, task, (*FIVE, *VALID, "arms=[unfused,selftrain]", *changes)
+        )
+        for task in CHOOSING
+        for name, changes in SELFTRAINING.items()
+    ]
+    found += [
+        Measurement("budgets", name, task, (*changes, "finetune.num_repeats=5"))
+        for task in CHOOSING
         for name, changes in BUDGETS.items()
     ]
     return found
@@ -215,7 +257,45 @@ def write_tables() -> None:
     tables.replace(document, "objectives-unfused", grid_table("objectives", "objective", "unfused"))
     tables.replace(document, "objectives-teacher", grid_table("objectives", "objective", "teacher"))
     tables.replace(document, "ablations", grid_table("ablations", "unfused with", "unfused"))
-    tables.replace(document, "budgets", arms_table(("budgets",), "labels a class"))
+    selftraining = grid_table("selftraining", "selftrain with", "selftrain")
+    tables.replace(document, "selftraining", selftraining)
+    tables.replace(document, "outside", arms_table(("outside",), "task, teachers"))
+    tables.replace(document, "budgets", arms_table(("budgets",), "task, labels a class"))
+    for task in CHOOSING:
+        draw_budgets(task)
+
+
+def draw_budgets(task: str) -> None:
+    """A picture of accuracy over labels a class, where it was measured."""
+    kept = {o.row: o.kept for o in measurements() if (o.table, o.task) == ("budgets", task)}
+    found = {row: one["arms"] for row, one in kept.items() if one}
+    if len(found) < 2:
+        return
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(6, 4))
+    for arm in ARMS:
+        scores = [arms[arm]["accuracy"] for arms in found.values() if arm in arms]
+        if len(scores) == len(found):
+            mean, sd = [one["mean"] for one in scores], [one["sd"] for one in scores]
+            axes.errorbar(list(found), mean, yerr=sd, label=arm, capsize=2)
+    axes.set(xlabel="labels a class", ylabel="test accuracy", title=task)
+    axes.legend(fontsize="small")
+    (ROOT / "docs" / "images").mkdir(exist_ok=True)
+    figure.savefig(ROOT / "docs" / "images" / f"budgets-{task}.png", dpi=120, bbox_inches="tight")
+    pyplot.close(figure)
+
+
+def write_teachers() -> None:
+    """The encoders from the package index, as files that `--teacher` takes."""
+    from real_teachers import speaker_encoder, speech_embedding
+
+    (ROOT / TEACHERS).mkdir(exist_ok=True)
+    speech_embedding(ROOT / TEACHERS)
+    speaker_encoder(ROOT / TEACHERS)
 
 
 def main() -> None:
@@ -228,6 +308,8 @@ def main() -> None:
     known = {one.table for one in measurements()}
     if unknown := set(given.tables) - known:
         parser.error(f"no table {', '.join(sorted(unknown))}; choose from {', '.join(known)}")
+    if not given.tables_only:
+        write_teachers()
     for one in measurements():
         wanted = not given.tables or one.table in given.tables
         if wanted and not given.tables_only and (not given.task or one.task in given.task):

@@ -39,6 +39,7 @@ SMALL = (
     "finetune.labels_per_class=2",
     "finetune.epochs=2",
     "finetune.encoder_epochs=1",
+    "selftrain.epochs=1",
 )
 IMPORTS = ("torch", "ray", "ray.data", "ray.train.torch", "mlflow", "unfused.pipeline")
 

@@ -99,6 +99,7 @@ def write_part(folder: Path, clips: np.ndarray, per_shard: int = 512) -> Artifac
         digest="part",
         shards=sizes,
         seconds=clips.size / peers.AUDIO.sample_rate,
+        durations=[clips.shape[1] / peers.AUDIO.sample_rate] * 5,
         audio=peers.AUDIO,
         log_mel_mean=-7.0,
         log_mel_std=4.0,
