@@ -31,6 +31,7 @@ WRITTEN = {
     "run": "run:KEY",
     "models": "models:/NAME/VERSION",
     "statistics": "statistics",
+    "cepstra": "cepstra",
 }
 """How a SPEC is written; a kind that is not here is written `kind:...`."""
 ALIASES = {"run": "encoder", "models": "encoder"}
