@@ -176,7 +176,7 @@ def write_summary(summary: Path | None, result: dict[str, Any]) -> None:
 @app.command("config")
 def show_config(
     overrides: Overrides = None,
-    preset: Annotated[str, typer.Option(help="recommended, faithful, demo or large.")] = "recommended",
+    preset: Preset = "recommended",
 ) -> None:
     """List every setting with its value and what it means."""
     config = _configuration(preset, overrides)
