@@ -17,12 +17,6 @@ from unfused.pipeline import Plan, Ref, Step
 from unfused.store import read_npy
 
 INGESTED = ("corpus", "task")
-_T95 = (
-    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160,
-    2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056,
-    2.052, 2.048, 2.045, 2.042,
-)  # fmt: skip
-"""Student's t at 97.5 %, by degrees of freedom from 1; a table spares the import of SciPy."""
 
 
 def summarize(plan: Plan) -> dict[str, Any]:
@@ -98,11 +92,13 @@ def _chosen(plan: Plan) -> dict[str, Any]:
 def paired(ours: list[float], theirs: list[float]) -> dict[str, Any]:
     """The mean difference of values that belong together in pairs, and its 95 % interval (Student's
     t); none of a single pair."""
+    from scipy.special import stdtrit
+
     differences = np.subtract(ours, theirs)
     mean, count = float(differences.mean()), len(differences)
     if count < 2:
         return {"mean": mean, "interval": None}
-    half = _T95[min(count - 1, len(_T95)) - 1] * float(differences.std(ddof=1)) / count**0.5
+    half = float(stdtrit(count - 1, 0.975) * differences.std(ddof=1)) / count**0.5
     return {"mean": mean, "interval": [mean - half, mean + half]}
 
 

@@ -36,7 +36,7 @@ from unfused.clustering import (
 from unfused.clustering.assign import assign
 from unfused.clustering.torch_backend import MIN_SEEDING_ROWS, SEEDING_ROWS, spherical_kmeans
 from unfused.config import ClusterConfig, ConfigError
-from unfused.jobs.embed import write_embeddings
+from unfused.data import write_embeddings
 from unfused.stages.cluster import _cluster, _sample
 from unfused.stages.embed import EmbedFacts
 from unfused.store import Artifact, Folder, read_npy

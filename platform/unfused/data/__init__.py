@@ -15,8 +15,20 @@ streams is blocks of fixed windows, never a data set. Readers import this and, w
 
 from unfused.data.blocks import clips_within, even_blocks
 from unfused.data.cache import ClipCache
-from unfused.data.embeddings import moments, read_embeddings
-from unfused.data.labels import LabelFacts, Labelled, draw_labels, label_ids, truth_in
+from unfused.data.embeddings import (
+    embeddings_file,
+    moments,
+    read_embeddings,
+    write_embeddings,
+)
+from unfused.data.labels import (
+    LabelFacts,
+    Labelled,
+    all_draws,
+    draw_labels,
+    label_ids,
+    truth_in,
+)
 from unfused.data.part import (
     PartFacts,
     digests,
@@ -38,9 +50,11 @@ __all__ = [
     "PartFacts",
     "ShardWriter",
     "Slice",
+    "all_draws",
     "clips_within",
     "digests",
     "draw_labels",
+    "embeddings_file",
     "even_block",
     "even_blocks",
     "label_ids",
@@ -55,4 +69,5 @@ __all__ = [
     "truth_in",
     "whole_clips",
     "windows_of",
+    "write_embeddings",
 ]

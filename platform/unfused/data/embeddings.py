@@ -9,10 +9,25 @@ from collections.abc import Iterator
 from functools import reduce
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from unfused.clustering import Moments
 from unfused.store import Folder
+
+
+def embeddings_file(clip: np.ndarray) -> str:
+    """Where the embeddings of the clips (B,) are, by the first of them."""
+    return f"embeddings-{int(clip.min()):012d}.parquet"
+
+
+def write_embeddings(folder: Folder, clip: np.ndarray, embedding: np.ndarray) -> None:
+    """Write the embeddings (B, D) of the clips (B,) as one Parquet file, named after the first."""
+    values = pa.FixedSizeListArray.from_arrays(pa.array(embedding.reshape(-1)), embedding.shape[1])
+    table = pa.table({"clip": pa.array(clip), "embedding": values})
+    target = f"{folder.path}/{embeddings_file(clip)}"
+    with folder.filesystem.open_output_stream(target) as sink:
+        pq.write_table(table, sink, compression="NONE", use_dictionary=False)
 
 
 def read_embeddings(folder: Folder) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -55,6 +55,11 @@ def draw_labels(labels: np.ndarray, config: DrawConfig, repeat: int) -> np.ndarr
     return np.sort(np.concatenate(chosen))
 
 
+def all_draws(labels: np.ndarray, config: DrawConfig) -> list[np.ndarray]:
+    """`draw_labels` of every draw."""
+    return [draw_labels(labels, config, repeat) for repeat in range(config.num_repeats)]
+
+
 def _budget(available: int, config: DrawConfig) -> int:
     if config.labels_per_class:
         return config.labels_per_class

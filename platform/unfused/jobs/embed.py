@@ -10,14 +10,13 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
 from unfused import data, precision, teachers, training
 from unfused.audio.samples import Cut
 from unfused.config import ConfigError, EmbedConfig
-from unfused.data import PartFacts
+from unfused.data import PartFacts, embeddings_file, write_embeddings
 from unfused.distributed import add_over_ranks, gather_rows
 from unfused.events import Note
 from unfused.models.clip_encoder import ClipEncoder
@@ -187,17 +186,3 @@ def mend(folder: Folder, name: str, clips: list[int], mean: np.ndarray) -> None:
     rows = table["embedding"].combine_chunks().flatten().to_numpy().reshape(len(clip), -1).copy()
     rows[np.isin(clip, clips)] = mean
     write_embeddings(folder, clip, rows)
-
-
-def embeddings_file(clip: np.ndarray) -> str:
-    """Where the embeddings of the clips (B,) are, by the first of them."""
-    return f"embeddings-{int(clip.min()):012d}.parquet"
-
-
-def write_embeddings(folder: Folder, clip: np.ndarray, embedding: np.ndarray) -> None:
-    """Write the embeddings (B, D) of the clips (B,) as one Parquet file, named after the first."""
-    values = pa.FixedSizeListArray.from_arrays(pa.array(embedding.reshape(-1)), embedding.shape[1])
-    table = pa.table({"clip": pa.array(clip), "embedding": values})
-    target = f"{folder.path}/{embeddings_file(clip)}"
-    with folder.filesystem.open_output_stream(target) as sink:
-        pq.write_table(table, sink, compression="NONE", use_dictionary=False)

@@ -12,6 +12,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ from torch.nn import functional
 from unfused import data, precision, probing, training
 from unfused.audio.samples import Cut
 from unfused.config import EncoderConfig, FinetuneConfig, num_steps
-from unfused.data import LabelFacts, Labelled, PartFacts, draw_labels, label_ids, truth_in
+from unfused.data import LabelFacts, Labelled, PartFacts, all_draws, label_ids, truth_in
 from unfused.distributed import sum_over_ranks
 from unfused.events import Progress
 from unfused.models import pooling
@@ -61,7 +62,7 @@ class FinetuneJob:
         """What the classifiers are, and what the job took in seconds."""
         began = time.perf_counter()
         ids = label_ids(self.labels)
-        draws = [draw_labels(ids, self.config, r) for r in range(self.config.num_repeats)]
+        draws = all_draws(ids, self.config)
         right = torch.zeros(len(draws))
         for repeat in range(worker.rank, len(draws), worker.world):
             labelled = labelled_clips(worker, self.clips, ids, draws)
@@ -75,31 +76,28 @@ class FinetuneJob:
         self, worker: training.Worker, repeat: int, labelled: Labelled, chosen: np.ndarray
     ) -> float:
         """Train and write one draw's classifier; its cross-validated accuracy, or nan."""
-        right = math.nan
-        if self.config.num_folds:
-            right = self._cross_validated(worker, repeat, labelled, chosen)
-        _Draw(self, worker, repeat, labelled).train(chosen)
+        draw = _Draw(self, worker, repeat, labelled, chosen)
+        right = self._cross_validated(draw) if self.config.num_folds else math.nan
+        draw.train()
         return right
 
-    def _cross_validated(
-        self, worker: training.Worker, repeat: int, labelled: Labelled, chosen: np.ndarray
-    ) -> float:
+    def _cross_validated(self, draw: _Draw) -> float:
         """Accuracy on labelled clips that are left out: of a probe on the frozen encoder, where
         there is a trained one (what is fine-tuned from it is hardly worse), else of encoders that
         are trained without them; nan where none can be left out."""
-        ids = labelled.ids[chosen]
-        folds = Folds.of(ids, self.config.num_folds, num_repeats=1, seed=repeat)
+        chosen, ids = draw.chosen, draw.labelled.ids[draw.chosen]
+        folds = Folds.of(ids, self.config.num_folds, num_repeats=1, seed=draw.repeat)
         if folds.first is None:
             return math.nan
         if self.config.mode != "full":
-            rows = _Draw(self, worker, repeat, labelled).embedded(chosen)
+            rows = pooling.mean(*draw.frozen).cpu().numpy()
             found = probing.fit(rows, ids, len(self.labels.facts.classes), folds)
             return float(found.accuracy or 0.0)
         right = 0
         for number in range(folds.first.max() + 1):
             left = folds.first == number
-            one = _Draw(self, worker, repeat, labelled)
-            one.fit(chosen[~left])
+            one = _Draw(self, draw.worker, draw.repeat, draw.labelled, chosen[~left])
+            one.fit()
             right += int((one.guess(chosen[left]) == ids[left]).sum())
         return right / len(ids)
 
@@ -167,39 +165,45 @@ def labelled_clips(
 
 
 class _Draw:
-    """One draw of the labels: a classifier from the job's encoder."""
+    """One draw of the labels: a classifier from the job's encoder, of the clips `chosen`."""
 
     def __init__(
-        self, job: FinetuneJob, worker: training.Worker, repeat: int, labelled: Labelled
+        self,
+        job: FinetuneJob,
+        worker: training.Worker,
+        repeat: int,
+        labelled: Labelled,
+        chosen: np.ndarray,
     ) -> None:
         self.job, self.worker, self.config, self.repeat = job, worker, job.config, repeat
-        self.labelled, self.held_out = labelled, job.held_out(worker)
+        self.labelled, self.chosen, self.held_out = labelled, chosen, job.held_out(worker)
         self.encoder = job.start().to(worker.device)
         self.classes = job.labels.facts.classes
         width = self.encoder.settings.embedding_dim
         head = LinearClassifier(width, len(self.classes), self.config.power)
         self.classifier = ClipClassifier(self.encoder, head, self.classes).to(worker.device)
 
-    def fit(self, chosen: np.ndarray) -> None:
-        """Train on the clips `chosen`."""
+    def fit(self) -> None:
+        """Train."""
         if self.config.mode != "full":
-            self._fit_head(chosen)
+            self._fit_head()
         if self.config.mode != "linear":
-            self._fit_all(chosen)
+            self._fit_all()
 
-    def embedded(self, chosen: np.ndarray) -> np.ndarray:
-        """What the head takes of clips, the mean of their windows: (n, D)."""
-        features, counts = self._features(self.labelled, chosen)
-        return pooling.mean(features, counts).cpu().numpy()
+    @cached_property
+    def frozen(self) -> tuple[Tensor, Tensor]:
+        """What the head takes of the clips' windows (W, D), and how many those are (n,), before
+        the encoder is trained."""
+        return self._features(self.labelled, self.chosen)
 
     @torch.no_grad()
     def guess(self, clips: np.ndarray) -> np.ndarray:
         """The classes (n,) of labelled clips."""
         return self._scores(self.labelled, clips).argmax(1).cpu().numpy()
 
-    def train(self, chosen: np.ndarray) -> None:
-        """Train on the clips `chosen` and write the classifier."""
-        self.fit(chosen)
+    def train(self) -> None:
+        """Train and write the classifier."""
+        self.fit()
         mode, name = self.config.mode, "encoder"
         if mode != "linear":
             name = f"encoder-{self.repeat:02d}"
@@ -208,17 +212,17 @@ class _Draw:
         head = self.classifier.head
         ClipClassifier.save_head(self.job.out, self.repeat, head, self.classes, name)
 
-    def _fit_head(self, chosen: np.ndarray) -> None:
+    def _fit_head(self) -> None:
         """Train the head on frozen embeddings (eval mode: no dropout, fixed batch norm).
 
         Every window is an example, as it is when everything is trained.
         """
         head = self.classifier.head
-        features, counts = self._features(self.labelled, chosen)
+        features, counts = self.frozen
         scale = Standardize.of(features) if self.config.standardize else Standardize.none()
         columns = {
             "features": scale(features),
-            "label": self._targets(chosen).repeat_interleave(counts),
+            "label": self._targets().repeat_interleave(counts),
         }
         learner = HeadLearner(head.linear)
         if self.held_out:
@@ -230,19 +234,19 @@ class _Draw:
             self._fit(learner, columns, self.config)
         scale.fold_into(head.linear)
 
-    def _fit_all(self, chosen: np.ndarray) -> None:
+    def _fit_all(self) -> None:
         """Train encoder and head on random windows of the clips."""
         learner = ClassifierLearner(self.classifier, self.labelled, self.config.seed)
         schedule = self.config.model_copy(
             update={
-                "epochs": encoder_epochs(len(chosen), self.config),
+                "epochs": encoder_epochs(len(self.chosen), self.config),
                 "learning_rate": self.config.encoder_learning_rate,
                 "weight_decay": self.config.encoder_weight_decay,
             }
         )
         columns = {
-            "clip": torch.from_numpy(chosen),
-            "label": self._targets(chosen),
+            "clip": torch.from_numpy(self.chosen),
+            "label": self._targets(),
         }
         if self.held_out:
             every, valid = np.arange(len(self.held_out.ids)), self.held_out
@@ -255,8 +259,8 @@ class _Draw:
         else:
             self._fit(learner, columns, schedule)
 
-    def _targets(self, chosen: np.ndarray) -> Tensor:
-        return torch.from_numpy(self.labelled.ids[chosen]).long().to(self.worker.device)
+    def _targets(self) -> Tensor:
+        return torch.from_numpy(self.labelled.ids[self.chosen]).long().to(self.worker.device)
 
     def _scores(self, labelled: Labelled, indices: np.ndarray) -> Tensor:
         """The clips' scores (n, N)."""

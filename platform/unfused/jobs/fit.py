@@ -14,7 +14,7 @@ import torch
 from unfused import training
 from unfused.config import DrawConfig, ScorerConfig
 from unfused.config.choices import plugin
-from unfused.data import LabelFacts, PartFacts, draw_labels, label_ids
+from unfused.data import LabelFacts, PartFacts, all_draws, label_ids
 from unfused.distributed import sum_over_ranks
 from unfused.jobs.finetune import labelled_clips
 from unfused.scorers import ScorerFacts, measured
@@ -35,7 +35,7 @@ class FitJob:
         """What the scorers are, and what the job took in seconds."""
         began = time.perf_counter()
         ids, classes = label_ids(self.labels), self.labels.facts.classes
-        draws = [draw_labels(ids, self.draw, r) for r in range(self.draw.num_repeats)]
+        draws = all_draws(ids, self.draw)
         labelled = labelled_clips(worker, self.clips, ids, draws)
         fit = plugin(self.config.room, self.config.kind).fit
         right = torch.zeros(len(draws))

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from unfused import data, training
 from unfused.config import DrawConfig, EncoderConfig, ScoringConfig, SelftrainConfig
-from unfused.data import LabelFacts, Labelled, PartFacts, draw_labels, label_ids
+from unfused.data import LabelFacts, Labelled, PartFacts, all_draws, label_ids
 from unfused.distributed import sum_over_ranks
 from unfused.events import Progress
 from unfused.jobs.features import principal
@@ -54,9 +54,9 @@ class SelftrainJob:
         """What the classifiers are, and what the job took in seconds."""
         began = time.perf_counter()
         ids = label_ids(self.labels)
-        draws = [draw_labels(ids, self.draw, r) for r in range(self.draw.num_repeats)]
+        draws = all_draws(ids, self.draw)
         labelled = labelled_clips(worker, self.clips, ids, draws)
-        features = {name: principal(one.folder) for name, one in self.embeddings.items()}
+        features = {name: principal(self.embeddings[name].folder) for name in self._heard()}
         right = torch.zeros(len(draws))
         for repeat in range(worker.rank, len(draws), worker.world):
             right[repeat] = self._train(worker.alone(), repeat, draws[repeat], labelled, features)
@@ -121,6 +121,11 @@ class SelftrainJob:
         sharp = said.pow(1 / self.config.temperature)
         sharp = sharp / sharp.mean(1, keepdim=True).clamp_min(1e-6).pow(self.config.balance)
         return sharp / sharp.sum(2, keepdim=True)
+
+    def _heard(self) -> list[str]:
+        """The teachers that any draw listens to, of those that may be matched."""
+        draws = self.trust.facts.draws if self.trust else []
+        return [name for name in self.embeddings if any(name in draw.heard for draw in draws)]
 
     def _matched(
         self, repeat: int, features: Mapping[str, Tensor]

@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from unfused import corpora, data, stages, teachers
+from unfused.arms import ARMS
 from unfused.config import ConfigError
 from unfused.corpora import location
 from unfused.corpora.clip import Clip
@@ -167,12 +168,11 @@ class Plan:
 
     def pseudo_labels(self, prefix: str) -> Step | None:
         """The clustering that the students of a repetition learn, the first of several."""
-        for step in self.steps.values():
-            if step.node.stage == "distill" and step.node.name.startswith(f"{prefix}distill/"):
-                names = [name for name in step.node.inputs if name.startswith("clusters")]
-                found = self.steps[step.node.inputs[names[0]].node]
-                if "round" not in step.node.name:
-                    return found
+        students = [self.steps.get(f"{prefix}{arm.student}") for arm in ARMS.values()]
+        for student in filter(None, students):
+            for name, ref in student.node.inputs.items():
+                if name.startswith("clusters"):
+                    return self.steps[ref.node]
         return None
 
     def refuse_overlap(self) -> None:
@@ -212,7 +212,7 @@ class Plan:
         if outside:
             clips = self._part(step.node.inputs["clips"])
             rate = self.request.config.audio.sample_rate
-            teachers.check_rate(outside.facts, rate, [clips.recorded_rate])
+            teachers.check_rate(outside.facts, rate, clips.recorded_rate)
 
     @property
     def missing(self) -> list[Step]:

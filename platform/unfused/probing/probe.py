@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -196,24 +197,27 @@ def _regression(
     strength: float,
     tolerance: float = TOLERANCE,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Weight (N, r) and bias (N,), also of classes that no clip has.
-
-    scikit-learn has a row for every class that it saw, and one row for two.
-    """
+    """Weight (N, r) and bias (N,), also of classes that no clip has."""
     from sklearn.linear_model import LogisticRegression
 
-    weight, bias = np.zeros((num_classes, rows.shape[1])), np.full(num_classes, NEVER)
-    seen = np.unique(ids)
-    if len(seen) == 1:
+    if len(seen := np.unique(ids)) == 1:
+        bias = np.full(num_classes, NEVER)
         bias[seen] = 0.0
-        return weight, bias
+        return np.zeros((num_classes, rows.shape[1])), bias
     model = LogisticRegression(C=strength, tol=tolerance, max_iter=MAX_ITERATIONS)
     model.fit(rows, ids)
+    return for_every_class(model, num_classes)
+
+
+def for_every_class(model: Any, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Weight (N, r) and bias (N,) of scikit-learn's logistic regression, also of classes that it
+    did not see; it has a row for every class that it saw, and one row for two."""
     coef, intercept = model.coef_, model.intercept_
-    if len(seen) == 2:
+    if len(model.classes_) == 2:
         coef = np.concatenate([-coef, coef]) / 2
         intercept = np.concatenate([-intercept, intercept]) / 2
-    weight[seen], bias[seen] = coef, intercept
+    weight, bias = np.zeros((num_classes, coef.shape[1])), np.full(num_classes, NEVER)
+    weight[model.classes_], bias[model.classes_] = coef, intercept
     return weight, bias
 
 

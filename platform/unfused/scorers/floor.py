@@ -12,7 +12,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -28,14 +28,13 @@ from safetensors import torch as safetensors
 from torch import Tensor
 
 from unfused.audio.statistics import front_end, statistics
+from unfused.probing.probe import for_every_class
 from unfused.scorers.protocol import ScorerFacts
 from unfused.store import Folder
 
 STRENGTHS = tuple(float(c) for c in np.logspace(-4, 2, 7))
 """Inverse regularisation among which cross-validation chooses."""
 FOLDS = 5
-NEVER = -1e4
-"""Score of a class that no labelled clip has."""
 
 
 @dataclass(frozen=True)
@@ -95,8 +94,12 @@ def fit(
     rows = ((features - mean) / std).double().numpy()
     strength, accuracy = choose_strength(rows, labels)
     model = regression(strength).fit(rows, labels)
-    weight, bias = _for_every_class(model, num_classes)
+    weight, bias = map(_tensor, for_every_class(model, num_classes))
     return Regression(mean, std, weight, bias, rate, strength, accuracy)
+
+
+def _tensor(array: np.ndarray) -> Tensor:
+    return torch.from_numpy(array).float()
 
 
 def regression(strength: float):
@@ -121,23 +124,6 @@ def choose_strength(rows: np.ndarray, labels: np.ndarray) -> tuple[float, float]
     split = StratifiedKFold(folds, shuffle=True, random_state=0)
     scores = [cross_val_score(regression(c), rows, labels, cv=split).mean() for c in STRENGTHS]
     return STRENGTHS[int(np.argmax(scores))], float(max(scores))
-
-
-def _for_every_class(model: Any, num_classes: int) -> tuple[Tensor, Tensor]:
-    """Weight (N, P) and bias (N,), also of classes that no labelled clip has.
-
-    scikit-learn has a row for every class that it saw, and one row for two.
-    """
-    coef, intercept = model.coef_, model.intercept_
-    if len(model.classes_) == 2:
-        coef = np.concatenate([-coef, coef]) / 2
-        intercept = np.concatenate([-intercept, intercept]) / 2
-    weight = torch.zeros(num_classes, coef.shape[1])
-    bias = torch.full((num_classes,), NEVER)
-    weight[model.classes_], bias[model.classes_] = (
-        torch.tensor(part).float() for part in (coef, intercept)
-    )
-    return weight, bias
 
 
 class FloorScorer:

@@ -19,6 +19,11 @@ def check(config: Mapping[str, Any], parts: Mapping[str, Any]) -> None:
     check_budget(config["finetune"], parts)
 
 
+def check_draws(config: Mapping[str, Any], parts: Mapping[str, Any]) -> None:
+    """The same for a node that has the draws as a section of their own."""
+    check_budget(config["draws"], parts)
+
+
 def check_budget(config: DrawConfig, parts: Mapping[str, Any]) -> None:
     """Refuse a label budget that the training clips cannot pay.
 

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from unfused.scorers import ScorerFacts
 from unfused.stages.access import Workers
 from unfused.stages.contract import Build, Built, Stage
-from unfused.stages.finetune import check_budget
-
-
-def check(config: Mapping[str, Any], parts: Mapping[str, Any]) -> None:
-    """Refuse a label budget that the training clips cannot pay."""
-    check_budget(config["draws"], parts)
+from unfused.stages.finetune import check_draws
 
 
 def run(builds: Sequence[Build], workers: Workers) -> list[Built]:
@@ -32,4 +26,4 @@ def run(builds: Sequence[Build], workers: Workers) -> list[Built]:
     return [Built(facts, seconds) for facts, seconds in workers.run(jobs)]
 
 
-STAGE = Stage(version=2, facts=ScorerFacts, access=Workers, run=run, check=check)
+STAGE = Stage(version=2, facts=ScorerFacts, access=Workers, run=run, check=check_draws)

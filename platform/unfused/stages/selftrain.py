@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from unfused.scorers import ScorerFacts
 from unfused.stages.access import Workers
 from unfused.stages.contract import Build, Built, Stage
-from unfused.stages.finetune import check_budget
+from unfused.stages.finetune import check_draws
 from unfused.stages.trust import EMBEDDINGS
-
-
-def check(config: Mapping[str, Any], parts: Mapping[str, Any]) -> None:
-    """Refuse a label budget that the training clips cannot pay."""
-    check_budget(config["draws"], parts)
 
 
 def run(builds: Sequence[Build], workers: Workers) -> list[Built]:
@@ -44,4 +38,4 @@ def run(builds: Sequence[Build], workers: Workers) -> list[Built]:
     return [Built(facts, seconds) for facts, seconds in workers.run(jobs)]
 
 
-STAGE = Stage(version=1, facts=ScorerFacts, access=Workers, run=run, check=check)
+STAGE = Stage(version=1, facts=ScorerFacts, access=Workers, run=run, check=check_draws)

@@ -10,27 +10,21 @@ Axes: N training clips, n labelled clips of a draw, D embedding, C classes, F fo
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
 from unfused import cores, probing, runtime
 from unfused.config import DrawConfig, TeachersConfig
-from unfused.data import LabelFacts, draw_labels, label_ids, read_embeddings
+from unfused.data import LabelFacts, all_draws, label_ids, read_embeddings
 from unfused.probing import Folds, Probed
 from unfused.probing.facts import DrawTrust, TrustFacts, folds_file, labels_file, probes_file
 from unfused.stages.access import Processes
 from unfused.stages.contract import Build, Built, Stage
-from unfused.stages.finetune import check_budget
+from unfused.stages.finetune import check_draws
 from unfused.store import Artifact, Folder, npy
 
 EMBEDDINGS = "embeddings/"
 """What the names of the inputs that are embeddings begin with; a teacher's name follows."""
-
-
-def check(config: Mapping[str, Any], parts: Mapping[str, Any]) -> None:
-    """Refuse a label budget that the training clips cannot pay."""
-    check_budget(config["draws"], parts)
 
 
 def run(builds: Sequence[Build], processes: Processes) -> list[Built]:
@@ -62,7 +56,7 @@ def measure(
     """The whole stage in one process."""
     cores.prepare_process()
     ids = label_ids(labels)
-    chosen = [draw_labels(ids, draw, repeat) for repeat in range(draw.num_repeats)]
+    chosen = all_draws(ids, draw)
     few = {name: _rows(folder, chosen) for name, folder in embeddings.items()}
     draws = [
         _Draw(repeat, rows, ids[rows], {name: found[repeat] for name, found in few.items()}, config)
@@ -173,4 +167,4 @@ class _Draw:
         return DrawTrust(accuracy=accuracy, weights=weights, pooled=pooled)
 
 
-STAGE = Stage(version=1, facts=TrustFacts, access=Processes, run=run, check=check)
+STAGE = Stage(version=1, facts=TrustFacts, access=Processes, run=run, check=check_draws)

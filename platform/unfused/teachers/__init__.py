@@ -8,7 +8,7 @@ only a kind needs are imported in its functions.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -69,7 +69,7 @@ def load(folder: Folder, facts: TeacherFacts, device: torch.device) -> Teacher:
 
 def files(folder: Folder, facts: TeacherFacts) -> list[str]:
     """The names of the files that a teacher is loaded from."""
-    return choices.plugin(ROOM, facts.kind).files(near(folder), facts)
+    return choices.plugin(ROOM, facts.kind).files(folder, facts)
 
 
 def at_rate(waves: Sequence[np.ndarray], rate: int, facts: TeacherFacts) -> list[np.ndarray]:
@@ -109,22 +109,21 @@ def own(name: str, rate: int, cut: Cut, layer: str) -> TeacherFacts:
     )
 
 
-def check_rate(facts: TeacherFacts, shard_rate: int, recorded_rates: Collection[int] = ()) -> None:
+def check_rate(facts: TeacherFacts, shard_rate: int, recorded_rate: int = 0) -> None:
     """Refuse a teacher that wants more than there is.
 
     Args:
         facts: its.
         shard_rate: Hz of the ingested clips.
-        recorded_rates: Hz of the recordings, as far as they are known; the least counts.
+        recorded_rate: Hz of the recordings; 0 where it is not known.
 
     Raises:
         ConfigError: neither the shards nor the recordings have the teacher's rate.
     """
-    there = max(shard_rate, min(recorded_rates, default=0))
-    if facts.sample_rate > there:
+    if facts.sample_rate > max(shard_rate, recorded_rate):
         have = f"the clips have {shard_rate}"
-        if recorded_rates:
-            have = f"the recordings have {min(recorded_rates)}"
+        if recorded_rate:
+            have = f"the recordings have {recorded_rate}"
         raise ConfigError(
             f"The teacher {facts.name} takes {facts.sample_rate} Hz and {have}: set"
             f" audio.sample_rate={facts.sample_rate} to have them resampled upwards, or name"

@@ -14,7 +14,7 @@ import numpy as np
 from unfused.store import Folder
 from unfused.teachers.description import describe
 from unfused.teachers.modelfile import teacher, understood
-from unfused.teachers.place import Place
+from unfused.teachers.place import Place, near
 from unfused.teachers.protocol import Outside, TeacherFacts
 from unfused.teachers.signature import Call, Shape
 from unfused.teachers.windows import Windowed
@@ -60,9 +60,10 @@ def read(rest: str, place: Place) -> Outside:
 
 def files(folder: Folder, facts: TeacherFacts) -> list[str]:
     """See `unfused.teachers.files`; weights may lie in files beside the graph."""
-    assert folder.local is not None
-    more = external_files(folder.local / facts.file)
-    return [facts.file, *(str(path.relative_to(folder.local)) for path in more)]
+    place = near(folder).local
+    assert place is not None
+    more = external_files(place / facts.file)
+    return [facts.file, *(str(path.relative_to(place)) for path in more)]
 
 
 def load(folder: Folder, facts: TeacherFacts, device: torch.device) -> Windowed:
