@@ -50,6 +50,11 @@ class Arm:
         return learns or self.source == "probes"
 
     @property
+    def hears_student(self) -> bool:
+        """Whether the student of the method is among those that it learns from."""
+        return self.trusts and self.members == "all"
+
+    @property
     def student(self) -> str:
         """The node that distills its student."""
         return f"distill/{self.name}"

@@ -196,6 +196,19 @@ def test_selftraining_matches_what_teachers_embed_and_starts_from_the_student():
     }
 
 
+@pytest.mark.parametrize("arm", ["mixture", "selftrain"])
+def test_an_arm_gives_the_same_whatever_else_is_asked_for(arm):
+    alone, among = _nodes({"arms": f"[{arm}]"}), _nodes()
+    assert set(alone) <= set(among)
+    assert all(alone[name] == among[name] for name in alone)
+    assert "distill/unfused" in alone and "finetune/unfused" not in alone
+
+
+def test_a_probe_needs_no_student():
+    names = set(_nodes({"arms": "[probe]"}, who=Teachers(own=False, outside={"speech": SPEECH})))
+    assert not {name for name in names if name.startswith(("distill", "cluster", "finetune"))}
+
+
 def test_fixmatch_has_no_teacher():
     nodes = _nodes({"arms": "[fixmatch]"})
     assert list(nodes) == ["ingest/task", "selftrain/fixmatch", "evaluate/fixmatch"]

@@ -280,8 +280,12 @@ class FinetuneConfig(Training, DrawConfig, ScoringConfig):
 class TeachersConfig(Section):
     """What is trusted beside `--teacher`, and how far."""
 
-    also: tuple[str, ...] = ("statistics", "cepstra", "cepstra:centred")
-    """Teachers that nothing has to be trained or brought for; see `--teacher`."""
+    also: tuple[Literal["statistics", "cepstra", "cepstra:centred"], ...] = (
+        "statistics",
+        "cepstra",
+        "cepstra:centred",
+    )
+    """Teachers that nothing has to be trained or brought for."""
     weighting: Literal["auto", "equal"] = "auto"
     """auto: each teacher's probe counts by what it adds on labelled clips that are left out."""
     num_folds: Annotated[int, Field(ge=2)] = 5

@@ -15,13 +15,14 @@ from unfused import teachers
 from unfused.arms import ARMS, METHOD, Arm
 from unfused.config import CombineConfig, Config, DistillConfig, EncoderConfig, Section
 from unfused.config.choices import ScorerConfig, default
+from unfused.probing.facts import STUDENT
 from unfused.store import Folder, StoreError
 from unfused.teachers import Outside
 
 SEED_STEP = 1009
 """Between the seeds of parallel clusterings, so that they are none of `--seeds`."""
-OWN_NAME, STUDENT_NAME = "own", "student"
-"""The teacher that is pre-trained, and the student of all of them, among the trusted."""
+OWN_NAME = "own"
+"""The teacher that is pre-trained."""
 
 
 @dataclass(frozen=True)
@@ -133,6 +134,8 @@ def graph(
     arms = [ARMS[name] for name in config.arms]
     new.ingest(has_corpus)
     students = [arm for arm in arms if arm.source == "student"]
+    if METHOD not in students and any(arm.hears_student for arm in arms):
+        students.append(METHOD)
     trusting = any(arm.trusts for arm in arms)
     if students or trusting or any(arm.source == "teacher" for arm in arms):
         new.teach()
@@ -290,7 +293,7 @@ class _Graph:
             outside = teachers.read(spec)
             self.teachers[outside.facts.name] = self.take(outside.facts.name, outside)
         if METHOD.name in self.encoders:
-            self.teachers[STUDENT_NAME] = self.encoders[METHOD.name]
+            self.teachers[STUDENT] = self.encoders[METHOD.name]
         for name, teacher in self.teachers.items():
             if name not in self.embeddings:
                 of = "" if name == OWN_NAME else f"/{name}"
@@ -339,7 +342,7 @@ class _Graph:
             assert self.trusted is not None
             inputs["trust"] = self.trusted
         if arm.trusts and recipe.feature_weight:
-            matched = {name: ref for name, ref in self.embeddings.items() if name != STUDENT_NAME}
+            matched = {name: ref for name, ref in self.embeddings.items() if name != STUDENT}
             inputs |= {f"embeddings/{name}": ref for name, ref in matched.items()}
         if recipe.start == "student" and METHOD.name in self.encoders:
             inputs["encoder"] = self.encoders[METHOD.name]

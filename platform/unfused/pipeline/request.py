@@ -12,7 +12,8 @@ from unfused import corpora, teachers
 from unfused.arms import BESIDE_OUTSIDE, DEFAULT
 from unfused.config import Config, ConfigError, RunOptions, override
 from unfused.corpora.clip import Clip
-from unfused.pipeline.graph import OWN, OWN_NAME, STUDENT_NAME, Given, Node, Teachers, graph
+from unfused.pipeline.graph import OWN, OWN_NAME, Given, Node, Teachers, graph
+from unfused.probing.facts import STUDENT
 from unfused.store import Folder, Store
 
 SEEDED = ("pretrain", "cluster", "bootstrap", "distill", "finetune", "selftrain")
@@ -69,7 +70,7 @@ def heard(
             continue
         found = teachers.read(spec, store, registered)
         name = found.facts.name
-        if name in outside or name in (OWN_NAME, STUDENT_NAME):
+        if name in outside or name in (OWN_NAME, STUDENT):
             raise ConfigError(f"--teacher {spec}: two teachers are called {name!r}; rename a file.")
         outside[name] = found
     own = not specs or OWN_NAME in specs

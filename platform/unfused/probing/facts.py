@@ -12,8 +12,8 @@ from __future__ import annotations
 
 from unfused.store import Facts
 
-LEAST_WEIGHT = 0.02
-"""Of a probe that is listened to; what weighs less is not worth a teacher's time."""
+STUDENT = "student"
+"""The student of all teachers, which is trusted like them; the name of no other."""
 
 
 class DrawTrust(Facts):
@@ -29,13 +29,14 @@ class DrawTrust(Facts):
 
     @property
     def best(self) -> str:
-        """The teacher that is trusted most."""
-        return max(self.accuracy, key=lambda name: self.accuracy[name] or 0.0)
+        """The teacher that is trusted most; the student is none."""
+        teachers = [name for name in self.accuracy if name != STUDENT]
+        return max(teachers, key=lambda name: self.accuracy[name] or 0.0)
 
     @property
     def heard(self) -> dict[str, float]:
         """The weights of the probes that are listened to."""
-        return {name: one for name, one in self.weights.items() if one >= LEAST_WEIGHT}
+        return {name: weight for name, weight in self.weights.items() if weight}
 
 
 class TrustFacts(Facts):

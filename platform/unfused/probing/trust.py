@@ -22,6 +22,8 @@ FLOOR = 1e-4
 SHRINK = 0.03
 """L2 penalty on the weights: of two probes that say the same each gets half."""
 MAX_WEIGHT = 5.0
+LEAST_WEIGHT = 0.02
+"""What weighs less is not worth a teacher's time and gets none."""
 
 
 def weights(held_out: Sequence[np.ndarray], ids: np.ndarray) -> np.ndarray:
@@ -43,7 +45,8 @@ def weights(held_out: Sequence[np.ndarray], ids: np.ndarray) -> np.ndarray:
         return SHRINK * weight @ weight - likelihood, slope + 2 * SHRINK * weight
 
     bounds = [(0.0, MAX_WEIGHT)] * count
-    return minimize(loss, np.full(count, 1 / count), jac=True, bounds=bounds).x
+    found = minimize(loss, np.full(count, 1 / count), jac=True, bounds=bounds).x
+    return np.where(found < LEAST_WEIGHT, 0.0, found)
 
 
 def combine(probabilities: Sequence[np.ndarray], weight: Sequence[float]) -> np.ndarray:
