@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from safetensors.numpy import load, save
 from sklearn.linear_model import LogisticRegression
 
-from unfused.probing import Folds, combine, fit, weights
+from unfused.probing import Folds, Neighbours, Spread, combine, fit, weights
 from unfused.probing.facts import DrawTrust
 from unfused.probing.probe import MAX_RANK, NEVER, _Span
 
@@ -122,3 +123,44 @@ def test_who_weighs_nothing_is_not_heard_and_the_student_is_no_teacher():
     accuracy, weights = {"a": 0.9, "b": 0.4, "student": 0.95}, {"a": 0.8, "b": 0.0, "student": 0.3}
     draw = DrawTrust(accuracy=accuracy, weights=weights, pooled=0.9)
     assert draw.best == "a" and draw.heard == {"a": 0.8, "student": 0.3}
+
+
+def told(clips: np.ndarray, ids: np.ndarray, total: int) -> np.ndarray:
+    table = np.zeros((1, total, ids.max() + 1), np.float32)
+    table[0, clips, ids[clips]] = 1
+    return table
+
+
+def arcs(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Clips (120, 4) of two classes along an arc of 270 degrees each, and their ids, in order."""
+    rng = np.random.default_rng(seed)
+    turn = np.tile(np.linspace(0, 1.5 * np.pi, 60), 2)
+    ids = np.repeat([0, 1], 60)
+    across = np.where(ids, -1.0, 1.0)
+    rows = np.stack([np.cos(turn), np.sin(turn), across, across * np.cos(turn)], 1)
+    return (rows + 0.03 * rng.standard_normal(rows.shape)).astype(np.float32), ids
+
+
+def test_few_labels_spread_along_strands_and_serve_clips_that_are_new():
+    rows, ids = arcs(0)
+    few = np.array([0, 3, 60, 63])
+    joined = Neighbours.of(rows, 5)
+    said = joined.spread(told(few, ids, len(rows)))[0]
+    assert said.shape == (120, 2) and np.allclose(said.sum(1), 1, atol=1e-5)
+    assert (said.argmax(1) == ids).mean() > 0.99
+    new, _ = arcs(1)
+    heard = Spread(joined, said.astype(np.float16)).probabilities(new)
+    assert (heard.argmax(1) == ids).mean() > 0.99
+    kept = Neighbours.from_arrays(load(save(joined.arrays())))
+    again = Spread(kept, load(save({"said": said}))["said"]).probabilities(new)
+    np.testing.assert_allclose(again, heard, atol=2e-3)
+    probe = fit(rows[few], ids[few], 2, Folds.of(ids[few], 2, 1, seed=0)).probe
+    assert (probe.probabilities(new).argmax(1) == ids).mean() < 0.9
+
+
+def test_a_clip_that_nothing_reaches_is_taken_for_every_class_alike():
+    rows = np.repeat([[1.0, 0.0], [0.0, 1.0]], 5, axis=0)
+    rows = rows + 0.01 * np.random.default_rng(0).standard_normal(rows.shape)
+    said = Neighbours.of(rows, 3).spread(told(np.array([0]), np.arange(10) // 5, 10))[0]
+    assert (said[:5].argmax(1) == 0).all()
+    np.testing.assert_allclose(said[5:], 0.5, atol=1e-3)

@@ -107,7 +107,7 @@ def test_one_label_a_class_leaves_nothing_out_and_all_count_alike(task, tmp_path
     out = Folder.of(tmp_path / "out")
     facts = trust.measure(task.embeddings, task.labels, TeachersConfig(), one, out, None).facts
     assert facts.draws[0].pooled is None
-    assert set(facts.draws[0].weights.values()) == {0.5}
+    assert set(facts.draws[0].weights.values()) == {0.25}
     assert read_npy(out, labels_file(0)).shape == (1, 30, 3)
 
 

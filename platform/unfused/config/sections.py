@@ -286,8 +286,12 @@ class TeachersConfig(Section):
         "cepstra:centred",
     )
     """Teachers that nothing has to be trained or brought for."""
+    neighbours: Annotated[int, Field(ge=0)] = 10
+    """Clips of the nearest embeddings that a clip is joined to and hands its label on to; 0 leaves
+    each teacher its linear probe alone."""
     weighting: Literal["auto", "equal"] = "auto"
-    """auto: each teacher's probe counts by what it adds on labelled clips that are left out."""
+    """auto: what is heard of a teacher counts by what it adds on labelled clips that are left out;
+    equal: all of it alike."""
     num_folds: Annotated[int, Field(ge=2)] = 5
     """Parts of the labelled clips that are left out in turn."""
     num_repeats: Count = 3
@@ -295,10 +299,10 @@ class TeachersConfig(Section):
 
 
 class CombineConfig(Section):
-    """Which probes a classifier is made of."""
+    """What a classifier is made of."""
 
     members: Literal["best", "all"] = "all"
-    """The most trusted teacher's alone, or all of them by their weight."""
+    """The most trusted teacher's linear probe alone, or all voices by their weight."""
 
 
 SELFTRAIN_AUGMENT = AugmentConfig(

@@ -125,7 +125,7 @@ class SelftrainJob:
     def _heard(self) -> list[str]:
         """The teachers that any draw listens to, of those that may be matched."""
         draws = self.trust.facts.draws if self.trust else []
-        return [name for name in self.embeddings if any(name in draw.heard for draw in draws)]
+        return [name for name in self.embeddings if any(name in draw.teachers for draw in draws)]
 
     def _matched(
         self, repeat: int, features: Mapping[str, Tensor]
@@ -133,7 +133,7 @@ class SelftrainJob:
         """What the trusted teachers embed, and how much each counts, 1 in all."""
         if not self.trust:
             return []
-        trusted = self.trust.facts.draws[repeat].heard
+        trusted = self.trust.facts.draws[repeat].teachers
         found = {name: weight for name, weight in trusted.items() if name in features}
         total = sum(found.values())
         return [(features[name], weight / total) for name, weight in found.items()]

@@ -102,6 +102,10 @@ class Probed:
     accuracy: float | None
     strength: float
 
+    def say(self, embeddings: np.ndarray) -> np.ndarray:
+        """What all its probes make of embeddings (B, D): (1 + F, B, N)."""
+        return np.stack([one.probabilities(embeddings) for one in (self.probe, *self.by_fold)])
+
 
 def fit(embeddings: np.ndarray, ids: np.ndarray, num_classes: int, folds: Folds) -> Probed:
     """A probe from labelled clips.
@@ -132,7 +136,7 @@ def fit(embeddings: np.ndarray, ids: np.ndarray, num_classes: int, folds: Folds)
         for number in range(folds.first.max() + 1)
     )
     whole = space.probe(ids, num_classes, strength)
-    return Probed(whole, by_fold, held_out, _accuracy(held_out, ids), strength)
+    return Probed(whole, by_fold, held_out, share_right(held_out, ids), strength)
 
 
 @dataclass(frozen=True)
@@ -226,7 +230,8 @@ def _loss(probabilities: np.ndarray, ids: np.ndarray) -> float:
     return -float(np.log(probabilities[np.arange(len(ids)), ids] + 1e-6).mean())
 
 
-def _accuracy(probabilities: np.ndarray, ids: np.ndarray) -> float:
+def share_right(probabilities: np.ndarray, ids: np.ndarray) -> float:
+    """Of clips, in [0, 1]."""
     return float((probabilities.argmax(1) == ids).mean())
 
 

@@ -1,7 +1,8 @@
-"""Linear probes on frozen teachers, whose judgements are pooled by trust.
+"""What frozen teachers' embeddings say, by linear probes and by neighbours, pooled by trust.
 
-    draw-00.json            the weight of every teacher's probe, and the clips' sample rate
-    probes-00.safetensors   the probes, `<teacher>.weight` (N, D) and `<teacher>.bias` (N,)
+    draw-00.json            the weight of every voice, and the clips' sample rate
+    probes-00.safetensors   the voices, and
+    <teacher>.safetensors   the joined clips of a teacher, both as `probing.facts` has them
     <teacher>/teacher.json  what a teacher says of itself, beside its files
 
 Axes: S samples of a clip, B clips, T teachers, D embedding, N classes, R draws of the labels.
@@ -9,14 +10,14 @@ Axes: S samples of a clip, B clips, T teachers, D embedding, N classes, R draws 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from unfused import teachers
-from unfused.probing import Probe, opinion
-from unfused.probing.facts import probes_file
+from unfused.probing import Neighbours, Probe, Spread, opinion
+from unfused.probing.facts import neighbours_file, probes_file, teacher_of
 from unfused.scorers.protocol import ScorerFacts
 from unfused.store import Folder
 from unfused.teachers import Teacher, TeacherFacts
@@ -36,7 +37,7 @@ class ProbesScorer:
     Args:
         folder: of the files.
         facts: of the teachers that any draw listens to, by name.
-        draws: for every draw the weight and the probe of each of its teachers.
+        draws: for every draw the weight and the classifier of each of its voices.
         rate: Hz of the clips.
         device: where teachers run; by default on CPU.
     """
@@ -45,7 +46,7 @@ class ProbesScorer:
         self,
         folder: Folder,
         facts: Mapping[str, TeacherFacts],
-        draws: Sequence[Mapping[str, tuple[float, Probe]]],
+        draws: Sequence[Mapping[str, tuple[float, Probe | Spread]]],
         rate: int,
         device: torch.device | None = None,
     ) -> None:
@@ -73,7 +74,10 @@ class ProbesScorer:
             for name, teacher in self.teachers.items()
         }
         found = [
-            sum(w * opinion(probe.probabilities(rows[name])) for name, (w, probe) in draw.items())
+            sum(
+                weight * opinion(voice.probabilities(rows[teacher_of(name)]))
+                for name, (weight, voice) in draw.items()
+            )
             for draw in self.draws
         ]
         return torch.from_numpy(np.stack(found)).float()
@@ -83,17 +87,21 @@ def load(folder: Folder, facts: ScorerFacts) -> ProbesScorer:
     """See `unfused.scorers.load`."""
     from safetensors.numpy import load as arrays_of
 
-    draws, rate = [], 0
+    draws, rate, joined = [], 0, {}
     for repeat in range(facts.num_repeats):
         settings = folder.read_json(draw_file(repeat))
         arrays, rate = arrays_of(folder.read(probes_file(repeat))), settings["sample_rate"]
-        draws.append(
-            {
-                name: (weight, Probe(arrays[f"{name}.weight"], arrays[f"{name}.bias"]))
-                for name, weight in settings["weights"].items()
-            }
-        )
-    names = sorted({name for draw in draws for name in draw})
+        voices = {}
+        for name, weight in settings["weights"].items():
+            if (teacher := teacher_of(name)) == name:
+                voices[name] = weight, Probe(arrays[f"{name}.weight"], arrays[f"{name}.bias"])
+                continue
+            if teacher not in joined:
+                kept = arrays_of(folder.read(neighbours_file(teacher)))
+                joined[teacher] = Neighbours.from_arrays(kept)
+            voices[name] = weight, Spread(joined[teacher], arrays[f"{name}.said"])
+        draws.append(voices)
+    names = teachers_of(name for draw in draws for name in draw)
     told = {name: _facts(folder / name) for name in names}
     return ProbesScorer(folder, told, draws, rate)
 
@@ -109,14 +117,26 @@ def draw_file(repeat: int) -> str:
 def files(folder: Folder, repeat: int) -> list[str]:
     """See `unfused.scorers.files`."""
     names = [draw_file(repeat), probes_file(repeat)]
-    for teacher in folder.read_json(draw_file(repeat))["weights"]:
+    voices = folder.read_json(draw_file(repeat))["weights"]
+    for teacher in teachers_of(voices):
         facts = _facts(folder / teacher)
         own = [TEACHER_FILE, *teachers.files(folder / teacher, facts)]
         names += [f"{teacher}/{name}" for name in own]
-    return names
+    return names + [neighbours_file(name) for name in joined_in(voices)]
+
+
+def teachers_of(voices: Iterable[str]) -> list[str]:
+    """Whose embeddings they judge by."""
+    return sorted({teacher_of(name) for name in voices})
+
+
+def joined_in(voices: Iterable[str]) -> list[str]:
+    """The teachers whose joined clips they need."""
+    return sorted({teacher_of(name) for name in voices if name != teacher_of(name)})
 
 
 def requirements(folder: Folder, facts: ScorerFacts) -> list[str]:
     """See `unfused.scorers.requirements`."""
-    kinds = {_facts(folder / name).kind for name in folder.read_json(draw_file(0))["weights"]}
+    voices = folder.read_json(draw_file(0))["weights"]
+    kinds = {_facts(folder / name).kind for name in teachers_of(voices)}
     return ["soundfile", "soxr", *(LIBRARIES[kind] for kind in sorted(kinds & LIBRARIES.keys()))]

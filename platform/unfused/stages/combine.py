@@ -1,4 +1,4 @@
-"""Combine: the probes of the trusted teachers, with the teachers themselves, as one classifier."""
+"""Combine: what is heard of the trusted teachers, and they themselves, as one classifier."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from functools import cached_property
 
 from unfused import teachers
 from unfused.audio.samples import Cut
-from unfused.probing.facts import DrawTrust, TrustFacts, probes_file
+from unfused.probing.facts import DrawTrust, TrustFacts, neighbours_file, probes_file
 from unfused.scorers import ScorerFacts
-from unfused.scorers.probes import TEACHER_FILE, draw_file
+from unfused.scorers.probes import TEACHER_FILE, draw_file, joined_in, teachers_of
 from unfused.stages.access import Tasks
 from unfused.stages.contract import Build, Built, Stage
 from unfused.store import Artifact
@@ -38,14 +38,17 @@ class _Combined:
         self.rate = build.inputs["original"].facts.audio.sample_rate
 
     def write(self) -> ScorerFacts:
-        """Write every draw's probes and all teachers that any draw listens to."""
+        """Write what every draw hears, and all teachers that any draw listens to."""
         out, draws = self.build.out, self.trust.facts.draws
         for repeat, draw in enumerate(draws):
             settings = {"weights": self._weights(draw), "sample_rate": self.rate}
             out.write_json(draw_file(repeat), settings)
             out.write(probes_file(repeat), self.trust.folder.read(probes_file(repeat)))
-        for name in sorted({name for draw in draws for name in self._weights(draw)}):
+        voices = {name for draw in draws for name in self._weights(draw)}
+        for name in teachers_of(voices):
             self._copy(name, self.build.inputs[f"{TEACHER}{name}"])
+        for name in joined_in(voices):
+            out.write(neighbours_file(name), self.trust.folder.read(neighbours_file(name)))
         return ScorerFacts(
             kind="probes",
             classes=self.trust.facts.classes,
@@ -76,4 +79,4 @@ class _Combined:
             folder.write(file, teacher.folder.read(file))
 
 
-STAGE = Stage(version=1, facts=ScorerFacts, access=Tasks, run=run)
+STAGE = Stage(version=2, facts=ScorerFacts, access=Tasks, run=run)

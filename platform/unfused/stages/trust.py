@@ -1,28 +1,40 @@
-"""Trust: linear probes on every teacher's embeddings, and how right each is where it was not told.
+"""Trust: what every teacher's embeddings say of the clips, and how right that is where untold.
 
-For every draw of the labels: a probe on each teacher, cross-validated over the draw's labelled
-clips and nothing else; the weights of the probes in a common judgement; and what that judgement
-says of every training clip.
+For every draw of the labels: a linear probe on each teacher and the labels spread over neighbours,
+both cross-validated over the draw's labelled clips and nothing else; the weights of these voices in
+a common judgement; and what that judgement says of every training clip.
 
-Axes: N training clips, n labelled clips of a draw, D embedding, C classes, F folds.
+Axes: N training clips, M that are joined, n labelled clips of a draw, B clips, D embedding, C
+classes, F folds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
+from safetensors.numpy import save
 
 from unfused import cores, probing, runtime
 from unfused.config import DrawConfig, TeachersConfig
 from unfused.data import LabelFacts, all_draws, label_ids, read_embeddings
-from unfused.probing import Folds, Probed
-from unfused.probing.facts import DrawTrust, TrustFacts, folds_file, labels_file, probes_file
+from unfused.probing import Folds, Neighbours
+from unfused.probing.facts import (
+    NEIGHBOURS,
+    DrawTrust,
+    TrustFacts,
+    folds_file,
+    labels_file,
+    neighbours_file,
+    probes_file,
+)
 from unfused.stages.access import Processes
 from unfused.stages.contract import Build, Built, Stage
 from unfused.stages.finetune import check_draws
 from unfused.store import Artifact, Folder, npy
 
+PARTS = 16
+"""In which all clips hear what their neighbours say, one after the other."""
 EMBEDDINGS = "embeddings/"
 """What the names of the inputs that are embeddings begin with; a teacher's name follows."""
 
@@ -57,84 +69,164 @@ def measure(
     cores.prepare_process()
     ids = label_ids(labels)
     chosen = all_draws(ids, draw)
-    few = {name: _rows(folder, chosen) for name, folder in embeddings.items()}
-    draws = [
-        _Draw(repeat, rows, ids[rows], {name: found[repeat] for name, found in few.items()}, config)
-        for repeat, rows in enumerate(chosen)
-    ]
-    for one in draws:
-        one.probe(len(labels.facts.classes))
-        one.save(out, embeddings, len(ids))
+    heard = {name: _Teacher(folder, chosen, config) for name, folder in embeddings.items()}
+    for name, teacher in heard.items():
+        if teacher.neighbours:
+            out.write(neighbours_file(name), save(teacher.neighbours.arrays()))
+    draws = []
+    for repeat in range(len(chosen)):
+        one = _Draw(repeat, chosen[repeat], ids, config)
+        one.listen(heard, len(labels.facts.classes))
+        one.save(out, len(ids))
+        draws.append(one.facts())
     facts = TrustFacts(
-        classes=labels.facts.classes,
-        num_labels=len(chosen[0]),
-        draws=[one.facts() for one in draws],
+        classes=labels.facts.classes, num_labels=len(chosen[0]), draws=draws
     )
     return Built(facts)
 
 
-def _rows(folder: Folder, chosen: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """The embeddings (n, D) of the clips of every draw, a file in memory at a time."""
-    union = np.unique(np.concatenate(chosen))
-    kept = [values[np.isin(clip, union)] for clip, values in read_embeddings(folder)]
-    table = np.concatenate(kept)
-    return [table[np.searchsorted(union, rows)] for rows in chosen]
+class _Teacher:
+    """What a teacher embeds of the clips that are needed again and again.
+
+    Args:
+        folder: of its embeddings, of which one file at a time is in memory.
+        chosen: the labelled clips of every draw.
+        config: how many neighbours a clip has.
+    """
+
+    def __init__(
+        self, folder: Folder, chosen: Sequence[np.ndarray], config: TeachersConfig
+    ) -> None:
+        self.folder = folder
+        self._labelled = np.unique(np.concatenate(chosen))
+        self._few = self._rows(self._labelled)
+        self.neighbours: Neighbours | None = None
+        if config.neighbours:
+            self._join(config.neighbours)
+
+    def few(self, clips: np.ndarray) -> np.ndarray:
+        """The embeddings (n, D) of labelled clips."""
+        return self._few[np.searchsorted(self._labelled, clips)]
+
+    def tell(self, clips: np.ndarray, ids: np.ndarray, num_classes: int) -> np.ndarray:
+        """One-hot labels (M, C) of the joined clips among these (n,), zeros of all others."""
+        told = np.zeros((len(self.joined), num_classes), np.float32)
+        place = np.searchsorted(self.joined, clips).clip(max=len(self.joined) - 1)
+        known = self.joined[place] == clips
+        told[place[known], ids[known]] = 1
+        return told
+
+    def _join(self, count: int) -> None:
+        """Join clips to their neighbours: of very many clips a sample, and labelled ones first."""
+        total = sum(len(clip) for clip, _ in read_embeddings(self.folder))
+        first = np.random.default_rng(0).permutation(self._labelled)
+        others = np.setdiff1d(np.arange(total), first, assume_unique=True)
+        order = np.concatenate([first, np.random.default_rng(0).permutation(others)])
+        self.joined = np.sort(order[: probing.MAX_CLIPS])
+        made = Neighbours.of(self._rows(self.joined), count)
+        found = [(clip, made.near(values)) for clip, values in read_embeddings(self.folder)]
+        order = np.argsort(np.concatenate([clip for clip, _ in found]))
+        places = np.concatenate([near.places for _, near in found])
+        weights = np.concatenate([near.weights for _, near in found])
+        self.neighbours, self.near = made, probing.Near(places, weights)[order]
+
+    def _rows(self, clips: np.ndarray) -> np.ndarray:
+        """The embeddings (b, D) of clips (b,), ascending."""
+        return np.concatenate(
+            [values[np.isin(clip, clips)] for clip, values in read_embeddings(self.folder)]
+        )
+
+
+class _Probes:
+    """One voice: linear probes on a teacher's embeddings."""
+
+    def __init__(self, name: str, teacher: _Teacher, draw: _Draw, num_classes: int) -> None:
+        self.name, self.teacher = name, teacher
+        few = teacher.few(draw.rows)
+        self._probed = probing.fit(few, draw.ids, num_classes, draw.folds)
+        self.held_out, self.accuracy = self._probed.held_out, self._probed.accuracy
+
+    def say(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Clips (B,) and what they are taken for (1 + F, B, C), some after others."""
+        for clip, values in read_embeddings(self.teacher.folder):
+            yield clip, self._probed.say(values)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        probe = self._probed.probe.arrays()
+        return {f"{self.name}.{key}": array for key, array in probe.items()}
+
+
+class _Spread:
+    """Another: the labels spread over the neighbours that the embeddings give a clip."""
+
+    def __init__(self, name: str, teacher: _Teacher, draw: _Draw, num_classes: int) -> None:
+        assert teacher.neighbours is not None
+        self.name, self.teacher = name, teacher
+        every = np.zeros(len(draw.rows), bool)
+        left = [every, *(test == number for test in draw.folds.tests for number in draw.numbers)]
+        told = [teacher.tell(draw.rows[~out], draw.ids[~out], num_classes) for out in left]
+        found = teacher.neighbours.spread(np.stack(told)).astype(np.float16)
+        self._said = found[: 1 + len(draw.numbers)]
+        self.held_out = self.accuracy = None
+        if draw.folds.tests:
+            near = teacher.near[draw.rows]
+            pairs = zip(found[1:], left[1:], strict=True)
+            right = sum(near.average(said) * out[:, None] for said, out in pairs)
+            self.held_out = right / len(draw.folds.tests)
+            self.accuracy = probing.share_right(self.held_out, draw.ids)
+
+    def say(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """As `_Probes.say`."""
+        for clip in np.array_split(np.arange(len(self.teacher.near.places)), PARTS):
+            yield clip, self.teacher.near[clip].average(self._said)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        return {f"{self.name}.said": self._said[0]}
 
 
 class _Draw:
-    """The probes of one draw.
+    """The voices of one draw.
 
     Args:
         repeat: its number.
         rows: (n,) of its labelled clips, ascending.
-        ids: (n,) their classes.
-        few: their embeddings (n, D) by every teacher.
+        ids: (N,) classes of all clips, of which those of `rows` are looked at.
         config: how they are cross-validated and weighted.
     """
 
     def __init__(
-        self,
-        repeat: int,
-        rows: np.ndarray,
-        ids: np.ndarray,
-        few: Mapping[str, np.ndarray],
-        config: TeachersConfig,
+        self, repeat: int, rows: np.ndarray, ids: np.ndarray, config: TeachersConfig
     ) -> None:
-        self.repeat, self.rows, self.ids = repeat, rows, ids
-        self.few, self.config = few, config
-        self.folds = Folds.of(ids, config.num_folds, config.num_repeats, seed=repeat)
-        self.probed: dict[str, Probed] = {}
+        self.repeat, self.rows, self.ids, self.config = repeat, rows, ids[rows], config
+        self.folds = Folds.of(self.ids, config.num_folds, config.num_repeats, seed=repeat)
+        self.voices: list[_Probes | _Spread] = []
         self.weights = np.zeros(0)
 
-    def probe(self, num_classes: int) -> None:
-        """Fit and weigh a probe on each teacher."""
-        self.probed = {
-            name: probing.fit(values, self.ids, num_classes, self.folds)
-            for name, values in self.few.items()
-        }
-        held_out = [one.held_out for one in self.probed.values()]
-        if self.config.weighting == "equal" or held_out[0] is None:
-            self.weights = np.full(len(held_out), 1 / len(held_out))
+    @property
+    def numbers(self) -> range:
+        """Of the folds of a repetition."""
+        return range(0 if self.folds.first is None else self.folds.first.max() + 1)
+
+    def listen(self, teachers: Mapping[str, _Teacher], num_classes: int) -> None:
+        """Hear what every teacher's embeddings say of the labelled clips, and weigh it."""
+        for name, teacher in teachers.items():
+            self.voices.append(_Probes(name, teacher, self, num_classes))
+            if teacher.neighbours:
+                self.voices.append(_Spread(name + NEIGHBOURS, teacher, self, num_classes))
+        if self.config.weighting == "equal" or self.folds.first is None:
+            self.weights = np.full(len(self.voices), 1 / len(self.voices))
         else:
-            self.weights = probing.weights(held_out, self.ids)
+            self.weights = probing.weights([one.held_out for one in self.voices], self.ids)
 
-    def say(self, embeddings: Mapping[str, Folder], total: int) -> np.ndarray:
-        """What all probes together say of all clips: (1 + F, N, C); see `probing.facts`.
-
-        Args:
-            embeddings: of every teacher.
-            total: N.
-        """
+    def say(self, total: int) -> np.ndarray:
+        """What all voices together say of all clips: (1 + F, N, C); see `probing.facts`."""
         scores: np.ndarray | None = None
-        for weight, (name, one) in zip(self.weights, self.probed.items(), strict=True):
-            probes = (one.probe, *one.by_fold)
-            if scores is None:
-                scores = np.zeros((len(probes), total, len(one.probe.bias)), np.float32)
+        for weight, voice in zip(self.weights, self.voices, strict=True):
             if weight:
-                for clip, values in read_embeddings(embeddings[name]):
-                    for number, probe in enumerate(probes):
-                        said = probing.opinion(probe.probabilities(values))
-                        scores[number, clip] += weight * said
+                for clip, said in voice.say():
+                    if scores is None:
+                        scores = np.zeros((len(said), total, said.shape[2]), np.float32)
+                    scores[:, clip] += weight * probing.opinion(said)
         return probing.softmax(scores)
 
     @property
@@ -142,29 +234,25 @@ class _Draw:
         """The fold (n,) int8 that each labelled clip is left out in; -1 without folds."""
         return np.full(len(self.ids), -1, np.int8) if self.folds.first is None else self.folds.first
 
-    def save(self, out: Folder, embeddings: Mapping[str, Folder], total: int) -> None:
-        """Write the probes, what they say of all clips, and which clips they were tried on."""
-        from safetensors.numpy import save
-
-        arrays = {
-            f"{name}.{key}": array
-            for name, one in self.probed.items()
-            for key, array in one.probe.arrays().items()
-        }
+    def save(self, out: Folder, total: int) -> None:
+        """Write the voices, what they say of all clips, and which clips they were tried on."""
+        arrays = {key: array for one in self.voices for key, array in one.arrays().items()}
         out.write(probes_file(self.repeat), save(arrays))
-        out.write(labels_file(self.repeat), npy(self.say(embeddings, total).astype(np.float16)))
+        out.write(labels_file(self.repeat), npy(self.say(total).astype(np.float16)))
         folds = np.full(total, -1, np.int8)
         folds[self.rows] = self.fold_of
         out.write(folds_file(self.repeat), npy(folds))
 
     def facts(self) -> DrawTrust:
-        accuracy = {name: one.accuracy for name, one in self.probed.items()}
-        held_out = [one.held_out for one in self.probed.values()]
-        pooled = None
-        if held_out[0] is not None:
-            pooled = float((probing.combine(held_out, self.weights).argmax(1) == self.ids).mean())
-        weights = dict(zip(self.probed, np.round(self.weights, 4).tolist(), strict=True))
-        return DrawTrust(accuracy=accuracy, weights=weights, pooled=pooled)
+        names, pooled = [one.name for one in self.voices], None
+        if self.folds.first is not None:
+            held_out = [one.held_out for one in self.voices]
+            pooled = probing.share_right(probing.combine(held_out, self.weights), self.ids)
+        return DrawTrust(
+            accuracy={one.name: one.accuracy for one in self.voices},
+            weights=dict(zip(names, np.round(self.weights, 4).tolist(), strict=True)),
+            pooled=pooled,
+        )
 
 
-STAGE = Stage(version=1, facts=TrustFacts, access=Processes, run=run, check=check_draws)
+STAGE = Stage(version=2, facts=TrustFacts, access=Processes, run=run, check=check_draws)
