@@ -314,7 +314,7 @@ def _ahead(difference: dict[str, Any]) -> str:
 
 
 def choice_lines(summary: dict[str, Any]) -> list[str]:
-    """Which arm was chosen, by what, and how far each teacher was trusted."""
+    """Which arm was chosen, by what, and how far each teacher was trusted that was heard."""
     counts = Counter(summary["chosen"]["by_draw"])
     draws, labels = sum(counts.values()), summary["labels_per_draw"]["train"]
     told = ", ".join(
@@ -327,7 +327,7 @@ def choice_lines(summary: dict[str, Any]) -> list[str]:
     ]
     if summary["trust"]:
         trusted = sorted(summary["trust"].items(), key=lambda item: -item[1]["weight"])
-        told = ", ".join(f"{name} {_trusted(one)}" for name, one in trusted)
+        told = ", ".join(f"{name} {_trusted(one)}" for name, one in trusted if one["weight"])
         lines.append(f"trust      {told} (cross-validated accuracy x weight)")
     return lines
 

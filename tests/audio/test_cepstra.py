@@ -1,4 +1,4 @@
-"""Cepstra that are aligned in time."""
+"""Cepstra that are aligned in time, and their moments."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from unfused import teachers
 from unfused.audio.cepstra import (
     COEFFICIENTS,
     NUM_FEATURES,
+    NUM_MOMENTS,
     SEGMENTS,
     cepstra,
     cosines,
     front_end,
+    moments,
     sounding,
 )
 
@@ -69,12 +71,36 @@ def test_whatever_is_there_they_are_numbers(wave):
     assert sounding(frames).shape[1] >= 1
 
 
-@pytest.mark.parametrize("spec", ["cepstra", "cepstra:centred"])
-def test_they_are_a_teacher_at_any_rate(spec):
+def test_moments_leave_the_order_of_things_out():
+    wave = sweep(0.6)
+    there, back = (moments(torch.from_numpy(w), front_end(RATE)) for w in (wave, wave[::-1].copy()))
+    assert there.shape == (NUM_MOMENTS,)
+    assert (there - back).norm() < 0.1 * (features(wave) - features(wave[::-1].copy())).norm()
+    steady = np.full(9600, 0.0) + np.sin(np.arange(9600) * 2 * np.pi * 500 / RATE)
+    still = moments(torch.from_numpy((steady * 9000).astype(np.int16)), front_end(RATE))
+    third = NUM_MOMENTS // 3
+    assert still[third:].norm() < 0.6 * there[third:].norm()
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.001, 2.0])
+def test_moments_of_whatever_is_there_are_numbers(seconds):
+    wave = torch.zeros(max(1, int(seconds * RATE)), dtype=torch.int16)
+    assert torch.isfinite(moments(wave, front_end(RATE))).all()
+
+
+@pytest.mark.parametrize(
+    ("spec", "width"),
+    [
+        ("cepstra", NUM_FEATURES),
+        ("cepstra:centred", NUM_FEATURES),
+        ("cepstra:moments", NUM_MOMENTS),
+    ],
+)
+def test_they_are_a_teacher_at_any_rate(spec, width):
     found = teachers.read(spec)
     waves = [sweep(0.3)[::2].copy(), sweep(0.7)[::2].copy()]
     teacher = teachers.load(found.folder, found.facts.settled(8000), torch.device("cpu"))
     rows = teacher.embed(waves)
-    assert rows.shape == (2, NUM_FEATURES) and rows.dtype == np.float32
-    assert teacher.embedding_dim == NUM_FEATURES
+    assert rows.shape == (2, width) and rows.dtype == np.float32
+    assert teacher.embedding_dim == width
     assert teachers.files(found.folder, found.facts) == []

@@ -11,7 +11,8 @@ from unfused.teachers import Outside, TeacherFacts
 STAGES = {"ingest", "pretrain", "embed", "cluster", "distill", "finetune", "evaluate"}
 SPEECH_FACTS = TeacherFacts(kind="onnx", name="speech", source="", sample_rate=0)
 SPEECH = Outside(Folder("/elsewhere"), "e" * 64, SPEECH_FACTS)
-FREE = ["statistics", "cepstra", "cepstra-centred"]
+FREE = ["statistics", "cepstra", "cepstra-centred", "cepstra-moments", "periodicity"]
+ENCODERS = {"teachers.clustered": "encoders"}
 
 
 def _nodes(changes=None, **kwargs):
@@ -25,15 +26,15 @@ def test_the_graph_of_the_defaults_has_every_stage_and_arm():
         "ingest/corpus",
         "ingest/task",
         "pretrain",
-        "embed/round1",
-        "cluster/round1",
-        "distill/round1",
-        "embed",
-        "cluster",
+        *(f"teacher/{name}" for name in FREE),
+        *(
+            name
+            for one in ["", *(f"/{name}" for name in FREE)]
+            for name in (f"embed{one}", f"cluster{one}")
+        ),
         "distill/clusterfit",
         "distill/unfused",
-        *(f"teacher/{name}" for name in FREE),
-        *(f"embed/{name}" for name in [*FREE, "student"]),
+        "embed/student",
         "trust",
         *(arms.ARMS[arm].classifier for arm in Config().arms),
         *(f"evaluate/{arm}" for arm in Config().arms),
@@ -43,7 +44,7 @@ def test_the_graph_of_the_defaults_has_every_stage_and_arm():
 def test_every_further_round_embeds_the_student_of_the_one_before():
     teachers = {
         name: node.inputs["teacher"]
-        for name, node in _nodes({"rounds": 3, "arms": "[unfused]"}).items()
+        for name, node in _nodes({"rounds": 3, "arms": "[unfused]", **ENCODERS}).items()
         if node.stage == "embed"
     }
     assert teachers == {
@@ -62,8 +63,9 @@ def test_the_rounds_leave_the_identity_of_a_stage_alone():
         assert few[name] == many[name]
 
 
-@pytest.mark.parametrize("changes", [{}, {"finetune.use_validation": True},
-                                     {"cluster.num_clusters": "classes"}])
+@pytest.mark.parametrize(
+    "changes", [{}, {"finetune.use_validation": True}, {"cluster.num_clusters": "classes"}]
+)
 def test_only_evaluate_has_an_edge_to_the_test_clips(changes):
     for node in _nodes(changes).values():
         reads_test = any("test" in ref.part for ref in node.inputs.values())
@@ -94,7 +96,7 @@ def test_every_edge_leads_to_an_earlier_node():
     [
         ("[scratch]", {"ingest", "finetune", "evaluate"}),
         ("[teacher]", {"ingest", "pretrain", "finetune", "evaluate"}),
-        ("[unfused]", STAGES),
+        ("[unfused]", STAGES | {"teacher"}),
     ],
 )
 def test_an_arm_builds_only_what_it_needs(arms, stages):
@@ -124,7 +126,7 @@ def test_teacher_and_student_have_encoders_of_their_own():
     widths = {name: encoder.embedding_dim for name, encoder in made.items()}
     assert widths.pop("pretrain") == 1024
     assert set(widths.values()) == {256}
-    assert {"distill/round1", "distill/unfused", "finetune/scratch"} <= set(widths)
+    assert {"distill/unfused", "finetune/scratch"} <= set(widths)
 
 
 def test_an_arm_that_is_not_in_the_table_is_refused_by_name():
@@ -133,7 +135,8 @@ def test_an_arm_that_is_not_in_the_table_is_refused_by_name():
 
 
 def test_a_teacher_from_outside_takes_the_place_of_pretraining():
-    nodes = _nodes({"arms": "[unfused]"}, who=Teachers(own=False, outside={"speech": SPEECH}))
+    who = Teachers(own=False, outside={"speech": SPEECH})
+    nodes = _nodes({"arms": "[unfused]", **ENCODERS}, who=who)
     assert list(nodes) == [
         "ingest/task",
         "teacher/speech",
@@ -151,7 +154,8 @@ def test_a_teacher_from_outside_takes_the_place_of_pretraining():
 def test_or_stands_beside_it_and_a_student_has_heads_for_the_clusters_of_each():
     nodes = _nodes(who=Teachers(own=True, outside={"speech": SPEECH}))
     clusters = {k: v for k, v in nodes["distill/unfused"].inputs.items() if k != "clips"}
-    assert clusters == {"clusters": Ref("cluster"), "clusters/speech": Ref("cluster/speech")}
+    others = {f"clusters/{name}": Ref(f"cluster/{name}") for name in ("speech", *FREE)}
+    assert clusters == {"clusters": Ref("cluster")} | others
     assert set(nodes["combine/mixture"].inputs) == {
         "clips",
         "original",
@@ -179,6 +183,13 @@ def test_trust_looks_at_labels_of_training_clips_alone():
     assert read == {"", "train", "train.labels"}
     teachers = {name.partition("/")[2] for name in trust.inputs if "/" in name}
     assert teachers == {"own", *FREE, "student"}
+
+
+def test_features_are_trusted_whether_or_not_they_are_clustered():
+    nodes = _nodes({"arms": "[unfused,mixture]", **ENCODERS})
+    assert [name for name in nodes if name.startswith("cluster")] == ["cluster"]
+    trusted = {name.partition("/")[2] for name in nodes["trust"].inputs if "/" in name}
+    assert trusted == {"own", *FREE, "student"}
 
 
 def test_the_own_teacher_is_trusted_by_what_it_embeds_itself():

@@ -48,7 +48,8 @@ def folder(tmp_path):
 
 
 def _plan(folder, changes=None, **kwargs):
-    config = override(Config(), {"rounds": 1, "cluster.backend": "torch", **(changes or {})})
+    alone = {"teachers.clustered": "encoders", "cluster.backend": "torch"}
+    config = override(Config(), {**alone, **(changes or {})})
     options = RunOptions(store=str(folder / "store"))
     return Plan(Request(config, options, task=str(folder / "task"), **kwargs))
 

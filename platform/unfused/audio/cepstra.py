@@ -1,8 +1,9 @@
-"""Cepstra of a clip, aligned in time: what sounds when, however long the clip is.
+"""Cepstra of a clip: what sounds when, however long the clip is, and how it sounds as a whole.
 
-The part of a clip that sounds, in equal segments, each by its mean cepstrum: a word that is spoken
-slowly or after a pause looks like one that is spoken at once. Made for `probing`, where it stands
-beside log-mel statistics, which say how a clip sounds as a whole.
+Aligned in time, the part of a clip that sounds is cut into equal segments, each of which is told by
+its mean cepstrum: a word that is spoken slowly or after a pause looks like one that is spoken at
+once. Their moments leave the order of things out, as fits a voice or a texture. Made for `probing`,
+where they stand beside log-mel statistics.
 
 Axes: S samples of a clip, F mel bands, T frames, C cepstral coefficients, G segments, P features.
 """
@@ -13,7 +14,7 @@ import math
 
 import torch
 from torch import Tensor
-from torch.nn.functional import adaptive_avg_pool1d
+from torch.nn.functional import adaptive_avg_pool1d, pad
 
 from unfused.audio.frontend import LogMel
 
@@ -26,6 +27,11 @@ QUIET_SHARE = 0.05
 """Of the frames, the quiet ones."""
 WINDOW_SECONDS, HOP_SECONDS = 0.032, 0.01
 NUM_FEATURES = COEFFICIENTS * SEGMENTS + 1
+FINE = 20
+"""Coefficients whose moments are taken."""
+REACH = 2
+"""Frames to either side between which a cepstrum's slope is measured."""
+NUM_MOMENTS = 3 * FINE
 
 
 def front_end(sample_rate: int) -> LogMel:
@@ -59,6 +65,22 @@ def cepstra(wave: Tensor, log_mel: LogMel, *, centred: bool) -> Tensor:
     segments = adaptive_avg_pool1d(found, SEGMENTS)
     seconds = torch.tensor([math.log(frames.shape[1] * HOP_SECONDS)])
     return torch.cat([segments.flatten(), seconds])
+
+
+def moments(wave: Tensor, log_mel: LogMel) -> Tensor:
+    """An int16 clip (S,) of any length to the moments of its cepstra (P,).
+
+    Args:
+        wave: the clip.
+        log_mel: as `front_end` makes it.
+
+    Returns:
+        Mean and deviation of every coefficient, and the deviation of its slope.
+    """
+    found = cosines(BANDS, FINE) @ sounding(log_mel(wave[None])[0])
+    around = pad(found, (REACH, REACH), mode="replicate")
+    slope = (around[:, 2 * REACH :] - around[:, : -2 * REACH]) / (2 * REACH)
+    return torch.cat([found.mean(1), found.std(1, correction=0), slope.std(1, correction=0)])
 
 
 def sounding(frames: Tensor) -> Tensor:

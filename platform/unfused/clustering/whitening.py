@@ -163,8 +163,8 @@ def _noise_floor(moments: Moments, variances: np.ndarray) -> float:
 
 
 def _num_kept(moments: Moments, rank: int, num_components: int | None) -> int:
-    if num_components is None or num_components <= rank:
-        return num_components or rank
+    if num_components is None or min(num_components, len(moments.mean)) <= rank:
+        return min(num_components or rank, rank)
     warnings.warn(
         f"{num_components} components were asked for, but {moments.count} embeddings of width "
         f"{len(moments.mean)} vary in only {rank} directions; using {rank}.",

@@ -40,6 +40,7 @@ FAITHFUL: dict[str, Any] = {
     "student.dropout": 0.3,
     "embed.layer": "last",
     "embed.num_crops": 1,
+    "teachers.clustered": "encoders",
     "cluster.num_clusters": "classes",
     "cluster.num_components": 128,
     "cluster.whiten": True,

@@ -20,6 +20,7 @@ Layer = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 Precision = Literal["auto", "float32", "bfloat16"]
 Optimizer = Literal["adamw", "adam", "sgd", "larc"]
 Pooling = Literal["mean", "max", "attention"]
+Feature = Literal["statistics", "cepstra", "cepstra:centred", "cepstra:moments", "periodicity"]
 Auto = Literal["auto"]
 
 AUTO_WINDOW = 0.95
@@ -280,12 +281,16 @@ class FinetuneConfig(Training, DrawConfig, ScoringConfig):
 class TeachersConfig(Section):
     """What is trusted beside `--teacher`, and how far."""
 
-    also: tuple[Literal["statistics", "cepstra", "cepstra:centred"], ...] = (
+    also: tuple[Feature, ...] = (
         "statistics",
         "cepstra",
         "cepstra:centred",
+        "cepstra:moments",
+        "periodicity",
     )
     """Teachers that nothing has to be trained or brought for."""
+    clustered: Literal["all", "encoders"] = "all"
+    """Whose embeddings become pseudo-labels: all, or those of encoders alone, as published."""
     neighbours: Annotated[int, Field(ge=0)] = 10
     """Clips of the nearest embeddings that a clip is joined to and hands its label on to; 0 leaves
     each teacher its linear probe alone."""
@@ -370,10 +375,9 @@ class Config(Section):
     teachers: TeachersConfig = TeachersConfig()
     selftrain: SelftrainConfig = SelftrainConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
-    rounds: Annotated[int, Field(ge=1, le=10)] | Auto = "auto"
+    rounds: Annotated[int, Field(ge=1, le=10)] = 1
     """Times that pseudo-labels are made and learned; every further round embeds the student of the
-    one before (trained as `bootstrap` says) in place of the teachers. auto: 2 with a teacher of
-    one's own alone, 1 with one from outside."""
+    one before (trained as `bootstrap` says) in place of the teachers."""
     clusterings: Annotated[int, Field(ge=1, le=10)] = 1
     """Clusterings in parallel, of one k and several seeds; a student has heads for each."""
     arms: tuple[str, ...] = DEFAULT
@@ -404,7 +408,7 @@ class Config(Section):
         self._check_input(self.teacher)
         self._check_input(self.student)
         self._check_layer(self.teacher)
-        if self.rounds == "auto" or self.rounds > 1:
+        if self.rounds > 1:
             self._check_layer(self.student)
         return self
 

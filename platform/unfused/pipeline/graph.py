@@ -222,6 +222,12 @@ class _Graph:
         for name, outside in self.who.outside.items():
             self.teachers[name] = self.take(name, outside)
 
+    def teach_also(self) -> None:
+        """And those that nothing has to be brought for."""
+        for spec in self.config.teachers.also:
+            outside = teachers.read(spec)
+            self.teachers[outside.facts.name] = self.take(outside.facts.name, outside)
+
     def take(self, name: str, outside: Outside) -> Ref:
         """A teacher from outside, the same whatever the seed or the fold."""
         node = Node(f"teacher/{name}", "teacher", outside=outside)
@@ -236,18 +242,13 @@ class _Graph:
         clips = (self.original if demands else self.task) / "train"
         return self.add(name, {"embed": self.config.embed}, clips=clips, teacher=teacher)
 
-    @property
-    def rounds(self) -> int:
-        """Times that pseudo-labels are made."""
-        if self.config.rounds == "auto":
-            return 1 if self.who.outside else 2
-        return self.config.rounds
-
     def study(self, arms: Sequence[Arm]) -> None:
         """The students of these arms, of pseudo-labels of the last round."""
+        if self.config.teachers.clustered == "all":
+            self.teach_also()
         seen = {"labels": self.labels} if self.config.cluster.num_clusters == "classes" else {}
-        heard = self.teachers
-        for number in range(1, self.rounds):
+        heard: Mapping[str, Ref] = self.teachers
+        for number in range(1, self.config.rounds):
             clusters = self._round(f"/round{number}", heard, seen)
             student = self._student(f"distill/round{number}", self.config.bootstrap, clusters)
             heard = {OWN_NAME: student}
@@ -289,9 +290,7 @@ class _Graph:
 
     def trust(self) -> None:
         """Probes on all teachers, those that cost nothing and the student among them."""
-        for spec in self.config.teachers.also:
-            outside = teachers.read(spec)
-            self.teachers[outside.facts.name] = self.take(outside.facts.name, outside)
+        self.teach_also()
         if METHOD.name in self.encoders:
             self.teachers[STUDENT] = self.encoders[METHOD.name]
         for name, teacher in self.teachers.items():

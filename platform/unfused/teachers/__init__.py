@@ -32,6 +32,7 @@ WRITTEN = {
     "models": "models:/NAME/VERSION",
     "statistics": "statistics",
     "cepstra": "cepstra",
+    "periodicity": "periodicity",
 }
 """How a SPEC is written; a kind that is not here is written `kind:...`."""
 ALIASES = {"run": "encoder", "models": "encoder"}

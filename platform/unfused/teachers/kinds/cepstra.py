@@ -1,4 +1,4 @@
-"""Cepstra aligned in time as a teacher; see `unfused.audio.cepstra`."""
+"""Cepstra as a teacher, aligned in time or by their moments; see `unfused.audio.cepstra`."""
 
 from __future__ import annotations
 
@@ -16,21 +16,24 @@ if TYPE_CHECKING:
 __all__ = ["files", "load", "read"]
 VERSION = "1"
 """Raise it with any change of the numbers: it stands for the bytes that there are not."""
-FORMS = {"": "cepstra", "centred": "cepstra-centred"}
+FORMS = {"": "cepstra", "centred": "cepstra-centred", "moments": "cepstra-moments"}
 """What follows `cepstra:`, and the teacher's name."""
 
 
 def read(rest: str, place: Place) -> Outside:
     """See `unfused.teachers.read`; there is nothing to find."""
     if rest not in FORMS:
-        raise place.refuse("write cepstra, or cepstra:centred for those without their mean.")
+        raise place.refuse(
+            "write cepstra, cepstra:centred for those without their mean, or cepstra:moments."
+        )
     return outside(place, "cepstra", FORMS[rest], f"{rest or 'plain'} v{VERSION}")
 
 
 def load(folder: Folder, facts: TeacherFacts, device: torch.device) -> PerClip:
     """See `unfused.teachers.load`."""
-    from unfused.audio.cepstra import NUM_FEATURES, cepstra, front_end
+    from unfused.audio.cepstra import NUM_FEATURES, NUM_MOMENTS, cepstra, front_end, moments
 
-    centred = facts.layer.startswith("centred")
-    of = partial(cepstra, log_mel=front_end(facts.sample_rate), centred=centred)
-    return PerClip(of, NUM_FEATURES)
+    log_mel, form = front_end(facts.sample_rate), facts.layer.partition(" ")[0]
+    if form == "moments":
+        return PerClip(partial(moments, log_mel=log_mel), NUM_MOMENTS)
+    return PerClip(partial(cepstra, log_mel=log_mel, centred=form == "centred"), NUM_FEATURES)

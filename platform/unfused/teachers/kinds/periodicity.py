@@ -1,0 +1,32 @@
+"""Periodicity as a teacher; see `unfused.audio.periodicity`."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from unfused.store import Folder
+from unfused.teachers.features import PerClip, files, outside
+from unfused.teachers.place import Place
+from unfused.teachers.protocol import Outside, TeacherFacts
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["files", "load", "read"]
+VERSION = "1"
+"""Raise it with any change of the numbers: it stands for the bytes that there are not."""
+
+
+def read(rest: str, place: Place) -> Outside:
+    """See `unfused.teachers.read`; there is nothing to find."""
+    if rest:
+        raise place.refuse("periodicity has no file; write --teacher periodicity.")
+    return outside(place, "periodicity", "periodicity", f"v{VERSION}")
+
+
+def load(folder: Folder, facts: TeacherFacts, device: torch.device) -> PerClip:
+    """See `unfused.teachers.load`."""
+    from unfused.audio.periodicity import WIDTH, periodicity
+
+    return PerClip(partial(periodicity, sample_rate=facts.sample_rate), WIDTH)
