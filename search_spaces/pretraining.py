@@ -3,7 +3,9 @@
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 space = {
-    "pretrain.objective": CategoricalDistribution(("nt_xent", "barlow_twins", "decar_v2")),
+    "pretrain.objective": CategoricalDistribution(
+        ("features", "nt_xent", "barlow_twins", "decar_v2")
+    ),
     "pretrain.epochs": CategoricalDistribution(("auto", 2, 8, 16)),
     "pretrain.batch_size": CategoricalDistribution((32, 64, 128)),
     "pretrain.learning_rate": FloatDistribution(1e-4, 5e-3, log=True),

@@ -71,7 +71,8 @@ def test_every_section_of_the_configuration_is_read_by_some_node():
 @pytest.mark.parametrize("knob", ["pretrain.projector_dim", "pretrain.temperature"])
 def test_an_objective_is_known_by_its_own_settings_alone(knob):
     def identity(changes: dict[str, Any]) -> Any:
-        return override(Config(), changes).pretrain.identity()
+        chosen = {"pretrain.objective": "nt_xent", **changes}
+        return override(Config(), chosen).pretrain.identity()
 
     assert set(identity({})["objective"]) == {
         "kind",

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from two_ranks import on_two_ranks
 from unfused import objectives
-from unfused.config import ConfigError
+from unfused.config import Config, ConfigError, override
 from unfused.config.choices import kinds, plugin
 from unfused.distributed import gather_rows, global_count, sum_over_ranks
 from unfused.objectives.barlow_twins import barlow_twins
@@ -358,3 +358,35 @@ def test_gathered_rows_are_everyones_and_their_gradient_is_ones_own(two_ranks):
     assert torch.equal(second["gradient"], torch.full((3, 2), 2.0))
     assert first["gradient"].shape == (0, 2)
     assert (float(first["count"]), float(second["count"])) == (3, 3)
+
+
+def test_features_are_regressed_each_kind_alike_whatever_its_scale():
+    generator = torch.Generator().manual_seed(0)
+    narrow, wide = torch.randn(16, 3, generator=generator), torch.randn(16, 40, generator=generator)
+    encoder = SimpleNamespace(encoder=SimpleNamespace(embedding_dim=8))
+    rows, clip = torch.randn(5, 8, generator=generator), torch.tensor([3, 0, 15, 7, 7])
+
+    def loss(*features):
+        setting = objectives.Setting(encoder, WHOLE, NUM_CLIPS, seed=0, features=features)
+        torch.manual_seed(0)
+        objective = objectives.build(plugin("objectives", "features").Config(), setting)
+        return objective(rows, clip), objective
+
+    value, objective = loss(narrow, wide)
+    scaled, _ = loss(100 * narrow + 7, wide)
+    torch.testing.assert_close(value, scaled, atol=2e-3, rtol=0)
+    expected = 0.0
+    for layer, table in zip(objective.layers, (narrow, wide), strict=True):
+        target = ((table - table.mean(0)) / table.std(0, correction=0))[clip]
+        found = layer(objective.projector(rows))
+        expected = expected + nn.functional.smooth_l1_loss(found, target) / 2
+    torch.testing.assert_close(value, expected, atol=2e-3, rtol=0)
+    assert objective.num_views == 1
+    with pytest.raises(ValueError, match=r"name some in teachers\.also"):
+        loss()
+
+
+def test_features_that_are_none_are_refused_before_anything_is_trained():
+    with pytest.raises(ConfigError, match=r"features learns the features in teachers\.also"):
+        override(Config(), {"teachers.also": "[]"})
+    override(Config(), {"teachers.also": "[]", "pretrain.objective": "nt_xent"})

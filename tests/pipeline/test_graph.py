@@ -12,7 +12,8 @@ STAGES = {"ingest", "pretrain", "embed", "cluster", "distill", "finetune", "eval
 SPEECH_FACTS = TeacherFacts(kind="onnx", name="speech", source="", sample_rate=0)
 SPEECH = Outside(Folder("/elsewhere"), "e" * 64, SPEECH_FACTS)
 FREE = ["statistics", "cepstra", "cepstra-centred", "cepstra-moments", "periodicity"]
-ENCODERS = {"teachers.clustered": "encoders"}
+ENCODERS = {"teachers.clustered": "encoders", "pretrain.objective": "nt_xent"}
+"""Nothing but encoders, as published."""
 
 
 def _nodes(changes=None, **kwargs):
@@ -25,8 +26,9 @@ def test_the_graph_of_the_defaults_has_every_stage_and_arm():
     assert names == [
         "ingest/corpus",
         "ingest/task",
-        "pretrain",
         *(f"teacher/{name}" for name in FREE),
+        *(f"embed/corpus/{name}" for name in FREE),
+        "pretrain",
         *(
             name
             for one in ["", *(f"/{name}" for name in FREE)]
@@ -95,7 +97,7 @@ def test_every_edge_leads_to_an_earlier_node():
     ("arms", "stages"),
     [
         ("[scratch]", {"ingest", "finetune", "evaluate"}),
-        ("[teacher]", {"ingest", "pretrain", "finetune", "evaluate"}),
+        ("[teacher]", {"ingest", "teacher", "embed", "pretrain", "finetune", "evaluate"}),
         ("[unfused]", STAGES | {"teacher"}),
     ],
 )

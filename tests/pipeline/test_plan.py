@@ -48,7 +48,11 @@ def folder(tmp_path):
 
 
 def _plan(folder, changes=None, **kwargs):
-    alone = {"teachers.clustered": "encoders", "cluster.backend": "torch"}
+    alone = {
+        "teachers.clustered": "encoders",
+        "pretrain.objective": "nt_xent",
+        "cluster.backend": "torch",
+    }
     config = override(Config(), {**alone, **(changes or {})})
     options = RunOptions(store=str(folder / "store"))
     return Plan(Request(config, options, task=str(folder / "task"), **kwargs))

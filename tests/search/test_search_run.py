@@ -79,7 +79,7 @@ def test_what_the_clips_rule_out_in_every_trial_is_refused_before_anything_is_tr
 def test_validation_labels_of_all_folds_count_though_the_clips_are_not_shared(small_task, tmp_path):
     asked = search_of(small_task, RATES, tmp_path)
     run = run_of(asked)
-    assert not run.plan.steps
+    assert {step.node.stage for step in run.plan.steps.values()} == {"teacher"}
     (task,) = run.plan.inputs.tasks
     folds = tuple(replace(task, prefix=f"fold{number}/") for number in range(3))
     request = trial_request(asked.request, {"audio.sample_rate": 22050})

@@ -48,6 +48,8 @@ class ObjectiveConfig(Choice):
     """What a pre-training objective may be told; see `unfused.objectives`."""
 
     room: ClassVar[str] = "objectives"
+    hears_features: ClassVar[bool] = False
+    """Whether it learns from the features in `teachers.also`."""
 
     def check(self, num_clips: int) -> None:
         """Refuse what this many clips rule out; most objectives take any number.

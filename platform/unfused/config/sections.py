@@ -141,14 +141,15 @@ NO_AUGMENT = AugmentConfig(
 
 
 class PretrainConfig(Training):
-    objective: Objective = Field(default_factory=lambda: default(ObjectiveConfig, "nt_xent"))
+    objective: Objective = Field(default_factory=lambda: default(ObjectiveConfig, "features"))
     """The pre-training objective, whose own settings follow."""
-    passes: ClassVar[tuple[int, int]] = (4, 150)
+    passes: ClassVar[tuple[int, int]] = (4, 300)
     epochs: Count | Auto = "auto"
-    """Passes over the clips; auto: 4, and for few clips as many as take 150 steps."""
-    batch_size: Annotated[int, Field(ge=2)] = 64
+    """Passes over the clips; auto: 4, and for few clips as many as take 300 steps."""
+    batch_size: Annotated[int, Field(ge=2)] = 32
     learning_rate: Positive = 1e-3
     augment: AugmentConfig = AugmentConfig()
+    """Of the two views of a clip; an objective with one view sees a window as it is."""
 
 
 class EmbedConfig(Section):
@@ -403,6 +404,11 @@ class Config(Section):
         for arm in self.arms:
             if arm not in ARMS:
                 raise ValueError(f"there is no arm {arm!r}; choose from {', '.join(ARMS)}")
+        if self.pretrain.objective.hears_features and not self.teachers.also:
+            raise ValueError(
+                f"pretrain.objective={self.pretrain.objective.kind} learns the features in"
+                " teachers.also, which are none: name some, or another objective"
+            )
         if not self.arms or len(set(self.arms)) < len(self.arms):
             raise ValueError("arms names each of its arms once, and at least one")
         self._check_input(self.teacher)

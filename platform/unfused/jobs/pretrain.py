@@ -14,7 +14,7 @@ from torch import Tensor
 from unfused import data, objectives, training
 from unfused.audio.augment import Views
 from unfused.config import EncoderConfig, PretrainConfig
-from unfused.data import PartFacts
+from unfused.data import PartFacts, read_embeddings
 from unfused.models.clip_encoder import ClipEncoder
 from unfused.store import Artifact, Folder
 
@@ -25,6 +25,8 @@ class PretrainJob:
 
     node: str
     clips: Artifact[PartFacts]
+    features: tuple[Artifact, ...]
+    """Embeddings of the clips that the objective learns."""
     encoder: EncoderConfig
     config: PretrainConfig
     out: Folder
@@ -37,7 +39,8 @@ class PretrainJob:
         total = data.num_clips(self.clips)
         rows = data.rank_rows(total, worker.rank, worker.world)
         encoder = ClipEncoder.for_part(self.clips.facts, self.encoder)
-        learner = PretrainLearner(encoder, config, rows, total)
+        features = tuple(map(all_rows, self.features))
+        learner = PretrainLearner(encoder, config, rows, total, features)
         samples = encoder.audio.crop_samples
         stream = worker.stream(self.clips, num_samples=samples, training=config)
         began = time.perf_counter()
@@ -49,16 +52,27 @@ class PretrainJob:
         return fitted, time.perf_counter() - began
 
 
+def all_rows(embeddings: Artifact) -> Tensor:
+    """The embeddings (N, P) of all clips, float16."""
+    rows = [torch.from_numpy(values).half() for _, values in read_embeddings(embeddings.folder)]
+    return torch.cat(rows)
+
+
 class PretrainLearner(training.Learner):
-    """Two views of every clip, an encoder and an objective."""
+    """The views of every clip, an encoder and an objective."""
 
     def __init__(
-        self, encoder: ClipEncoder, config: PretrainConfig, rows: range, num_clips: int
+        self,
+        encoder: ClipEncoder,
+        config: PretrainConfig,
+        rows: range,
+        num_clips: int,
+        features: tuple[Tensor, ...] = (),
     ) -> None:
         super().__init__()
         self.clip_encoder = encoder
         self.views = encoder.augmentation(config.augment, Views)
-        setting = objectives.Setting(encoder, rows, num_clips, config.seed)
+        setting = objectives.Setting(encoder, rows, num_clips, config.seed, features)
         self.objective = objectives.build(config.objective, setting)
 
     @property
@@ -66,7 +80,8 @@ class PretrainLearner(training.Learner):
         return self.objective.needs_initial_pass
 
     def forward(self, batch: training.Batch) -> Tensor:
-        views = self.views(self.clip_encoder.spectrogram(batch["samples"]))
+        spectrogram = self.clip_encoder.spectrogram(batch["samples"])
+        views = self.views(spectrogram) if self.objective.num_views == 2 else (spectrogram,)
         encoded = self.objective.encode(self.clip_encoder, *views)
         return self.objective(*(rows.float() for rows in encoded), batch["clip"])
 

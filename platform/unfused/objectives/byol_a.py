@@ -89,9 +89,9 @@ class ByolA(Objective):
         target = {"encoder": copy.deepcopy(encoder), "projector": copy.deepcopy(projector)}
         self.target = nn.ModuleDict(target).requires_grad_(False)
 
-    def encode(self, encoder: ClipEncoder, first: Tensor, second: Tensor) -> tuple[Tensor, ...]:
+    def encode(self, encoder: ClipEncoder, *views: Tensor) -> tuple[Tensor, ...]:
         """Clip vectors (B, D): of both views by the online encoder, then by the target's."""
-        views = normalize_views(first, second)
+        views = normalize_views(*views)
         online = tuple(encoder.encode_normalized(view).clip for view in views)
         with torch.no_grad():
             target = tuple(self.target["encoder"].encode_normalized(v).clip for v in views)

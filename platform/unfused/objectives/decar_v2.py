@@ -102,8 +102,9 @@ class DecarV2(Objective):
         self.labels: Tensor | None = None
         self.prototypes: Tensor | None = None
 
-    def encode(self, encoder: ClipEncoder, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+    def encode(self, encoder: ClipEncoder, *views: Tensor) -> tuple[Tensor, Tensor]:
         """The clip vectors of both views; the first one's are remembered and get no gradient."""
+        first, second = views
         with torch.no_grad():
             remembered = encoder.encode(first).clip
         return remembered, encoder.encode(second).clip

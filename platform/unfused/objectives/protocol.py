@@ -26,12 +26,15 @@ class Setting:
         rows: the clips that this worker trains on, of all N.
         num_clips: N.
         seed: of whatever is random in it beside torch's generator.
+        features: (N, P) of all clips, for each kind in `teachers.also`; none where the objective's
+            settings do not ask for them.
     """
 
     encoder: ClipEncoder
     rows: range
     num_clips: int
     seed: int
+    features: tuple[Tensor, ...] = ()
 
     @property
     def embedding_dim(self) -> int:
@@ -40,34 +43,34 @@ class Setting:
 
 
 class Objective(PerRank):
-    """A loss over two views of the same clips, and whatever it remembers of them.
+    """A loss over views of the same clips, and whatever it remembers of them.
 
     What one worker alone holds is its `rank_state` (see `unfused.distributed`); all else is in the
     state dict.
 
     Attributes:
         needs_initial_pass: `observe` wants every clip once before the first epoch.
+        num_views: two augmented ones of every clip, or one, a window as it is.
     """
 
     needs_initial_pass: bool = False
+    num_views: int = 2
 
-    def encode(self, encoder: ClipEncoder, first: Tensor, second: Tensor) -> tuple[Tensor, ...]:
-        """What `forward` takes, from both views; by default the clip vectors (B, D) of each.
+    def encode(self, encoder: ClipEncoder, *views: Tensor) -> tuple[Tensor, ...]:
+        """What `forward` takes, from all views; by default the clip vectors (B, D) of each.
 
         Args:
             encoder: that is trained.
-            first: (B, F, T) log-mel of the first view, not normalised.
-            second: of the second.
+            views: (B, F, T) log-mel of each, not normalised.
         """
-        return encoder.encode(first).clip, encoder.encode(second).clip
+        return tuple(encoder.encode(view).clip for view in views)
 
-    def forward(self, first: Tensor, second: Tensor, clip: Tensor) -> Tensor:
+    def forward(self, *rows: Tensor) -> Tensor:
         """The loss of the whole batch, a scalar.
 
         Args:
-            first: (B, D) embeddings of the first view, float32; what `encode` gave comes here.
-            second: (B, D) of the second.
-            clip: (B,) int64, index of each clip among all N.
+            rows: (B, D) embeddings of each view, float32, or what else `encode` gave; and last (B,)
+                int64, the index of each clip among all N.
         """
         raise NotImplementedError
 

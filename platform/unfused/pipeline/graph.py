@@ -13,7 +13,14 @@ from typing import Any
 
 from unfused import teachers
 from unfused.arms import ARMS, METHOD, Arm
-from unfused.config import CombineConfig, Config, DistillConfig, EncoderConfig, Section
+from unfused.config import (
+    CombineConfig,
+    Config,
+    DistillConfig,
+    EmbedConfig,
+    EncoderConfig,
+    Section,
+)
 from unfused.config.choices import ScorerConfig, default
 from unfused.probing.facts import STUDENT
 from unfused.store import Folder, StoreError
@@ -172,6 +179,8 @@ class _Graph:
         """Encoders by name: one's own, those from outside, and in the end the student."""
         self.embeddings: dict[str, Ref] = {}
         """Theirs of the training clips."""
+        self.features: set[Ref] = set()
+        """Of the teachers those that nothing has to be brought for."""
         self.encoders: dict[str, Ref] = {}
         """What arms are fine-tuned from."""
         self.trusted: Ref | None = None
@@ -218,15 +227,32 @@ class _Graph:
         """The teachers whose embeddings are clustered."""
         if self.who.own:
             sections = {"pretrain": self.config.pretrain, "encoder": self.config.teacher}
-            self.teachers[OWN_NAME] = self.add("pretrain", sections, clips=self.corpus)
+            features = self._features() if self.config.pretrain.objective.hears_features else {}
+            made = self.add("pretrain", sections, clips=self.corpus, **features)
+            self.teachers[OWN_NAME] = made
         for name, outside in self.who.outside.items():
             self.teachers[name] = self.take(name, outside)
 
     def teach_also(self) -> None:
         """And those that nothing has to be brought for."""
-        for spec in self.config.teachers.also:
-            outside = teachers.read(spec)
-            self.teachers[outside.facts.name] = self.take(outside.facts.name, outside)
+        self.teachers |= self._also()
+
+    def _also(self) -> dict[str, Ref]:
+        found = [teachers.read(spec) for spec in self.config.teachers.also]
+        made = {one.facts.name: self.take(one.facts.name, one) for one in found}
+        self.features |= set(made.values())
+        return made
+
+    def _features(self) -> dict[str, Ref]:
+        """What features say of the clips that are pre-trained on."""
+        apart = self.corpus != self.train
+        found = {
+            name: self.embed(f"embed{'/corpus' * apart}/{name}", teacher, self.corpus)
+            for name, teacher in self._also().items()
+        }
+        if not apart:
+            self.embeddings |= found
+        return {f"embeddings/{name}": ref for name, ref in found.items()}
 
     def take(self, name: str, outside: Outside) -> Ref:
         """A teacher from outside, the same whatever the seed or the fold."""
@@ -235,12 +261,14 @@ class _Graph:
             self.nodes.append(node)
         return Ref(node.name)
 
-    def embed(self, name: str, teacher: Ref) -> Ref:
-        """What a teacher makes of the training clips, of whose rate there is enough for it."""
+    def embed(self, name: str, teacher: Ref, clips: Ref | None = None) -> Ref:
+        """What a teacher makes of clips, by default those of training at a rate that is enough."""
         outside = self.who.outside.get(teacher.node.partition("/")[2])
         demands = bool(outside) and outside.facts.sample_rate > self.rate
-        clips = (self.original if demands else self.task) / "train"
-        return self.add(name, {"embed": self.config.embed}, clips=clips, teacher=teacher)
+        clips = clips or (self.original if demands else self.task) / "train"
+        # No layer, no windows: what an encoder is embedded with changes nothing of features.
+        config = EmbedConfig() if teacher in self.features else self.config.embed
+        return self.add(name, {"embed": config}, clips=clips, teacher=teacher)
 
     def study(self, arms: Sequence[Arm]) -> None:
         """The students of these arms, of pseudo-labels of the last round."""
@@ -264,7 +292,8 @@ class _Graph:
         found: dict[str, Ref] = {}
         for name, teacher in heard.items():
             of = "" if name == OWN_NAME else f"/{name}"
-            embeddings = self.embed(f"embed{ending}{of}", teacher)
+            known = self.embeddings.get(name) if self.teachers.get(name) == teacher else None
+            embeddings = known or self.embed(f"embed{ending}{of}", teacher)
             if self.teachers.get(name) == teacher:
                 self.embeddings[name] = embeddings
             for number in range(1, self.config.clusterings + 1):

@@ -72,7 +72,7 @@ class SearchRun:
         Raises:
             ConfigError: what a pipeline says to the settings as they were given.
         """
-        if not self.plan.steps:
+        if not any(step.node.stage == "ingest" for step in self.plan.steps.values()):
             return
         refusals: list[ConfigError] = []
         for changes in ({}, *self.search.space.changes()):

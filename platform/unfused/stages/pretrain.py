@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Any
 from unfused.config import ConfigError
 from unfused.stages.access import Workers
 from unfused.stages.contract import Build, Built, Stage
-from unfused.store import Facts
+from unfused.store import Artifact, Facts
 
 if TYPE_CHECKING:
     from unfused.training import Fitted
+
+EMBEDDINGS = "embeddings/"
+"""What the names of the inputs begin with that are features of the clips."""
 
 
 def check(config: Mapping[str, Any], parts: Mapping[str, Any]) -> None:
@@ -43,6 +46,7 @@ def run(builds: Sequence[Build], workers: Workers) -> list[Built]:
         PretrainJob(
             build.node,
             build.inputs["clips"],
+            embeddings_of(build),
             build.config["encoder"],
             build.config["pretrain"],
             build.out,
@@ -51,6 +55,11 @@ def run(builds: Sequence[Build], workers: Workers) -> list[Built]:
         for build in builds
     ]
     return [trained(*one) for one in zip(builds, workers.run(jobs), strict=True)]
+
+
+def embeddings_of(build: Build) -> tuple[Artifact, ...]:
+    """Those that are among its inputs."""
+    return tuple(one for name, one in build.inputs.items() if name.startswith(EMBEDDINGS))
 
 
 def trained(build: Build, told: tuple[Fitted, float]) -> Built:
@@ -64,4 +73,4 @@ def trained(build: Build, told: tuple[Fitted, float]) -> Built:
     return Built(facts, seconds)
 
 
-STAGE = Stage(version=5, facts=TrainedFacts, access=Workers, run=run, check=check)
+STAGE = Stage(version=6, facts=TrainedFacts, access=Workers, run=run, check=check)
