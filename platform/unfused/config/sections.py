@@ -188,9 +188,9 @@ class ClusterConfig(Section):
 class DistillConfig(Training):
     """A student: `distill` is the last one, which is fine-tuned; `bootstrap` those before it."""
 
-    passes: ClassVar[tuple[int, int]] = (8, 600)
+    passes: ClassVar[tuple[int, int]] = (6, 450)
     epochs: Count | Auto = "auto"
-    """Passes over the clips; auto: 8, and for few clips as many as take 600 steps."""
+    """Passes over the clips; auto: 6, and for few clips as many as take 450 steps."""
     batch_size: Annotated[int, Field(ge=2)] = 32
     learning_rate: Positive = 1e-3
     augment: AugmentConfig = NO_AUGMENT
@@ -321,9 +321,9 @@ class SelftrainConfig(Training):
 
     start: Literal["student", "fresh"] = "student"
     """What it starts from: the `unfused` student, or random weights."""
-    passes: ClassVar[tuple[int, int]] = (4, 300)
+    passes: ClassVar[tuple[int, int]] = (3, 225)
     epochs: Count | Auto = "auto"
-    """Passes over the clips; auto: 4, and for few clips as many as take 300 steps."""
+    """Passes over the clips; auto: 3, and for few clips as many as take 225 steps."""
     batch_size: Annotated[int, Field(ge=2)] = 32
     learning_rate: Positive = 1e-3
     label_weight: Weight = 1.0
