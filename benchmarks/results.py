@@ -7,8 +7,8 @@ tables are written between the markers of README.md and docs/results.md; nothing
     python benchmarks/results.py tasks                one table
     python benchmarks/results.py --tables-only        rewrite the tables from the kept summaries
 
-`objectives`, `ablations` and `selftraining` choose, so they are scored on validation clips; the
-others report, so they are scored on test clips.
+`objectives`, `ablations`, `selftraining` and `trust` choose, so they are scored on validation
+clips; the others report, so they are scored on test clips.
 """
 
 from __future__ import annotations
@@ -51,10 +51,14 @@ TASKS = {
 CHOOSING = ("digits", "commands", "sounds")
 SMALL = ("encoder.embedding_dim=512",)
 CHEAP = ("rounds=1", "finetune.mode=linear", "arms=[teacher,unfused]")
+PAIRS = ("pretrain.batch_size=64",)
+"""Objectives of two views contrast within a batch."""
 OBJECTIVES = {
-    "nt_xent": ("pretrain.objective=nt_xent",),
-    "barlow_twins": ("pretrain.objective=barlow_twins",),
+    "features": (),
+    "nt_xent": (*PAIRS, "pretrain.objective=nt_xent"),
+    "barlow_twins": (*PAIRS, "pretrain.objective=barlow_twins"),
     "decar_v2": (
+        *PAIRS,
         "pretrain.objective=decar_v2",
         "pretrain.num_prototypes=64",
         "pretrain.temperature=0.1",
@@ -66,8 +70,14 @@ ABLATIONS = {
     "linear, no power normalisation": ("finetune.mode=linear", "finetune.power=1"),
     "linear, no standardising": ("finetune.mode=linear", "finetune.standardize=false"),
     "linear, no L2": ("finetune.mode=linear", "finetune.weight_decay=0"),
-    "one round": ("rounds=1",),
-    "three rounds": ("rounds=3",),
+    "two rounds": ("rounds=2",),
+    "clusters of the own teacher alone": ("teachers.clustered=encoders",),
+    "NT-Xent": (*PAIRS, "pretrain.objective=nt_xent"),
+    "NT-Xent, clusters of the own teacher alone": (
+        *PAIRS,
+        "pretrain.objective=nt_xent",
+        "teachers.clustered=encoders",
+    ),
     "published loss weights": ("distill.shallow_weight=0.7", "distill.kl_weight=0.3"),
     "deep head not detached": ("distill.detach_teacher=false",),
     "T = 1": ("distill.temperature=1",),
@@ -91,8 +101,21 @@ SELFTRAINING = {
     "consistency": ("selftrain.consistency_weight=1",),
     "balanced": ("selftrain.balance=0.5",),
     "half the epochs": ("selftrain.epochs=2",),
-    "twice the epochs": ("selftrain.epochs=8",),
+    "twice the epochs": ("selftrain.epochs=6",),
 }
+TRUST = {
+    "recommended": (),
+    "no neighbours": ("teachers.neighbours=0",),
+    "5 neighbours": ("teachers.neighbours=5",),
+    "20 neighbours": ("teachers.neighbours=20",),
+    "statistics and cepstra alone": ("teachers.also=[statistics,cepstra,cepstra:centred]",),
+    "without periodicity": (
+        "teachers.also=[statistics,cepstra,cepstra:centred,cepstra:moments]",
+    ),
+    "all weighed alike": ("teachers.weighting=equal",),
+}
+QUICK = ("arms=[floor,probe,mixture]",)
+"""Arms that train nothing for a draw of the labels."""
 BUDGETS = {
     "1": ("finetune.labels_per_class=1",),
     "5": ("finetune.labels_per_class=5",),
@@ -168,6 +191,15 @@ def measurements() -> list[Measurement]:
     ]
     found += [Measurement("seeds", "3 seeds", "digits", (*FIVE, "--seeds", "3"))]
     found += [
+        Measurement("quick", name, task, (*FIVE, *QUICK, *more))
+        for name, more in {
+            "no teacher from outside": (),
+            "speech embedding": SPEECH,
+            "speech and speaker": SPEAKER,
+        }.items()
+        for task in TASKS
+    ]
+    found += [
         Measurement("outside", name, task, (*FIVE, *more))
         for name, more in {
             "speech embedding": SPEECH,
@@ -202,6 +234,11 @@ def measurements() -> list[Measurement]:
         )
         for task in CHOOSING
         for name, changes in SELFTRAINING.items()
+    ]
+    found += [
+        Measurement("trust", name, task, (*FIVE, *VALID, *QUICK, *changes))
+        for task in TASKS
+        for name, changes in TRUST.items()
     ]
     found += [
         Measurement("budgets", name, task, (*changes, "finetune.num_repeats=5"))
@@ -259,6 +296,8 @@ def write_tables() -> None:
     tables.replace(document, "ablations", grid_table("ablations", "unfused with", "unfused"))
     selftraining = grid_table("selftraining", "selftrain with", "selftrain")
     tables.replace(document, "selftraining", selftraining)
+    tables.replace(document, "trust", grid_table("trust", "mixture with", "mixture"))
+    tables.replace(document, "quick", arms_table(("quick",), "task, teachers"))
     tables.replace(document, "outside", arms_table(("outside",), "task, teachers"))
     tables.replace(document, "budgets", arms_table(("budgets",), "task, labels a class"))
     for task in CHOOSING:

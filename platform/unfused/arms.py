@@ -97,7 +97,7 @@ ARMS: Mapping[str, Arm] = {
             "probes",
             members="best",
         ),
-        Arm("mixture", "linear heads on all teachers, weighted by trust", "probes"),
+        Arm("mixture", "linear heads on all teachers, and neighbours, weighted by trust", "probes"),
         Arm(
             "selftrain",
             "a student of the labels that the trusted teachers give all clips",

@@ -7,7 +7,7 @@ import pytest
 from safetensors.numpy import load, save
 from sklearn.linear_model import LogisticRegression
 
-from unfused.probing import Folds, Neighbours, Spread, combine, fit, weights
+from unfused.probing import Folds, Neighbours, Spread, combine, fit, untold, weights
 from unfused.probing.facts import DrawTrust
 from unfused.probing.probe import MAX_RANK, NEVER, _Span
 
@@ -100,6 +100,20 @@ def test_trust_goes_to_who_is_right_and_not_to_who_is_sure():
     assert (pooled.argmax(1) == ids).mean() >= (good.argmax(1) == ids).mean()
 
 
+def test_what_is_said_of_a_pool_is_not_what_it_was_fitted_to():
+    rng = np.random.default_rng(4)
+    ids, fold = np.arange(40) % 4, np.arange(40) // 4 % 5
+    fitted, honest = [], []
+    for _ in range(5):
+        guessing = [rng.dirichlet(np.ones(4), 40) for _ in range(30)]
+        fitted.append(combine(guessing, weights(guessing, ids)).argmax(1) == ids)
+        honest.append(untold(guessing, ids, fold).argmax(1) == ids)
+    assert np.mean(fitted) > np.mean(honest) + 0.1
+    assert 0.15 < np.mean(honest) < 0.35
+    good = [said(ids, rng.random(40) < 0.9, 0.8) for _ in range(3)]
+    assert (untold(good, ids, fold).argmax(1) == ids).mean() > 0.9
+
+
 def test_two_that_know_different_things_are_better_together():
     rng = np.random.default_rng(1)
     ids = rng.integers(0, 4, 80)
@@ -126,8 +140,8 @@ def test_who_weighs_nothing_is_not_heard_and_the_student_is_no_teacher():
 
 
 def told(clips: np.ndarray, ids: np.ndarray, total: int) -> np.ndarray:
-    table = np.zeros((1, total, ids.max() + 1), np.float32)
-    table[0, clips, ids[clips]] = 1
+    table = np.zeros((total, ids.max() + 1), np.float32)
+    table[clips, ids[clips]] = 1
     return table
 
 
@@ -145,7 +159,7 @@ def test_few_labels_spread_along_strands_and_serve_clips_that_are_new():
     rows, ids = arcs(0)
     few = np.array([0, 3, 60, 63])
     joined = Neighbours.of(rows, 5)
-    said = joined.spread(told(few, ids, len(rows)))[0]
+    said = joined.spread(told(few, ids, len(rows)))
     assert said.shape == (120, 2) and np.allclose(said.sum(1), 1, atol=1e-5)
     assert (said.argmax(1) == ids).mean() > 0.99
     new, _ = arcs(1)
@@ -161,6 +175,6 @@ def test_few_labels_spread_along_strands_and_serve_clips_that_are_new():
 def test_a_clip_that_nothing_reaches_is_taken_for_every_class_alike():
     rows = np.repeat([[1.0, 0.0], [0.0, 1.0]], 5, axis=0)
     rows = rows + 0.01 * np.random.default_rng(0).standard_normal(rows.shape)
-    said = Neighbours.of(rows, 3).spread(told(np.array([0]), np.arange(10) // 5, 10))[0]
+    said = Neighbours.of(rows, 3).spread(told(np.array([0]), np.arange(10) // 5, 10))
     assert (said[:5].argmax(1) == 0).all()
     np.testing.assert_allclose(said[5:], 0.5, atol=1e-3)

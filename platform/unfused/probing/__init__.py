@@ -10,7 +10,7 @@ scikit-learn alone.
 
 from unfused.probing.neighbours import MAX_CLIPS, Near, Neighbours, Spread
 from unfused.probing.probe import Folds, Probe, Probed, fit, share_right, softmax
-from unfused.probing.trust import combine, opinion, weights
+from unfused.probing.trust import combine, opinion, untold, weights
 
 __all__ = [
     "MAX_CLIPS",
@@ -25,5 +25,6 @@ __all__ = [
     "opinion",
     "share_right",
     "softmax",
+    "untold",
     "weights",
 ]

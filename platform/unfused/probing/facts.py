@@ -37,7 +37,7 @@ class DrawTrust(Facts):
     weights: dict[str, float]
     """Of each voice in the common judgement."""
     pooled: float | None
-    """Accuracy of the common judgement, likewise."""
+    """Accuracy of the common judgement, by weights that were not told the clip either."""
 
     @property
     def best(self) -> str:

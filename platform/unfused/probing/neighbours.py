@@ -6,13 +6,14 @@ of a class lie in strands that no line divides, as words of several speakers do,
 more often than a probe; where they do not it is worth nothing, which trust finds out.
 
 Axes: N training clips, M of them that are joined, B clips, D embedding, P components, k neighbours,
-J judgements at once, C classes.
+C classes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -84,6 +85,7 @@ class Neighbours:
         # A feature that hardly moves among these clips would be blown up elsewhere.
         scale = 1 / np.maximum(std, 1e-3 * std.mean() + 1e-8)
         basis = _principal((embeddings - mean) * scale) * scale[:, None]
+        # Contiguous, for safetensors writes an array as it lies in memory.
         basis = np.ascontiguousarray(basis, np.float32)
         rows = _unit((embeddings - mean) @ basis)
         far = np.concatenate([far[:, -1] for _, far in _nearest(rows, rows, count + 1)])
@@ -103,19 +105,16 @@ class Neighbours:
         """What every joined clip is taken for once all have handed on what they are told.
 
         Args:
-            told: (J, M, C) one-hot labels, zeros for a clip that is told none.
+            told: (M, C) float32, one-hot labels, zeros for a clip that is told none.
 
         Returns:
-            (J, M, C) probabilities; the same for all classes where nothing arrives.
+            (M, C) probabilities; the same for all classes where nothing arrives.
         """
-        number, clips, classes = told.shape
-        own = told.transpose(1, 0, 2).reshape(clips, -1).astype(np.float32)
-        joined, heard = self._joined(), own
+        heard = told
         for _ in range(ITERATIONS):
-            heard = KEPT * (joined @ heard) + (1 - KEPT) * own
-        found = heard.reshape(clips, number, classes).transpose(1, 0, 2) + 1e-12
-        # Contiguous, for safetensors writes an array as it lies in memory.
-        return np.ascontiguousarray(found / found.sum(2, keepdims=True))
+            heard = KEPT * (self._joined @ heard) + (1 - KEPT) * told
+        found = heard + 1e-12
+        return found / found.sum(1, keepdims=True)
 
     def arrays(self) -> dict[str, np.ndarray]:
         settings = np.array([self.reach, self.count], np.float32)
@@ -129,6 +128,7 @@ class Neighbours:
     def _weight(self, far: np.ndarray) -> np.ndarray:
         return np.exp(-STEEPNESS * (far / self.reach) ** 2) + 1e-12
 
+    @cached_property
     def _joined(self) -> sparse.csr_matrix:
         """The normalised adjacency (M, M): joined are two of which one is near the other."""
         from scipy import sparse

@@ -49,6 +49,23 @@ def weights(held_out: Sequence[np.ndarray], ids: np.ndarray) -> np.ndarray:
     return np.where(found < LEAST_WEIGHT, 0.0, found)
 
 
+def untold(held_out: Sequence[np.ndarray], ids: np.ndarray, fold: np.ndarray) -> np.ndarray:
+    """What the pool says (n, N) of every labelled clip by weights that were not fitted to its fold:
+    a dozen weights are soon right about the few dozen clips that they are fitted to.
+
+    Args:
+        held_out: as in `weights`.
+        ids: likewise.
+        fold: (n,) of every clip.
+    """
+    found = np.zeros_like(held_out[0])
+    for number in range(fold.max() + 1):
+        left = fold == number
+        weight = weights([one[~left] for one in held_out], ids[~left])
+        found[left] = combine([one[left] for one in held_out], weight)
+    return found
+
+
 def combine(probabilities: Sequence[np.ndarray], weight: Sequence[float]) -> np.ndarray:
     """The pool's probabilities (B, N) from those of every probe, (B, N) each."""
     return softmax(sum(w * opinion(one) for w, one in zip(weight, probabilities, strict=True)))

@@ -162,17 +162,19 @@ class _Spread:
     def __init__(self, name: str, teacher: _Teacher, draw: _Draw, num_classes: int) -> None:
         assert teacher.neighbours is not None
         self.name, self.teacher = name, teacher
-        every = np.zeros(len(draw.rows), bool)
-        left = [every, *(test == number for test in draw.folds.tests for number in draw.numbers)]
-        told = [teacher.tell(draw.rows[~out], draw.ids[~out], num_classes) for out in left]
-        found = teacher.neighbours.spread(np.stack(told)).astype(np.float16)
-        self._said = found[: 1 + len(draw.numbers)]
+        said = []
         self.held_out = self.accuracy = None
-        if draw.folds.tests:
-            near = teacher.near[draw.rows]
-            pairs = zip(found[1:], left[1:], strict=True)
-            right = sum(near.average(said) * out[:, None] for said, out in pairs)
-            self.held_out = right / len(draw.folds.tests)
+        for left in draw.left_out:
+            told = teacher.tell(draw.rows[~left], draw.ids[~left], num_classes)
+            found = teacher.neighbours.spread(told).astype(np.float16)
+            if len(said) <= len(draw.numbers):
+                said.append(found)
+            if left.any():
+                heard = teacher.near[draw.rows].average(found) * left[:, None]
+                self.held_out = heard if self.held_out is None else self.held_out + heard
+        self._said = np.stack(said)
+        if self.held_out is not None:
+            self.held_out /= len(draw.folds.tests)
             self.accuracy = probing.share_right(self.held_out, draw.ids)
 
     def say(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -206,6 +208,13 @@ class _Draw:
     def numbers(self) -> range:
         """Of the folds of a repetition."""
         return range(0 if self.folds.first is None else self.folds.first.max() + 1)
+
+    @property
+    def left_out(self) -> list[np.ndarray]:
+        """Which labelled clips (n,) are not told: none, then those of each fold, the folds of the
+        first repetition first."""
+        folds = [test == number for test in self.folds.tests for number in self.numbers]
+        return [np.zeros(len(self.rows), bool), *folds]
 
     def listen(self, teachers: Mapping[str, _Teacher], num_classes: int) -> None:
         """Hear what every teacher's embeddings say of the labelled clips, and weigh it."""
@@ -247,7 +256,11 @@ class _Draw:
         names, pooled = [one.name for one in self.voices], None
         if self.folds.first is not None:
             held_out = [one.held_out for one in self.voices]
-            pooled = probing.share_right(probing.combine(held_out, self.weights), self.ids)
+            if self.config.weighting == "auto":
+                said = probing.untold(held_out, self.ids, self.folds.first)
+            else:
+                said = probing.combine(held_out, self.weights)
+            pooled = probing.share_right(said, self.ids)
         return DrawTrust(
             accuracy={one.name: one.accuracy for one in self.voices},
             weights=dict(zip(names, np.round(self.weights, 4).tolist(), strict=True)),
