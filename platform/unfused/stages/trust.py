@@ -268,4 +268,4 @@ class _Draw:
         )
 
 
-STAGE = Stage(version=2, facts=TrustFacts, access=Processes, run=run, check=check_draws)
+STAGE = Stage(version=3, facts=TrustFacts, access=Processes, run=run, check=check_draws)
