@@ -100,6 +100,12 @@ def test_trust_goes_to_who_is_right_and_not_to_who_is_sure():
     assert (pooled.argmax(1) == ids).mean() >= (good.argmax(1) == ids).mean()
 
 
+def test_somebody_is_heard_even_where_nobody_knows_anything():
+    ids = np.arange(40) % 4
+    wrong = said(ids, np.zeros(40, bool), 0.99)
+    assert weights([wrong, wrong], ids).tolist() == [0.5, 0.5]
+
+
 def test_what_is_said_of_a_pool_is_not_what_it_was_fitted_to():
     rng = np.random.default_rng(4)
     ids, fold = np.arange(40) % 4, np.arange(40) // 4 % 5

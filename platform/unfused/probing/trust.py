@@ -27,7 +27,7 @@ LEAST_WEIGHT = 0.02
 
 
 def weights(held_out: Sequence[np.ndarray], ids: np.ndarray) -> np.ndarray:
-    """The weight (T,) of every probe, in [0, 5].
+    """The weight (T,) of every probe, in [0, 5]; all alike where none is worth hearing.
 
     Args:
         held_out: (n, N) probabilities of every probe for clips that it was not fitted to.
@@ -46,6 +46,8 @@ def weights(held_out: Sequence[np.ndarray], ids: np.ndarray) -> np.ndarray:
 
     bounds = [(0.0, MAX_WEIGHT)] * count
     found = minimize(loss, np.full(count, 1 / count), jac=True, bounds=bounds).x
+    if (found < LEAST_WEIGHT).all():
+        return np.full(count, 1 / count)
     return np.where(found < LEAST_WEIGHT, 0.0, found)
 
 

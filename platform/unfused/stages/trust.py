@@ -79,9 +79,7 @@ def measure(
         one.listen(heard, len(labels.facts.classes))
         one.save(out, len(ids))
         draws.append(one.facts())
-    facts = TrustFacts(
-        classes=labels.facts.classes, num_labels=len(chosen[0]), draws=draws
-    )
+    facts = TrustFacts(classes=labels.facts.classes, num_labels=len(chosen[0]), draws=draws)
     return Built(facts)
 
 
