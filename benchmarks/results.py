@@ -256,23 +256,24 @@ def _cell(scores: dict[str, Any] | None) -> str:
 
 
 def arms_table(names: tuple[str, ...], first: str) -> str:
-    """One row for every measured command, one column for every arm."""
+    """One row for every measured command, one column for every arm that any of them has."""
+    found = [(one, one.kept) for one in measurements() if one.table in names]
+    arms = [arm for arm in ARMS if any(kept and arm in kept["arms"] for _, kept in found)]
     rows = []
-    for one in measurements():
-        kept = one.kept if one.table in names else None
+    for one, kept in found:
         if kept:
             name = one.task if one.table == "tasks" else f"{one.task}, {one.row}"
             nmi = kept["pseudo_labels"].get("nmi")
             rows.append(
                 [
                     name,
-                    *(_cell(kept["arms"].get(arm)) for arm in ARMS),
+                    *(_cell(kept["arms"].get(arm)) for arm in arms),
                     f"{nmi:.2f}" if nmi is not None else "-",
                     f"{kept['minutes']:g}" if kept["minutes"] else "shared stages",
                     f"`{kept['command']}`",
                 ]
             )
-    return tables.markdown([first, *ARMS, "NMI", "minutes", "command"], rows)
+    return tables.markdown([first, *arms, "NMI", "minutes", "command"], rows)
 
 
 def grid_table(table: str, first: str, arm: str) -> str:
@@ -290,6 +291,7 @@ def grid_table(table: str, first: str, arm: str) -> str:
 def write_tables() -> None:
     """Replace what stands between the markers."""
     tables.replace(ROOT / "README.md", "tasks", arms_table(("tasks", "corpus", "seeds"), "task"))
+    tables.replace(ROOT / "README.md", "quick", arms_table(("quick",), "task, teachers"))
     document = ROOT / "docs" / "results.md"
     tables.replace(document, "objectives-unfused", grid_table("objectives", "objective", "unfused"))
     tables.replace(document, "objectives-teacher", grid_table("objectives", "objective", "teacher"))
@@ -297,7 +299,6 @@ def write_tables() -> None:
     selftraining = grid_table("selftraining", "selftrain with", "selftrain")
     tables.replace(document, "selftraining", selftraining)
     tables.replace(document, "trust", grid_table("trust", "mixture with", "mixture"))
-    tables.replace(document, "quick", arms_table(("quick",), "task, teachers"))
     tables.replace(document, "outside", arms_table(("outside",), "task, teachers"))
     tables.replace(document, "budgets", arms_table(("budgets",), "task, labels a class"))
     for task in CHOOSING:

@@ -19,7 +19,7 @@ from unfused.probing.probe import softmax
 
 FLOOR = 1e-4
 """Least probability: one probe alone cannot rule a class out."""
-SHRINK = 0.03
+SHRINK = 0.2
 """L2 penalty on the weights: of two probes that say the same each gets half."""
 MAX_WEIGHT = 5.0
 LEAST_WEIGHT = 0.02
