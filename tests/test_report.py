@@ -53,7 +53,9 @@ def test_what_was_chosen_is_said_with_what_chose_it():
     chosen, trust = choice_lines(summary)
     assert "selftrain in 2 of 3 draws, mixture in 1 of 3 draws" in chosen
     assert "50 labels of a draw" in chosen and "chance 0.100" in chosen
-    assert "speech 0.97 x 0.90, own 0.50 x 0.20, alone - x 0.00" in trust
+    assert "speech 0.97 x 0.90, own 0.50 x 0.20 (cross-validated" in trust
+    summary["trust"] |= {f"more{i}": {"accuracy": None, "weight": 0.1} for i in range(6)}
+    assert ", more2 - x 0.10, 3 more (cross-validated" in choice_lines(summary)[1]
     summary |= {"chosen": {"by_draw": ["probe"] * 3}, "trust": {}}
     assert choice_lines(summary)[0].startswith("chosen     probe: ")
     assert len(choice_lines(summary)) == 1

@@ -22,6 +22,8 @@ from unfused.events import Event
 
 PLAIN_WIDTH = 200
 """Columns of tables that go to a file: nothing is cut."""
+SHOWN_VOICES = 5
+"""Of those that trust listens to; the summary has them all."""
 SCORES_SHOWN = ("valid_accuracy", "effective_rank", "cluster_stability", "held_out_loss")
 
 
@@ -326,9 +328,11 @@ def choice_lines(summary: dict[str, Any]) -> list[str]:
         f" (chance {summary['chance']:.3f})"
     ]
     if summary["trust"]:
-        trusted = sorted(summary["trust"].items(), key=lambda item: -item[1]["weight"])
-        told = ", ".join(f"{name} {_trusted(one)}" for name, one in trusted if one["weight"])
-        lines.append(f"trust      {told} (cross-validated accuracy x weight)")
+        heard = [item for item in summary["trust"].items() if item[1]["weight"]]
+        heard.sort(key=lambda item: -item[1]["weight"])
+        told = ", ".join(f"{name} {_trusted(one)}" for name, one in heard[:SHOWN_VOICES])
+        more = f", {more} more" if (more := len(heard) - SHOWN_VOICES) > 0 else ""
+        lines.append(f"trust      {told}{more} (cross-validated accuracy x weight)")
     return lines
 
 
