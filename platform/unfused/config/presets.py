@@ -96,6 +96,7 @@ DEMO: dict[str, Any] = {
 LARGE: dict[str, Any] = {
     "rounds": 2,
     "clusterings": 3,
+    "teachers.clustered": "encoders",
     "pretrain.objective": "nt_xent",
     "pretrain.epochs": 100,
     "pretrain.batch_size": 512,
