@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from unfused import precision
 from unfused.audio.frontend import LOG_FLOOR
-from unfused.config import AudioConfig, PretrainConfig
+from unfused.config import AudioConfig, Config, PretrainConfig, override, preset
 from unfused.jobs.pretrain import PretrainLearner
 from unfused.models.clip_encoder import ClipEncoder
 from unfused.models.encoders import audio_ntt
@@ -56,6 +56,13 @@ def per_clip_log_mel(wave: np.ndarray) -> np.ndarray:
         dtype=wave.dtype,
     )
     return np.log(mel + wave.dtype.type(LOG_FLOOR))
+
+
+def contrast() -> Config:
+    """The defaults with NT-Xent, the objective that people's own loops have: two views, batches of
+    64."""
+    changes = {"pretrain.objective": "nt_xent", "pretrain.batch_size": 64}
+    return override(preset("recommended"), changes)
 
 
 def per_clip_epoch(paths: Sequence[Path], num_samples: int, batch_size: int) -> None:

@@ -37,7 +37,7 @@ import torch
 from processes import READING, Seconds, between, processor_seconds
 
 from unfused import cores, data, runtime, training
-from unfused.config import RunOptions, preset
+from unfused.config import RunOptions
 from unfused.events import EpochDone, Event, Stream
 from unfused.jobs.pretrain import PretrainJob
 from unfused.models.encoders import audio_ntt
@@ -151,7 +151,7 @@ def _serve_memory(sizes: Sizes) -> None:
     """The child of `Memory`: a line in, a line out."""
     cores.hold_cores()
     cores.prepare_process()
-    config = runtime.resolve(preset("recommended"), runtime.probe(RunOptions()))
+    config = runtime.resolve(peers.contrast(), runtime.probe(RunOptions()))
     loops = {}
     for line in sys.stdin:
         seconds = float(line)
@@ -183,7 +183,7 @@ def race(sizes: Sizes) -> list[Found]:
     memory = Memory(sizes)
     options = RunOptions()
     hardware = runtime.probe(options)
-    config = runtime.resolve(preset("recommended"), hardware)
+    config = runtime.resolve(peers.contrast(), hardware)
     told: dict[str, list[Told]] = {}
     stream = Stream()
 
@@ -203,6 +203,7 @@ def race(sizes: Sizes) -> list[Found]:
             job = PretrainJob(
                 name,
                 part,
+                (),
                 audio_ntt.Config(embedding_dim=sizes.embedding_dim),
                 config.pretrain.model_copy(update={"epochs": epochs}),
                 Folder.of(root / name),

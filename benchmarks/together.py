@@ -23,7 +23,7 @@ import peers
 import torch
 
 from unfused import cores, runtime
-from unfused.config import RunOptions, preset
+from unfused.config import RunOptions
 
 CONTESTANTS = {
     "one run": (1, False),
@@ -94,7 +94,7 @@ def _child(in_turns: bool, batch: int, width: int, seconds: float) -> None:
     cores.hold_cores()
     cores.prepare_process()
     turns = cores.Turns(Path(tempfile.gettempdir())) if in_turns else nullcontext()
-    config = runtime.resolve(preset("recommended"), runtime.probe(RunOptions())).pretrain
+    config = runtime.resolve(peers.contrast(), runtime.probe(RunOptions())).pretrain
     waves = torch.randint(-3000, 3000, (batch, peers.AUDIO.crop_samples), dtype=torch.int16)
     loop = peers.InMemoryLoop(waves, config.model_copy(update={"batch_size": batch}), width)
     with turns:

@@ -21,7 +21,7 @@ import torch
 from torch import nn
 
 from unfused import cores, precision, runtime
-from unfused.config import RunOptions, preset
+from unfused.config import RunOptions
 
 CONTESTANTS = {
     "float32, contiguous": ("float32", "contiguous", "plain", "torch"),
@@ -47,7 +47,7 @@ class Sizes:
 
 def measure(sizes: Sizes) -> harness.Report:
     rows, aims, notes = [], [], []
-    chosen = runtime.resolve(preset("recommended"), runtime.probe(RunOptions()))
+    chosen = runtime.resolve(peers.contrast(), runtime.probe(RunOptions()))
     contestants = CONTESTANTS | ours(chosen.pretrain.precision)
     first, mine = next(iter(contestants)), list(contestants)[-1]
     for width in sizes.embedding_dims:
@@ -117,7 +117,7 @@ def _contiguous_image(encoder):
 
 
 def _loop(precision: str, width: int, batch: int, steps: int) -> peers.InMemoryLoop:
-    config = preset("recommended").pretrain.model_copy(
+    config = peers.contrast().pretrain.model_copy(
         update={"precision": precision, "batch_size": batch}
     )
     waves = torch.randint(-3000, 3000, (batch * steps, 16000), dtype=torch.int16)
@@ -127,7 +127,7 @@ def _loop(precision: str, width: int, batch: int, steps: int) -> peers.InMemoryL
 def _parts(width: int, sizes: Sizes) -> tuple[dict[str, float], str]:
     """Median seconds of a step and of its parts, and the operations that an epoch consists of."""
     cores.prepare_process()
-    config = runtime.resolve(preset("recommended"), runtime.probe(RunOptions()))
+    config = runtime.resolve(peers.contrast(), runtime.probe(RunOptions()))
     loop = _loop(config.pretrain.precision, width, sizes.batch_size, sizes.steps)
     loop.epoch()
     learner, encoder = loop.learner, loop.learner.clip_encoder
