@@ -17,6 +17,7 @@ import argparse
 import json
 import os
 import platform
+import shlex
 import subprocess
 import sys
 import time
@@ -159,7 +160,7 @@ class Measurement:
         self.file.write_text(
             json.dumps(
                 {
-                    "command": f"python {' '.join(self.command)}",
+                    "command": f"python {shlex.join(self.command)}",
                     "minutes": round((time.time() - began) / 60, 1) if whole else None,
                     "load_before": round(load, 1),
                     "machine": f"{os.cpu_count()} CPU cores, {platform.machine()}",
