@@ -186,7 +186,7 @@ class Program:
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )
         seen = ""
-        deadline = time.monotonic() + 200
+        deadline = time.monotonic() + 400
         assert process.stdout is not None
         for text in process.stdout:
             seen += text

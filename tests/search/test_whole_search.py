@@ -26,7 +26,7 @@ space = {
 }
 """
 SMALL = [a for a in TINY if not a.startswith(("rounds", "cluster.num_clusters", "pretrain.epochs"))]
-SMALL += ["rounds=1", "pretrain.epochs=2", "cluster.num_clusters=5"]
+SMALL += ["rounds=1", "pretrain.epochs=2", "cluster.num_clusters=5", "teachers.clustered=encoders"]
 
 
 @pytest.mark.long

@@ -29,7 +29,11 @@ from unfused import provenance
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 OPEN = {"RAY_AUTH_MODE": "disabled"}
 """`ray start` asks for a token wherever one was ever made."""
-QUICK = [a for a in TINY if not a.startswith("rounds")] + ["rounds=1"]
+QUICK = [
+    *(a for a in TINY if not a.startswith("rounds")),
+    "rounds=1",
+    "teachers.clustered=encoders",
+]
 
 
 def free_port() -> int:
