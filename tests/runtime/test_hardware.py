@@ -46,7 +46,7 @@ def test_what_auto_means_is_settled_before_anything_is_keyed(hardware, precision
     assert {settings[name] for name in settings if name.endswith(".precision")} == {precision}
     by_clips = {"audio.crop_seconds", "embed.num_crops", "finetune.num_crops"}
     by_clips |= {f"{name}.epochs" for name in ("pretrain", "bootstrap", "distill", "selftrain")}
-    by_request = {"rounds", "teachers.weighting"}
+    by_request = {"teachers.weighting"}
     assert {name for name, value in settings.items() if value == "auto"} == by_clips | by_request
     assert config.cluster.backend == backend
 
