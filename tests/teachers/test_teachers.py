@@ -153,7 +153,7 @@ def test_statistics_are_a_teacher_at_the_rate_of_the_shards():
     teacher, waves = teachers.load(found.folder, known, CPU), noise(5000, 900)
     wanted = [statistics(torch.from_numpy(wave), front_end(8000)).numpy() for wave in waves]
     np.testing.assert_array_equal(teacher.embed(waves), np.stack(wanted))
-    with pytest.raises(ConfigError, match="have no file"):
+    with pytest.raises(ConfigError, match="has no file"):
         teachers.read("statistics:x")
 
 

@@ -25,7 +25,6 @@ from torch import Tensor, nn
 from torch.nn.functional import smooth_l1_loss
 
 from unfused.distributed import global_count, sum_over_ranks
-from unfused.models.clip_encoder import ClipEncoder
 from unfused.models.heads import Projector
 from unfused.objectives.protocol import Objective, Setting
 
@@ -51,10 +50,6 @@ class Regression(Objective):
         self._targets = [_standard(rows).half() for rows in features]
         self.projector = projector
         self.layers = nn.ModuleList(nn.Linear(width, rows.shape[1]) for rows in features)
-
-    def encode(self, encoder: ClipEncoder, *views: Tensor) -> tuple[Tensor, ...]:
-        """The clip vectors (B, D) of the only view."""
-        return (encoder.encode(views[0]).clip,)
 
     def forward(self, *rows: Tensor) -> Tensor:
         """Embeddings (B, D) and the clips' indices (B,) to a scalar: Huber's loss, in variances,

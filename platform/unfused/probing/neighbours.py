@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from unfused.probing.probe import mean_and_deviation
+
 if TYPE_CHECKING:
     from scipy import sparse
 
@@ -81,9 +83,8 @@ class Neighbours:
     def of(cls, embeddings: np.ndarray, count: int) -> Neighbours:
         """Clips (M, D) joined to `count` others each, or to all where there are fewer."""
         count = min(count, len(embeddings) - 1)
-        mean, std = embeddings.mean(0), embeddings.std(0)
-        # A feature that hardly moves among these clips would be blown up elsewhere.
-        scale = 1 / np.maximum(std, 1e-3 * std.mean() + 1e-8)
+        mean, std = mean_and_deviation(embeddings)
+        scale = 1 / std
         basis = _principal((embeddings - mean) * scale) * scale[:, None]
         # Contiguous, for safetensors writes an array as it lies in memory.
         basis = np.ascontiguousarray(basis, np.float32)

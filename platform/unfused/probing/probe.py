@@ -156,9 +156,7 @@ class _Span:
 
     @classmethod
     def of(cls, embeddings: np.ndarray) -> _Span:
-        mean, std = embeddings.mean(0), embeddings.std(0)
-        # A feature that hardly moves among these clips would be blown up elsewhere.
-        std = np.maximum(std, 1e-3 * std.mean() + 1e-8)
+        mean, std = mean_and_deviation(embeddings)
         scaled = (embeddings - mean) / std
         _, values, right = np.linalg.svd(scaled, full_matrices=False)
         basis = right[values > 1e-6 * max(values[0], 1e-12)][:MAX_RANK].T
@@ -192,6 +190,13 @@ class _Span:
         weight, bias = _regression(self.rows[keep], ids[keep], num_classes, strength)
         full = weight @ self.basis.T / self.std
         return Probe(full.astype(np.float32), (bias - full @ self.mean).astype(np.float32))
+
+
+def mean_and_deviation(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of every feature of embeddings (n, D); the deviation is not quite nothing where a feature
+    hardly moves among these clips, which would blow it up elsewhere."""
+    std = rows.std(0)
+    return rows.mean(0), np.maximum(std, 1e-3 * std.mean() + 1e-8)
 
 
 def _regression(

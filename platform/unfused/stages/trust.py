@@ -69,7 +69,9 @@ def measure(
     cores.prepare_process()
     ids = label_ids(labels)
     chosen = all_draws(ids, draw)
-    heard = {name: _Teacher(folder, chosen, config) for name, folder in embeddings.items()}
+    heard = {
+        name: _Teacher(folder, chosen, len(ids), config) for name, folder in embeddings.items()
+    }
     for name, teacher in heard.items():
         if teacher.neighbours:
             out.write(neighbours_file(name), save(teacher.neighbours.arrays()))
@@ -89,13 +91,14 @@ class _Teacher:
     Args:
         folder: of its embeddings, of which one file at a time is in memory.
         chosen: the labelled clips of every draw.
+        total: N.
         config: how many neighbours a clip has.
     """
 
     def __init__(
-        self, folder: Folder, chosen: Sequence[np.ndarray], config: TeachersConfig
+        self, folder: Folder, chosen: Sequence[np.ndarray], total: int, config: TeachersConfig
     ) -> None:
-        self.folder = folder
+        self.folder, self.total = folder, total
         self._labelled = np.unique(np.concatenate(chosen))
         self._few = self._rows(self._labelled)
         self.neighbours: Neighbours | None = None
@@ -116,9 +119,8 @@ class _Teacher:
 
     def _join(self, count: int) -> None:
         """Join clips to their neighbours: of very many clips a sample, and labelled ones first."""
-        total = sum(len(clip) for clip, _ in read_embeddings(self.folder))
         first = np.random.default_rng(0).permutation(self._labelled)
-        others = np.setdiff1d(np.arange(total), first, assume_unique=True)
+        others = np.setdiff1d(np.arange(self.total), first, assume_unique=True)
         order = np.concatenate([first, np.random.default_rng(0).permutation(others)])
         self.joined = np.sort(order[: probing.MAX_CLIPS])
         made = Neighbours.of(self._rows(self.joined), count)
@@ -177,7 +179,7 @@ class _Spread:
 
     def say(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """As `_Probes.say`."""
-        for clip in np.array_split(np.arange(len(self.teacher.near.places)), PARTS):
+        for clip in np.array_split(np.arange(self.teacher.total), PARTS):
             yield clip, self.teacher.near[clip].average(self._said)
 
     def arrays(self) -> dict[str, np.ndarray]:

@@ -33,6 +33,17 @@ def outside(place: Place, kind: str, name: str, layer: str) -> Outside:
     return Outside(Folder.of(Path(__file__).parent), teacher_digest([], facts), facts)
 
 
+def of_one_form(rest: str, place: Place, kind: str, version: str) -> Outside:
+    """A teacher whose SPEC is its kind alone.
+
+    Raises:
+        ConfigError: something follows it.
+    """
+    if rest:
+        raise place.refuse(f"{kind} has no file; write --teacher {kind}.")
+    return outside(place, kind, kind, f"v{version}")
+
+
 def files(folder: Folder, facts: TeacherFacts) -> list[str]:
     """See `unfused.teachers.files`; there is none."""
     return []

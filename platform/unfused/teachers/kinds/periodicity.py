@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from unfused.store import Folder
-from unfused.teachers.features import PerClip, files, outside
+from unfused.teachers.features import PerClip, files, of_one_form
 from unfused.teachers.place import Place
 from unfused.teachers.protocol import Outside, TeacherFacts
 
@@ -20,9 +20,7 @@ VERSION = "1"
 
 def read(rest: str, place: Place) -> Outside:
     """See `unfused.teachers.read`; there is nothing to find."""
-    if rest:
-        raise place.refuse("periodicity has no file; write --teacher periodicity.")
-    return outside(place, "periodicity", "periodicity", f"v{VERSION}")
+    return of_one_form(rest, place, "periodicity", VERSION)
 
 
 def load(folder: Folder, facts: TeacherFacts, device: torch.device) -> PerClip:
