@@ -342,7 +342,8 @@ def _trusted(one: dict[str, Any]) -> str:
 
 
 def make_console(*, error: bool = False) -> Console:
-    console = Console(file=sys.stderr if error else sys.stdout, soft_wrap=True)
+    # A path or a SPEC may have :x: in it.
+    console = Console(file=sys.stderr if error else sys.stdout, soft_wrap=True, emoji=False)
     if not console.is_terminal:
         console.width = PLAIN_WIDTH
     return console

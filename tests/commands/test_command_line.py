@@ -113,3 +113,9 @@ def test_an_interruption_says_how_to_go_on(command, monkeypatch):
     status, said = command("run", "--seeds", "2")
     assert status == cli.INTERRUPTED == 130
     assert "unfused run --seeds 2" in said and "Traceback" not in said
+
+
+def test_what_is_given_is_told_as_it_was_written(command, small_task):
+    status, said = command("run", "--task", str(small_task), "--teacher", "periodicity:x")
+    assert status == 2
+    assert "--teacher periodicity:x: periodicity has no file; write --teacher periodicity." in said
