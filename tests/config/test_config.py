@@ -131,6 +131,8 @@ def test_a_setting_of_another_objective_is_refused_by_the_chosen_ones_name():
         override(Config(), {"pretrain.redundancy_weight": 0.01})
     assert "setting of barlow_twins" in str(refused.value)
     assert "pretrain.objective is features" in str(refused.value)
+    with pytest.raises(ConfigError, match=r"=decar_v2 or pretrain\.objective=nt_xent, or"):
+        override(Config(), {"pretrain.temperature": 0.1})
     chosen = {"pretrain.redundancy_weight": 0.01, "pretrain.objective": "barlow_twins"}
     assert override(Config(), chosen).pretrain.objective.redundancy_weight == 0.01
 

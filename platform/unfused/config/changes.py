@@ -208,7 +208,7 @@ def _of_another_kind(key: str, config: Config, known: Mapping[str, Path]) -> str
         if owners and leaf != "kind":
             return (
                 f"{key} is a setting of {' and '.join(owners)}, and {chooser} is {choice.kind};"
-                f" choose {chooser}={owners[0]} or leave it out."
+                f" choose {' or '.join(f'{chooser}={one}' for one in owners)}, or leave it out."
             )
     return ""
 
