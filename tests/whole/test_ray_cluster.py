@@ -26,7 +26,7 @@ import yaml
 from conftest import ROOT, TINY
 from unfused import provenance
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
 OPEN = {"RAY_AUTH_MODE": "disabled"}
 """`ray start` asks for a token wherever one was ever made."""
 QUICK = [
@@ -319,7 +319,7 @@ def test_ray_up_submit_and_the_run_in_mlflow(up_file, tmp_path):
     )
     path.write_text(text.replace("127.0.0.1:5000", f"127.0.0.1:{port}"))
 
-    def run(*words: str, timeout: float = 400) -> str:
+    def run(*words: str, timeout: float = 1200) -> str:
         done = subprocess.run(
             [ray, *words],
             cwd=ROOT,
