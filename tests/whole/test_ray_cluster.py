@@ -26,7 +26,7 @@ import yaml
 from conftest import ROOT, TINY
 from unfused import provenance
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 OPEN = {"RAY_AUTH_MODE": "disabled"}
 """`ray start` asks for a token wherever one was ever made."""
 QUICK = [
@@ -301,6 +301,7 @@ def up_file(ssh_to_myself, tmp_path):
     return path, home
 
 
+@pytest.mark.timeout(1800)
 def test_ray_up_submit_and_the_run_in_mlflow(up_file, tmp_path):
     path, home = up_file
     port = free_port()
@@ -319,7 +320,7 @@ def test_ray_up_submit_and_the_run_in_mlflow(up_file, tmp_path):
     )
     path.write_text(text.replace("127.0.0.1:5000", f"127.0.0.1:{port}"))
 
-    def run(*words: str, timeout: float = 1200) -> str:
+    def run(*words: str, timeout: float = 400) -> str:
         done = subprocess.run(
             [ray, *words],
             cwd=ROOT,
@@ -334,7 +335,8 @@ def test_ray_up_submit_and_the_run_in_mlflow(up_file, tmp_path):
     run("get-auth-token", "--generate")
     try:
         run("up", str(path), "--yes", "--no-config-cache")
-        said = run("job", "submit", "--", "python", "pipelines/full.py", "--preset", "demo")
+        demo = ("python", "pipelines/full.py", "--preset", "demo")
+        said = run("job", "submit", "--", *demo, timeout=1200)
         assert "evaluate/unfused built" in said and "succeeded" in said
         assert (home / "store").is_dir(), "a job starts in the project's folder"
         assert f"code {provenance.code_digest()}" in said
