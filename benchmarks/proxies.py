@@ -14,7 +14,7 @@ import harness
 
 from search import Sizes as Search
 from search import run, working_folder
-from unfused.search.metrics import LABEL_FREE
+from unfused.search.metrics import PROXIES
 
 SEARCH = Search()
 
@@ -48,7 +48,7 @@ def measure(sizes: Sizes) -> harness.Report:
                 *shlex.split(sizes.settings),
             )  # fmt: skip
             rows.append([task, space, *_scores(summary)])
-    header = ["task", "space", "trials", "validation accuracy", *LABEL_FREE]
+    header = ["task", "space", "trials", "validation accuracy", *PROXIES]
     notes = [
         "Spearman correlation with validation accuracy over the trials; 1 ranks as labels do",
         f"`{sizes.settings}`",
@@ -67,7 +67,7 @@ def _scores(summary: dict) -> list[str]:
     return [
         str(len(accuracies)),
         spread,
-        *(f"{found[name]:+.2f}" if name in found else "-" for name in LABEL_FREE),
+        *(f"{found[name]:+.2f}" if name in found else "-" for name in PROXIES),
     ]
 
 

@@ -1,4 +1,4 @@
-"""Every stage at once: the other spaces of this folder together."""
+"""Every stage up to the method's student at once: four spaces of this folder together."""
 
 import runpy
 from pathlib import Path

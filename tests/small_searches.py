@@ -42,8 +42,7 @@ def search_of(small_task, space: Space, tmp_path: Path, **changes) -> SearchRequ
 
 def plan_of(small_task, space: Space, tmp_path: Path) -> tuple[pipeline.Plan, SearchRequest]:
     found = search_of(small_task, space, tmp_path)
-    request = trial_request(found.request, {}, space.is_labelled)
-    return trial_plan(request, None, space.is_labelled), found
+    return trial_plan(trial_request(found.request, space), space), found
 
 
 def run_of(asked: SearchRequest, hardware: runtime.Hardware = LAPTOP, **options) -> SearchRun:

@@ -24,7 +24,13 @@ PLAIN_WIDTH = 200
 """Columns of tables that go to a file: nothing is cut."""
 SHOWN_VOICES = 5
 """Of those that trust listens to; the summary has them all."""
-SCORES_SHOWN = ("valid_accuracy", "effective_rank", "cluster_stability", "held_out_loss")
+SCORES_SHOWN = (
+    "valid_accuracy",
+    "cross_validated",
+    "effective_rank",
+    "cluster_stability",
+    "held_out_loss",
+)
 
 
 def for_terminal(console: Console) -> Plain | Live:

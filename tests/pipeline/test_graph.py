@@ -166,6 +166,33 @@ def test_or_stands_beside_it_and_a_student_has_heads_for_the_clusters_of_each():
     }
 
 
+@pytest.mark.parametrize(
+    ("heard", "own", "outside"),
+    [("all", True, True), (["own"], True, False), (["speech"], False, True)],
+)
+def test_a_run_hears_the_teachers_that_it_is_told_to(heard, own, outside):
+    told = {"arms": ["unfused", "probe"], "teachers.heard": heard}
+    names = _nodes(told, who=Teachers(True, {"speech": SPEECH}))
+    assert ("pretrain" in names, "teacher/speech" in names) == (own, outside)
+    assert ("cluster" in names, "cluster/speech" in names) == (own, outside)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"teachers.heard": ["ears"]}, "names 'ears', and the teachers are own, speech"),
+        ({"teachers.heard": ["speech"]}, "The arm `teacher` is the encoder that is pre-trained"),
+        (
+            {"teachers.heard": [], "teachers.clustered": "encoders", "arms": ["unfused"]},
+            "No teacher is left",
+        ),
+    ],
+)
+def test_teachers_that_are_not_there_or_not_enough_are_refused(changes, says):
+    with pytest.raises(ConfigError, match=says):
+        _nodes(changes, who=Teachers(True, {"speech": SPEECH}))
+
+
 def test_a_teacher_of_a_higher_rate_gets_clips_that_were_ingested_for_it():
     facts = SPEECH_FACTS.model_copy(update={"name": "birds", "sample_rate": 44100})
     birds = Outside(Folder("/elsewhere"), "b" * 64, facts)

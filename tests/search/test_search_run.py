@@ -39,7 +39,7 @@ def _facts(parts: dict) -> dict:
 
 def _ingest(asked: SearchRequest) -> None:
     """Put what ingesting the clips would tell into the store."""
-    plan = pipeline.Plan(trial_request(asked.request, {}))
+    plan = pipeline.Plan(trial_request(asked.request, asked.space))
     counts = {"low": 16, "mid": 16, "high": 16}
     labels = LabelFacts(digest="l", classes=list(counts), counts=counts)
     parts = {name: _part(48, digest=name) for name in ("train", "valid", "test")}
@@ -82,7 +82,7 @@ def test_validation_labels_of_all_folds_count_though_the_clips_are_not_shared(sm
     assert {step.node.stage for step in run.plan.steps.values()} == {"teacher"}
     (task,) = run.plan.inputs.tasks
     folds = tuple(replace(task, prefix=f"fold{number}/") for number in range(3))
-    request = trial_request(asked.request, {"audio.sample_rate": 22050})
+    request = trial_request(asked.request, asked.space, {"audio.sample_rate": 22050})
     plan = pipeline.Plan(request, pipeline.Inputs(None, folds))
     for number in range(3):
         facts = _facts({"valid": _part(4, number)})

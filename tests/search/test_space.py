@@ -6,7 +6,7 @@ import pytest
 
 from conftest import ROOT
 from small_searches import write_space
-from unfused.config import Config, ConfigError
+from unfused.config import Config, ConfigError, override
 from unfused.search.space import load
 
 SPACES = sorted((ROOT / "search_spaces").glob("*.py"))
@@ -34,10 +34,15 @@ def test_settings_outside_the_space_are_no_first_trial(space, values, inside):
     assert space.contains(values) == inside
 
 
-def test_the_shipped_spaces_are_there_and_full_is_all_of_them():
+def test_the_shipped_spaces_are_there_and_full_is_all_of_the_methods_own():
     spaces = {path.stem: load(str(path), Config()) for path in SPACES}
-    assert set(spaces) == {"augmentation", "clustering", "distillation", "full", "pretraining"}
-    parts = [key for name, s in spaces.items() if name != "full" for key in s.distributions]
+    own = {"augmentation", "clustering", "distillation", "pretraining"}
+    assert set(spaces) == own | {"full", "selftraining", "teachers"}
+    assert {name: spaces[name].judged for name in ("selftraining", "teachers")} == {
+        "selftraining": "selftrain",
+        "teachers": "mixture",
+    }
+    parts = [key for name in own for key in spaces[name].distributions]
     assert sorted(spaces["full"].distributions) == sorted(parts)
 
 
@@ -54,6 +59,12 @@ def test_the_shipped_spaces_are_there_and_full_is_all_of_them():
         ("space = {'embed.layer': CategoricalDistribution(('last', 'first'))}", "embed.layer"),
         ("space = {'rounds': IntDistribution(1, 2)}\nobjectives = {}", "one or two metrics"),
         ("space = {'rounds': IntDistribution(1, 2)}\nobjectives = {'loss': 'minimize'}", "'loss'"),
+        ("space = {'rounds': IntDistribution(1, 2)}\narm = 'none'", "no arm 'none'"),
+        (
+            "space = {'rounds': IntDistribution(1, 2)}\narm = 'probe'\n"
+            "objectives = {'effective_rank': 'maximize'}",
+            "which the arm probe does not end in",
+        ),
         (
             "space = {'rounds': IntDistribution(1, 2)}\nobjectives = {'valid_accuracy': 'up'}",
             "maximize or minimize",
@@ -90,3 +101,21 @@ def test_a_wrong_space_stops_the_command_before_anything_is_written(program, tmp
     assert refused.returncode == 2
     assert "distill.temperature" in refused.stderr
     assert list(one.folder.iterdir()) == []
+
+
+def test_what_leaves_labelled_clips_out_in_turn_needs_folds(tmp_path):
+    text = "space = {'rounds': IntDistribution(1, 2)}\nobjectives = {'cross_validated': 'maximize'}"
+    path = write_space(tmp_path, text)
+    assert load(path, Config()).labels == "draw"
+    without = override(Config(), {"finetune.num_folds": 0})
+    with pytest.raises(ConfigError, match="num_folds=0"):
+        load(path, without)
+    # A mixture's folds are those of `teachers`.
+    assert load(write_space(tmp_path, f"{text}\narm = 'mixture'"), without).judged == "mixture"
+
+
+def test_another_arm_is_another_study(tmp_path):
+    text = "space = {'rounds': IntDistribution(1, 2)}"
+    arms = ("", "\narm = 'unfused'", "\narm = 'clusterfit'")
+    names = [load(write_space(tmp_path, f"{text}{arm}"), Config()).identity() for arm in arms]
+    assert names[0] == names[1] != names[2]

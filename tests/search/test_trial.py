@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 
 from small_searches import LAPTOP, TEMPERATURE, plan_of, search_of, space_of
 from unfused import display, pipeline, runtime, stages
+from unfused.arms import ARMS
 from unfused.events import NodeFailed, OfTrial, Stream
 from unfused.search.trial import _training_seconds, costs, trial_request
 
@@ -26,12 +28,21 @@ def test_a_trial_never_reads_test_clips_and_without_labelled_objectives_no_label
     assert not any(part.endswith(".labels") for part in parts)
 
 
+@pytest.mark.parametrize("arm", ["unfused", "mixture", "selftrain", "floor"])
+def test_a_trial_that_left_out_labels_choose_ends_with_the_classifier(arm, small_task, tmp_path):
+    asked = space_of("cluster.num_clusters", objectives={"cross_validated": "maximize"})
+    plan, _ = plan_of(small_task, replace(asked, judged=arm), tmp_path)
+    parts = {ref.part for step in plan.steps.values() for ref in step.node.inputs.values()}
+    assert "train.labels" in parts and not parts & {"valid", "test", "valid.labels", "test.labels"}
+    assert list(plan.steps)[-1] == ARMS[arm].classifier
+
+
 @pytest.mark.parametrize("split", ["valid", "test"])
 def test_a_search_chooses_on_validation_clips_and_ends_on_test_clips(split, small_task, tmp_path):
     asked = search_of(small_task, TEMPERATURE, tmp_path, **{"evaluate.split": split})
-    for labelled, scored_on in ((True, "valid"), (False, "test")):
-        request = trial_request(asked.request, {}, labelled)
-        assert request.config.evaluate.split == scored_on
+    assert trial_request(asked.request, TEMPERATURE).config.evaluate.split == "valid"
+    last = trial_request(asked.request, TEMPERATURE, split="test")
+    assert last.config.evaluate.split == "test"
 
 
 def test_what_another_trial_has_built_meanwhile_is_a_hit(small_task, tmp_path):

@@ -11,6 +11,7 @@ import pytest
 
 from conftest import TINY
 from small_searches import write_space
+from teachers.small_models import of_samples
 
 SMALL_SPACE = """
 space = {
@@ -156,3 +157,38 @@ def _mlflow_has_one_run_for_every_trial(one, found) -> None:
     names = {file.path for file in client.list_artifacts(searches[0].info.run_id)}
     assert {"history.png", "trials.csv"} <= names
     assert all(run.info.status != "RUNNING" for run in client.search_runs([experiment]))
+
+
+TEACHERS_SPACE = """
+space = {
+    "teachers.heard": CategoricalDistribution(("all", "[own]", "[ears]")),
+    "teachers.neighbours": CategoricalDistribution((0, 5)),
+}
+arm = "probe"
+objectives = {"cross_validated": "maximize"}
+"""
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1200)
+def test_a_search_chooses_among_teachers_by_the_labels_of_the_draws_alone(
+    program, small_task, tmp_path
+):
+    one = program("teachers")
+    ears = of_samples(tmp_path / "ears.onnx", ("clips", "samples"))
+    arguments = [
+        "--space", write_space(tmp_path, TEACHERS_SPACE), "--task", str(small_task),
+        "--teacher", "own", "--teacher", f"onnx:{ears}", "--num-trials", "4", *SMALL,
+    ]  # fmt: skip
+    found = one.run(*arguments, script="search")
+    assert {trial["state"] for trial in found["trials"]} == {"COMPLETE"}
+    for trial in found["trials"]:
+        assert trial["scores"] == {"cross_validated": trial["values"][0]}
+    assert found["labels"] == {"train": 9, "valid": 0}
+    assert set(found["test"]["arms"]) == {"probe"}
+    assert not list((one.folder / "store" / "evaluate").glob("validate*"))
+    again = shlex.split(re.search(r"(?m)^reproduce +(.*)$", found["stdout"])[1])
+    assert "arms=[probe]" in again and "evaluate.split=valid" not in again
+    repeated = one.run(*again[2:])
+    assert repeated["arms"]["probe"]["cross_validated"]["mean"] == found["best"]["values"][0]
+    assert {stage["status"] for stage in repeated["stages"]} == {"hit"}

@@ -13,8 +13,8 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
-from unfused import arms, display, runtime, tracking
 from unfused import config as configuration
+from unfused import display, runtime, tracking
 from unfused.commands.ending import announcing_end
 from unfused.commands.run import resolved
 from unfused.commands.trials import TrialTrackers
@@ -86,13 +86,13 @@ def show_search(console: Console, run: SearchRun) -> None:
     console.print(display.plan_table(rows))
     console.print("Built once for all trials. What may change:")
     for key, distribution in run.search.space.distributions.items():
-        console.print(f"  {key}  {distribution}", highlight=False)
+        console.print(f"  {key}  {distribution}", highlight=False, markup=False)
 
 
 def _show_search_result(
     console: Console, search: SearchRequest, result: dict[str, Any], uri: str, defaults: Config
 ) -> None:
-    best, test = result["best"], result["test"]["arms"][arms.METHOD.name]["accuracy"]
+    best, test = result["best"], result["test"]["arms"][search.space.judged]["accuracy"]
     labels = result["labels"]
     console.print()
     console.print(display.trials_table(result))
@@ -107,7 +107,8 @@ def _show_search_result(
         highlight=False,
     )
     console.print(
-        f"best        trial {best['number']}: test accuracy {test['mean']:.3f} ± {test['sd']:.3f}",
+        f"best        trial {best['number']}: {search.space.judged}, test accuracy"
+        f" {test['mean']:.3f} ± {test['sd']:.3f}",
         highlight=False,
     )
     again = escape(best_command(search, best["line"], defaults))
@@ -127,8 +128,8 @@ def best_command(search: SearchRequest, line: str, defaults: Config) -> str:
     words += ["--store", options.store] if options.store != "store" else []
     words += ["--seeds", str(request.seeds)] if request.seeds > 1 else []
     words += ["--folds"] if request.folds else []
-    pairs = [*shlex.split(line), f"arms=[{arms.METHOD.name}]"]
-    if search.space.is_labelled:
+    pairs = [*shlex.split(line), f"arms=[{search.space.judged}]"]
+    if search.space.labels == "valid":
         pairs.append("evaluate.split=valid")
     changed = {pair.partition("=")[0] for pair in pairs} | {"evaluate.split"}
     best = configuration.override(request.config, configuration.parse_overrides(pairs))

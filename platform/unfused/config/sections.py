@@ -280,8 +280,11 @@ class FinetuneConfig(Training, DrawConfig, ScoringConfig):
 
 
 class TeachersConfig(Section):
-    """What is trusted beside `--teacher`, and how far."""
+    """Which teachers are heard, what is trusted beside them, and how far."""
 
+    heard: Annotated[Literal["all"] | tuple[str, ...], OffAt("all")] = "all"
+    """Those of `--teacher` that take part, by name (`own` is the one that is pre-trained): for a
+    search that chooses among them."""
     also: tuple[Feature, ...] = (
         "statistics",
         "cepstra",

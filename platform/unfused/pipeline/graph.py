@@ -16,6 +16,7 @@ from unfused.arms import ARMS, METHOD, Arm
 from unfused.config import (
     CombineConfig,
     Config,
+    ConfigError,
     DistillConfig,
     EmbedConfig,
     EncoderConfig,
@@ -114,6 +115,29 @@ class Teachers:
     own: bool = True
     outside: Mapping[str, Outside] = field(default_factory=dict)
 
+    def among(self, config: Config) -> Teachers:
+        """Those that take part, by `teachers.heard`.
+
+        Raises:
+            ConfigError: it names one that is not there; an arm has no teacher.
+        """
+        found, known = self, [OWN_NAME] * self.own + [*self.outside]
+        if config.teachers.heard != "all":
+            if unknown := set(config.teachers.heard) - set(known):
+                raise ConfigError(
+                    f"teachers.heard names {min(unknown)!r}, and the teachers are"
+                    f" {', '.join(known)}; name some of these."
+                )
+            names = set(config.teachers.heard)
+            outside = {name: one for name, one in self.outside.items() if name in names}
+            found = Teachers(self.own and OWN_NAME in names, outside)
+        if "teacher" in config.arms and not found.own:
+            raise ConfigError(
+                "The arm `teacher` is the encoder that is pre-trained, and there is none: add"
+                " --teacher own, or leave the arm out."
+            )
+        return found
+
 
 OWN = Teachers()
 
@@ -135,9 +159,10 @@ def graph(
         task_prefix: tells the tasks of a cross-validation apart.
         prefix: tells repetitions of the learned stages apart.
         given: what stands for nodes, by their names without a prefix.
-        who: teaches.
+        who: may teach.
     """
-    new = _Graph(config, f"{task_prefix}ingest/task", f"{task_prefix}{prefix}", given or {}, who)
+    heard = who.among(config)
+    new = _Graph(config, f"{task_prefix}ingest/task", f"{task_prefix}{prefix}", given or {}, heard)
     arms = [ARMS[name] for name in config.arms]
     new.ingest(has_corpus)
     students = [arm for arm in arms if arm.source == "student"]
@@ -274,6 +299,11 @@ class _Graph:
         """The students of these arms, of pseudo-labels of the last round."""
         if self.config.teachers.clustered == "all":
             self.teach_also()
+        if not self.teachers:
+            raise ConfigError(
+                "No teacher is left to make pseudo-labels of: name one in teachers.heard, or set"
+                " teachers.clustered=all."
+            )
         seen = {"labels": self.labels} if self.config.cluster.num_clusters == "classes" else {}
         heard: Mapping[str, Ref] = self.teachers
         for number in range(1, self.config.rounds):

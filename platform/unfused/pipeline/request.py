@@ -73,15 +73,11 @@ def heard(
         if name in outside or name in (OWN_NAME, STUDENT):
             raise ConfigError(f"--teacher {spec}: two teachers are called {name!r}; rename a file.")
         outside[name] = found
-    own = not specs or OWN_NAME in specs
     if outside and config.arms == DEFAULT:
         config = override(config, {"arms": BESIDE_OUTSIDE})
-    if "teacher" in config.arms and not own:
-        raise ConfigError(
-            "The arm `teacher` is the encoder that is pre-trained, and there is none: add"
-            " --teacher own, or leave the arm out."
-        )
-    return config, Teachers(own, outside)
+    who = Teachers(not specs or OWN_NAME in specs, outside)
+    who.among(config)
+    return config, who
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,17 @@
 """What a trial can be judged by.
 
-The rule of this room: no metric ever sees a test clip. Those that need labels look at the labelled
-validation clips, which the search counts in its label budget; the others at no label at all.
+The rule of this room: no metric ever sees a test clip. A metric says which labels it looks at, and
+the search counts them in its label budget.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
+
+Labels = Literal["none", "draw", "valid"]
+"""Which labels are looked at: none, those of the draws that a classifier is fitted to, or those of
+validation clips as well."""
 
 
 @dataclass(frozen=True)
@@ -14,21 +19,24 @@ class Metric:
     """Attributes:
     meaning: one line.
     better: the direction in which a higher score ranks trials; for reports alone.
-    needs_labels: whether labels are looked at, those of validation clips among them.
+    labels: that are looked at.
     """
 
     meaning: str
     better: str
-    needs_labels: bool = False
+    labels: Labels = "none"
 
 
 METRICS = {
     "valid_accuracy": Metric(
-        "accuracy of the fine-tuned student on validation clips, mean over draws",
-        "maximize",
-        needs_labels=True,
+        "accuracy of the arm on validation clips, mean over draws", "maximize", "valid"
     ),
-    "valid_macro_f1": Metric("macro-F1, likewise", "maximize", needs_labels=True),
+    "valid_macro_f1": Metric("macro-F1, likewise", "maximize", "valid"),
+    "cross_validated": Metric(
+        "accuracy of the arm on labelled clips that are left out in turn, mean over draws",
+        "maximize",
+        "draw",
+    ),
     "student_seconds": Metric("seconds that the student's epochs took", "minimize"),
     "student_parameters": Metric("parameters of the student's encoder", "minimize"),
     "effective_rank": Metric(
@@ -41,4 +49,5 @@ METRICS = {
         "cross-entropy of validation clips' pseudo-labels, as a share of log k", "minimize"
     ),
 }
-LABEL_FREE = ("effective_rank", "cluster_stability", "held_out_loss")
+PROXIES = ("cross_validated", "effective_rank", "cluster_stability", "held_out_loss")
+"""Those that could stand for validation labels where there are none."""

@@ -17,7 +17,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from unfused.config import shown
-from unfused.search.metrics import LABEL_FREE, METRICS
+from unfused.search.metrics import METRICS, PROXIES
 from unfused.search.space import Space
 from unfused.search.study import completed, ended
 from unfused.store import Folder
@@ -89,14 +89,14 @@ def _target(which: int) -> Callable[[FrozenTrial], float]:
 
 
 def proxies(study: optuna.Study) -> dict[str, float]:
-    """Spearman correlation of every label-free score with validation accuracy over the trials.
+    """Spearman correlation of every proxy with validation accuracy over the trials.
 
     Signed so that 1 ranks trials as the labels do.
     """
     from scipy.stats import spearmanr
 
     found = {}
-    for name in LABEL_FREE:
+    for name in PROXIES:
         scored = [trial.user_attrs["scores"] for trial in completed(study)]
         pairs = [(s[name], s["valid_accuracy"]) for s in scored if {name, "valid_accuracy"} <= {*s}]
         columns = list(zip(*pairs, strict=True))

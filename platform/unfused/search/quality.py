@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from unfused import clustering, data, training
-from unfused.arms import METHOD
+from unfused.arms import Arm
 from unfused.audio.samples import Cut, Windows
 from unfused.config import Config
 from unfused.data import draw_labels, label_ids, truth_in
@@ -51,14 +51,15 @@ class Probe:
     Args:
         plan: of the trial, with ingested clips.
         prefix: of the repetition whose student is probed.
+        arm: whose student it is.
     """
 
-    def __init__(self, plan: Plan, prefix: str) -> None:
+    def __init__(self, plan: Plan, prefix: str, arm: Arm) -> None:
         config = plan.request.config
         self.config = config
-        inputs = plan.steps[f"{prefix}{METHOD.classifier}"].node.inputs
+        inputs = plan.steps[f"{prefix}{arm.classifier}"].node.inputs
         self.clips, labels = plan.artifact(inputs["clips"]), plan.artifact(inputs["labels"])
-        scored = plan.steps[f"{prefix}{METHOD.scores('valid')}"].node.inputs
+        scored = plan.steps[f"{prefix}{arm.scores('valid')}"].node.inputs
         valid, valid_labels = plan.artifact(scored["clips"]), plan.artifact(scored["labels"])
         ids = label_ids(labels)
         chosen = draw_labels(ids, config.finetune, 0)
@@ -130,12 +131,12 @@ class Judge:
     def __init__(self) -> None:
         self._last: dict[str, tuple[str, Any]] = {}
 
-    def scores(self, plan: Plan, prefix: str) -> dict[str, float]:
-        """Of the student of one repetition of a plan that is built."""
+    def scores(self, plan: Plan, student: str) -> dict[str, float]:
+        """Of the node `student` of a plan that is built."""
         config = plan.request.config
-        node = plan.steps[f"{prefix}{METHOD.student}"].node
-        clips, student = plan.artifact(node.inputs["clips"]), plan.artifact(Ref(node.name))
-        encoder = ClipEncoder.load(student.folder)
+        node = plan.steps[student].node
+        clips, trained = plan.artifact(node.inputs["clips"]), plan.artifact(Ref(student))
+        encoder = ClipEncoder.load(trained.folder)
         cut = Cut(clips.facts.audio.crop_samples, config.embed.num_crops)
         windows = self._windows("train", clips, cut)
         embedding = embed(encoder, windows, config.embed.precision)
@@ -154,7 +155,7 @@ class Judge:
         same = f"{valid.folder.uri} {clusters.folder.uri}"
         labels = self._once("labels", same, lambda: pseudo_labels(plan, name, windows))
         heads = student_heads(encoder, clusters, config.distill)
-        weights.load(heads, student.folder.read(heads_file(1)))
+        weights.load(heads, trained.folder.read(heads_file(1)))
         loss = held_out_loss(encoder, heads, windows, labels, config.distill.precision)
         return {**scores, "held_out_loss": loss}
 

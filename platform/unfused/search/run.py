@@ -49,8 +49,8 @@ class SearchRun:
         stream: where the search's events go.
         """
         self.search, self.hardware, self.stream = search, hardware, stream
-        request = trial_request(search.request, {}, search.space.is_labelled)
-        self.plan = trial_plan(request, None, search.space.is_labelled)
+        request = trial_request(search.request, search.space)
+        self.plan = trial_plan(request, search.space)
         self.plan.keep(shared_nodes(self.plan, search.space))
         self.run = Run(self.plan, hardware, stream, check_parts=self.check_parts)
 
@@ -76,7 +76,7 @@ class SearchRun:
             return
         refusals: list[ConfigError] = []
         for changes in ({}, *self.search.space.changes()):
-            request = trial_request(self.search.request, changes, self.search.space.is_labelled)
+            request = trial_request(self.search.request, self.search.space, changes)
             try:
                 return Plan(request, self.plan.inputs).check_parts()
             except ConfigError as error:
@@ -125,8 +125,9 @@ class SearchRun:
 
     def _labels(self, plan: Plan, test: Mapping[str, Any]) -> dict[str, int]:
         """How many labels the search has looked at."""
-        valid = validation_labels(plan) if self.search.space.is_labelled else 0
-        return {"train": test["labels_per_draw"]["train"], "valid": valid}
+        seen = test["labels_per_draw"]
+        valid = validation_labels(plan) if self.search.space.labels == "valid" else 0
+        return {"train": seen["train"], "valid": max(valid, seen["valid"])}
 
     def _note_shared(self, study: optuna.Study) -> None:
         """Keep in the study what the stages of all trials have cost."""
@@ -149,12 +150,12 @@ class SearchRun:
         proposer = Proposer(study, self.search.space, tell)
         setting = Setting(
             self.search.request,
+            self.search.space,
             self.plan.inputs,
             self.hardware,
             cluster.relay,
             self.plan.store.root / "work" / f"{self.run.id}-trials",
             self.run.record,
-            self.search.space.is_labelled,
             not isinstance(study.pruner, optuna.pruners.NopPruner),
         )
         tune_trials(setting, proposer, missing, self.search.request.options.concurrency)
@@ -180,9 +181,9 @@ class SearchRun:
         Its process does so itself, unless it is in the middle of an epoch when the search ends:
         Ray Tune waits some seconds for it.
         """
-        labelled = self.search.space.is_labelled
-        request = trial_request(self.search.request, dict(changes), labelled)
-        for step in trial_plan(request, self.plan.inputs, labelled).missing:
+        space = self.search.space
+        request = trial_request(self.search.request, space, changes)
+        for step in trial_plan(request, space, self.plan.inputs).missing:
             if step.key and step.node.stage == "distill":
                 self.plan.store.checkpoints("distill", step.key).delete()
 
@@ -206,7 +207,7 @@ class SearchRun:
 
     def _score(self, best: FrozenTrial, backend: Backend) -> Plan:
         """The best trial's one look at the test clips; its plan with the scores."""
-        request = trial_request(self.search.request, best.params, labelled=False)
+        request = trial_request(self.search.request, self.search.space, best.params, "test")
         plan = Plan(request, self.plan.inputs)
         Run(plan, self.hardware, self.stream, self.run.record).execute(backend)
         return plan

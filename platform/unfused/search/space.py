@@ -3,6 +3,7 @@
     space        dotted config key -> an Optuna distribution
     conditions   optional: key -> {other key: the value, or values, at which it is asked for}
     objectives   optional: one or two metrics -> "maximize" or "minimize"
+    arm          optional: the arm that is judged; `unfused` if there is none
 
 The rule of this room: a space is wrong before the search starts or not at all. Every value that it
 can propose passes the one door for changes, `config.override`.
@@ -24,15 +25,18 @@ from optuna.distributions import (
     IntDistribution,
 )
 
+from unfused.arms import ARMS, METHOD, Arm
 from unfused.config import Config, ConfigError, flatten, override, shown
 from unfused.config.changes import paths
-from unfused.search.metrics import METRICS
+from unfused.search.metrics import METRICS, Labels
 from unfused.store import digest
 
 DIRECTIONS = ("maximize", "minimize")
 DEFAULT_OBJECTIVES = {"valid_accuracy": "maximize"}
 FIXED = ("arms", "evaluate.split")
 """Keys that every trial sets."""
+OF_ANY_ARM = tuple(name for name, metric in METRICS.items() if metric.labels != "none")
+"""The metrics that any arm has."""
 INSIDE = (0.0, 0.37, 1.0)
 """Where a numeric range is tried: its ends, and a point that is a whole number by chance alone."""
 
@@ -46,17 +50,24 @@ class Space:
         distributions: dotted key -> distribution, in the order in which they are asked for.
         conditions: key -> {other key: values at which it is asked for}.
         objectives: metric -> direction; one or two.
+        judged: the name of the arm that trials are judged by.
     """
 
     name: str
     distributions: Mapping[str, BaseDistribution]
     conditions: Mapping[str, Mapping[str, tuple[Any, ...]]]
     objectives: Mapping[str, str]
+    judged: str = METHOD.name
 
     @property
-    def is_labelled(self) -> bool:
-        """Whether an objective looks at labels."""
-        return any(METRICS[name].needs_labels for name in self.objectives)
+    def arm(self) -> Arm:
+        return ARMS[self.judged]
+
+    @property
+    def labels(self) -> Labels:
+        """The labels that its objectives look at."""
+        seen = {METRICS[name].labels for name in self.objectives}
+        return "valid" if "valid" in seen else "draw" if "draw" in seen else "none"
 
     @property
     def directions(self) -> list[str]:
@@ -72,6 +83,7 @@ class Space:
                 },
                 "conditions": self.conditions,
                 "objectives": self.objectives,
+                "arm": self.judged,
             }
         )
 
@@ -150,8 +162,10 @@ def load(path: str, config: Config) -> Space:
         _table(path, names, "space"),
         _conditions(path, names),
         names.get("objectives", DEFAULT_OBJECTIVES),
+        names.get("arm", METHOD.name),
     )
     _check_objectives(path, space.objectives)
+    _check_arm(path, space, config)
     for key, distribution in space.distributions.items():
         _check_key(path, key, distribution)
     _check_conditions(path, space)
@@ -211,6 +225,30 @@ def _check_objectives(path: str, objectives: Any) -> None:
             raise ConfigError(f"{path}: {name} is to {direction!r}; say maximize or minimize.")
 
 
+def _check_arm(path: str, space: Space, config: Config) -> None:
+    if space.judged not in ARMS:
+        raise ConfigError(
+            f"{path}: there is no arm {space.judged!r}; choose from {', '.join(ARMS)}."
+        )
+    for name in space.objectives:
+        of_student = name not in OF_ANY_ARM
+        if of_student and space.arm.source != "student":
+            raise ConfigError(
+                f"{path}: {name} is of a student of pseudo-labels, which the arm {space.judged}"
+                f" does not end in; choose from {', '.join(OF_ANY_ARM)}, or another arm."
+            )
+        if name == "cross_validated" and not config.finetune.num_folds and _is_tuned(space):
+            raise ConfigError(
+                f"{path}: {name} leaves labelled clips out in turn, which finetune.num_folds=0"
+                " turns off; set it to 2 or more."
+            )
+
+
+def _is_tuned(space: Space) -> bool:
+    """Whether the arm ends in `finetune`, whose folds can be turned off."""
+    return space.arm.classifier.startswith("finetune/")
+
+
 def _check_conditions(path: str, space: Space) -> None:
     order = list(space.distributions)
     for key, wanted in space.conditions.items():
@@ -242,14 +280,15 @@ def _check_key(path: str, key: str, distribution: Any) -> None:
         )
     if key in FIXED:
         raise ConfigError(
-            f"{path}: {key} is the same in all trials (the method's own arm, scored on validation"
-            " clips); leave it out."
+            f"{path}: {key} is the same in all trials (one arm, scored on validation clips); leave"
+            " it out, or name the arm with `arm`."
         )
     if key.startswith("data."):
         raise ConfigError(
             f"{path}: {key} cannot differ between trials, whose clips are listed once for all; set"
             " it on the command line."
         )
+
 
 def _check_values(path: str, space: Space, key: str, config: Config) -> None:
     """Every value of a key is possible wherever the space asks for it."""

@@ -151,7 +151,7 @@ def _sampler(name: str, space: Space, seed: int) -> BaseSampler:
 
 
 def _pruner(name: str, space: Space) -> BasePruner:
-    if name == "none" or len(space.objectives) > 1 or not space.is_labelled:
+    if name == "none" or len(space.objectives) > 1 or space.labels != "valid":
         return NopPruner()
     if name == "median":
         return MedianPruner(n_startup_trials=STARTUP_TRIALS)

@@ -10,20 +10,24 @@ from __future__ import annotations
 import json
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from itertools import chain
+from statistics import fmean
+from types import MappingProxyType
 from typing import Any
 
 import ray
 from ray import tune
 
 from unfused import cores, report, runtime, training
-from unfused.arms import METHOD
+from unfused.arms import Arm
 from unfused.config import override
 from unfused.events import EpochDone, Event, OfTrial, RunFinished, Stream
 from unfused.pipeline import Backend, Inputs, Plan, Request, Run, Step, open_backend
 from unfused.search import quality
+from unfused.search.space import Space
 from unfused.store import Folder
 
 PROBES = (25, 50, 75)
@@ -37,6 +41,8 @@ class Setting:
 
     request: Request
     """With the configuration that a trial's changes are put on."""
+    space: Space
+    """What may change, and by what trials are judged."""
     inputs: Inputs
     hardware: runtime.Hardware
     relay: runtime.Relay
@@ -45,27 +51,37 @@ class Setting:
     """For the Ray Train records of all trials while they run."""
     record: dict[str, Any]
     """Provenance of the search."""
-    labelled: bool
-    """Whether trials are scored on validation labels; otherwise they end with the student."""
     probed: bool
     """Whether trials are probed on the way."""
 
 
-def trial_request(request: Request, changes: dict[str, Any], labelled: bool = True) -> Request:
-    """The pipeline of one trial: the method's own arm, scored on validation clips.
+def trial_request(
+    request: Request,
+    space: Space,
+    changes: Mapping[str, Any] = MappingProxyType({}),
+    split: str = "",
+) -> Request:
+    """The pipeline of one trial: the arm that the space judges.
 
-    Where no label chooses, the trial ends before it is scored; what is scored then is test clips.
+    Args:
+        request: of the search.
+        space: of the search.
+        changes: of the trial.
+        split: that is scored; by default that of validation clips where their labels choose. A
+            trial that they do not choose ends before it is scored.
     """
-    fixed = {"arms": (METHOD.name,), "evaluate.split": "valid" if labelled else "test"}
+    split = split or ("valid" if space.labels == "valid" else "test")
+    fixed = {"arms": (space.judged,), "evaluate.split": split}
     return replace(request, config=override(request.config, {**changes, **fixed}))
 
 
-def trial_plan(request: Request, inputs: Inputs, labelled: bool) -> Plan:
-    """Its plan; where no objective looks at labels it ends with the student."""
+def trial_plan(request: Request, space: Space, inputs: Inputs | None = None) -> Plan:
+    """Its plan, which ends with the classifier where the labels of the draws alone choose, and with
+    the student where none does."""
     plan = Plan(request, inputs)
-    if not labelled:
-        students = [f"{prefix}{METHOD.student}" for prefix in plan.repetitions]
-        plan.keep(plan.upstream(students))
+    last = {"draw": space.arm.classifier, "none": space.arm.student}.get(space.labels)
+    if last:
+        plan.keep(plan.upstream([f"{prefix}{last}" for prefix in plan.repetitions]))
     return plan
 
 
@@ -148,8 +164,9 @@ class _Pipeline:
         status, reason, outcome, summary = "FAILED", "", None, None
         try:
             plan = self._execute()
-            whole = report.summarize(plan) if self.setting.labelled else {}
-            outcome = outcome_of(plan, whole, self._judge)
+            space = self.setting.space
+            whole = report.summarize(plan) if space.labels == "valid" else {}
+            outcome = outcome_of(plan, space.arm, whole, self._judge)
             summary = {**whole, "scores": outcome["scores"]}
             status = "FINISHED"
         except runtime.Cancelled:
@@ -166,13 +183,13 @@ class _Pipeline:
     def _execute(self) -> Plan:
         """Build what is missing; the plan with all of it."""
         setting = self.setting
-        request = trial_request(setting.request, self.changes, setting.labelled)
-        plan = trial_plan(request, setting.inputs, setting.labelled)
+        request = trial_request(setting.request, setting.space, self.changes)
+        plan = trial_plan(request, setting.space, setting.inputs)
         self._run = Run(plan, setting.hardware, self.stream, setting.record)
         if self._given_up.is_set():
             raise runtime.Cancelled("pruned before it began")
-        if setting.probed:
-            self.stream.subscribe(_Prober(plan, self.results))
+        if setting.probed and setting.space.arm.source == "student":
+            self.stream.subscribe(_Prober(plan, setting.space.arm, self.results))
         backend = self._backend(self.stream)
         try:
             self._run.execute(backend)
@@ -185,14 +202,14 @@ class _Pipeline:
 class _Prober:
     """Probes the first repetition's student between its epochs, on the thread of the events."""
 
-    def __init__(self, plan: Plan, results: queue.Queue[dict[str, Any]]) -> None:
-        self._plan, self._results = plan, results
+    def __init__(self, plan: Plan, arm: Arm, results: queue.Queue[dict[str, Any]]) -> None:
+        self._plan, self._arm, self._results = plan, arm, results
         self._prefix = plan.repetitions[0]
         self._probe: quality.Probe | None = None
         self._left = list(PROBES)
 
     def __call__(self, event: Event) -> None:
-        if isinstance(event, EpochDone) and event.node == f"{self._prefix}{METHOD.student}":
+        if isinstance(event, EpochDone) and event.node == f"{self._prefix}{self._arm.student}":
             self._look(event.node, 100 * event.epoch // event.num_epochs)
 
     def _look(self, node: str, progress: int) -> None:
@@ -200,28 +217,38 @@ class _Prober:
         if not due:
             return
         self._left = [share for share in self._left if share > progress]
-        self._probe = self._probe or quality.Probe(self._plan, self._prefix)
+        self._probe = self._probe or quality.Probe(self._plan, self._prefix, self._arm)
         step = self._plan.steps[node]
         score = self._probe.score(self._plan.store.checkpoints("distill", str(step.key)))
         if score is not None:
             self._results.put({"progress": due[-1], "probe": score})
 
 
-def outcome_of(plan: Plan, summary: dict[str, Any], judge: quality.Judge) -> dict[str, Any]:
+def outcome_of(
+    plan: Plan, arm: Arm, summary: dict[str, Any], judge: quality.Judge
+) -> dict[str, Any]:
     """Scores of a finished trial, and what it built and what others had built for it.
 
     Args:
         plan: of the trial.
-        summary: of it; empty where no label was looked at.
+        arm: that it is judged by.
+        summary: of it; empty where no validation label was looked at.
         judge: for the scores without labels.
     """
-    students = [plan.steps[f"{prefix}{METHOD.student}"] for prefix in plan.repetitions]
-    scores = judge.scores(plan, plan.repetitions[0])
-    scores["student_seconds"] = sum(_training_seconds(step) for step in students) / len(students)
+    scores: dict[str, float] = {}
+    if arm.source == "student":
+        students = [f"{prefix}{arm.student}" for prefix in plan.repetitions]
+        scores |= judge.scores(plan, students[0])
+        seconds = [_training_seconds(plan.steps[name]) for name in students]
+        scores["student_seconds"] = fmean(seconds)
+    names = [f"{prefix}{arm.classifier}" for prefix in plan.repetitions]
+    estimates = [plan.steps[name].facts.cross_validated for name in names if name in plan.steps]
+    if estimates and None not in estimates:
+        scores["cross_validated"] = fmean(chain(*estimates))
     if summary:
-        arm = summary["arms"][METHOD.name]
-        scores["valid_accuracy"] = arm["accuracy"]["mean"]
-        scores["valid_macro_f1"] = arm["macro_f1"]["mean"]
+        found = summary["arms"][arm.name]
+        scores["valid_accuracy"] = found["accuracy"]["mean"]
+        scores["valid_macro_f1"] = found["macro_f1"]["mean"]
     return {"scores": scores, **costs(plan)}
 
 
