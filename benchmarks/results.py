@@ -40,6 +40,7 @@ TEACHERS = Path("teachers")
 SPEECH = ("--teacher", f"onnx:{TEACHERS}/speech-embedding.onnx", "--teacher", "own")
 SPEAKER = (*SPEECH, "--teacher", f"onnx:{TEACHERS}/speaker-encoder.onnx")
 FIVE = ("finetune.labels_per_class=5", "finetune.num_repeats=5")
+TWICE = ("finetune.labels_per_class=5", "finetune.num_repeats=2")
 VALID = ("evaluate.split=valid",)
 
 TASKS = {
@@ -65,12 +66,13 @@ OBJECTIVES = {
         "pretrain.temperature=0.1",
     ),
 }
+HEAD = ("finetune.mode=linear", "finetune.num_folds=0")
+"""The head alone is trained, and no fold for the choice among arms."""
 ABLATIONS = {
-    "recommended": (),
-    "linear fine-tuning": ("finetune.mode=linear",),
-    "linear, no power normalisation": ("finetune.mode=linear", "finetune.power=1"),
-    "linear, no standardising": ("finetune.mode=linear", "finetune.standardize=false"),
-    "linear, no L2": ("finetune.mode=linear", "finetune.weight_decay=0"),
+    "nothing changed": (),
+    "no power normalisation": ("finetune.power=1",),
+    "no standardising": ("finetune.standardize=false",),
+    "no L2": ("finetune.weight_decay=0",),
     "two rounds": ("rounds=2",),
     "clusters of the own teacher alone": ("teachers.clustered=encoders",),
     "NT-Xent": (*PAIRS, "pretrain.objective=nt_xent"),
@@ -93,7 +95,7 @@ ABLATIONS = {
     ),
 }
 SELFTRAINING = {
-    "recommended": (),
+    "nothing changed": (),
     "from random weights": ("selftrain.start=fresh",),
     "labels as they are": ("selftrain.temperature=1",),
     "sharper labels": ("selftrain.temperature=0.25",),
@@ -105,14 +107,10 @@ SELFTRAINING = {
     "twice the epochs": ("selftrain.epochs=6",),
 }
 TRUST = {
-    "recommended": (),
+    "nothing changed": (),
     "no neighbours": ("teachers.neighbours=0",),
     "5 neighbours": ("teachers.neighbours=5",),
     "20 neighbours": ("teachers.neighbours=20",),
-    "statistics and cepstra alone": ("teachers.also=[statistics,cepstra,cepstra:centred]",),
-    "without periodicity": (
-        "teachers.also=[statistics,cepstra,cepstra:centred,cepstra:moments]",
-    ),
     "all weighed alike": ("teachers.weighting=equal",),
 }
 QUICK = ("arms=[floor,probe,mixture]",)
@@ -224,14 +222,14 @@ def measurements() -> list[Measurement]:
             "ablations",
             name,
             task,
-            (*SMALL, *FIVE, *VALID, "arms=[clusterfit,unfused]", *changes),
+            (*SMALL, *FIVE, *VALID, *HEAD, "arms=[unfused]", *changes),
         )
         for task in CHOOSING
         for name, changes in ABLATIONS.items()
     ]
     found += [
         Measurement(
-            "selftraining", name, task, (*FIVE, *VALID, "arms=[unfused,selftrain]", *changes)
+            "selftraining", name, task, (*SMALL, *TWICE, *VALID, "arms=[selftrain]", *changes)
         )
         for task in CHOOSING
         for name, changes in SELFTRAINING.items()
@@ -242,7 +240,7 @@ def measurements() -> list[Measurement]:
         for name, changes in TRUST.items()
     ]
     found += [
-        Measurement("budgets", name, task, (*changes, "finetune.num_repeats=5"))
+        Measurement("budgets", name, task, (*changes, "finetune.num_repeats=5", *QUICK))
         for task in CHOOSING
         for name, changes in BUDGETS.items()
     ]
