@@ -127,7 +127,7 @@ BESIDE_OUTSIDE = tuple(name for name, arm in ARMS.items() if arm.usual == "alway
 METHOD = ARMS["unfused"]
 """The published method, which a search tunes."""
 PREFERENCE = (
-    "selftrain", "mixture", "unfused", "clusterfit", "teacher", "probe", "scratch", "fixmatch",
+    "mixture", "selftrain", "unfused", "clusterfit", "teacher", "probe", "scratch", "fixmatch",
     "floor",
 )  # fmt: skip
 """Which of several arms is chosen that cross-validation finds equal; others come after these."""
