@@ -103,9 +103,9 @@ def start_seconds() -> dict[str, float]:
     with tempfile.TemporaryDirectory() as place:
         with open_backend(options, hardware, Stream(), Folder.of(place) / "work") as one:
             lap("Ray")
-            one.session.run([Nothing()])
+            one.pool.run([Nothing()])
             lap("Ray Train's worker, with its imports")
-            one.session.run([Nothing()])
+            one.pool.run([Nothing()])
             lap("the next batch of jobs")
         lap("the end of both")
         database = Path(place) / "mlflow.db"

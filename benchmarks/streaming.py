@@ -209,7 +209,7 @@ def race(sizes: Sizes) -> list[Found]:
                 Folder.of(root / name),
                 Folder.of(root / "checkpoints" / name),
             )
-            backend.session.run([Keeping(job, kept)])
+            backend.pool.run([Keeping(job, kept)])
             while len(told.get(name, [])) < epochs:
                 time.sleep(0.01)
 

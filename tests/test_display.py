@@ -39,18 +39,13 @@ def test_a_warning_is_marked(capsys):
     assert capsys.readouterr().out == "warning: cluster: few points\n"
 
 
-def test_a_node_that_waited_for_another_is_not_charged_for_it(capsys, monkeypatch):
-    now = [0.0]
-    monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    show = display.Plain()
-    for node in ("one", "two"):
-        show(NodeStarted(node, "distill", node, {}, {}))
-    for epoch in (1, 2):
-        now[0] += 10.0
-        show(EpochDone("one", epoch, 2, {}, 1.0))
-    now[0] += 5.0
-    show(EpochDone("two", 1, 2, {}, 1.0))
-    assert capsys.readouterr().out.splitlines()[-1].endswith("0:05 left")
+def test_pieces_of_work_side_by_side_are_counted_together():
+    shown = display.Live(display.make_console())
+    shown(NodeStarted("tune", "finetune", "k", {}, {}))
+    for part, done in ((0, 1), (1, 1), (0, 3)):
+        shown(Progress("tune", done, 8, "epochs", part=part))
+    assert [task.fields["doing"] for task in shown._bars.tasks] == ["4/8 epochs"]
+    shown.close()
 
 
 def test_the_first_line_says_which_code_runs_and_in_what_precision():

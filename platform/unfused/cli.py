@@ -56,7 +56,12 @@ Experiment = Annotated[str, typer.Option(help="MLflow experiment.")]
 Preset = Annotated[str, typer.Option(help="recommended, faithful, demo or large.")]
 Seeds = Annotated[int, typer.Option(min=1, help="Repetitions of the learned stages.")]
 Folds = Annotated[bool, typer.Option("--folds", help="Cross-validate over `fold`.")]
-NumWorkers = Annotated[int, typer.Option(min=1, help="Ray Train workers.")]
+NumWorkers = Annotated[
+    int, typer.Option(min=1, help="Ray Train workers that one job is spread over.")
+]
+Jobs = Annotated[
+    int | None, typer.Option(min=1, help="Jobs side by side; default what fits.")
+]
 GpusPerWorker = Annotated[
     float | None, typer.Option(min=0, help="Default: one where the cluster has any.")
 ]
@@ -77,6 +82,7 @@ def run(
     seeds: Seeds = 1,
     folds: Folds = False,
     num_workers: NumWorkers = 1,
+    jobs: Jobs = None,
     gpus_per_worker: GpusPerWorker = None,
     summary: Summary = None,
     dry_run: DryRun = False,
@@ -91,6 +97,7 @@ def run(
         tracking_uri=tracking_uri,
         experiment=experiment,
         num_workers=num_workers,
+        jobs=jobs,
         gpus_per_worker=gpus_per_worker,
     )
     config = _configuration(preset, overrides)
@@ -129,6 +136,7 @@ def search(
     seeds: Seeds = 1,
     folds: Folds = False,
     num_workers: NumWorkers = 1,
+    jobs: Jobs = None,
     gpus_per_worker: GpusPerWorker = None,
     summary: Summary = None,
     dry_run: DryRun = False,
@@ -145,6 +153,7 @@ def search(
         tracking_uri=tracking_uri,
         experiment=experiment,
         num_workers=num_workers,
+        jobs=jobs,
         gpus_per_worker=gpus_per_worker,
     )
     config = _configuration(preset, overrides)

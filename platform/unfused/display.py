@@ -68,15 +68,10 @@ def _ending(event: events.NodeFailed) -> str:
 
 
 class Clock:
-    """How long a node's remaining epochs take, judged by those that this run has trained.
-
-    Nodes that start together train one after the other: a node's first epoch begins where the last
-    one of any node ended.
-    """
+    """How long a node's remaining epochs take, judged by those that this run has trained."""
 
     def __init__(self) -> None:
         self._began: dict[str, tuple[float, int]] = {}
-        self._last, self._of = 0.0, ""
 
     def start(self, node: str, epoch: int = 0) -> None:
         self._began[node] = (time.monotonic(), epoch)
@@ -84,10 +79,6 @@ class Clock:
     def left(self, event: events.EpochDone) -> str:
         now = time.monotonic()
         began, first = self._began.get(event.node, (now, 0))
-        if event.node != self._of:
-            began = max(began, self._last)
-            self._began[event.node] = (began, first)
-        self._last, self._of = now, event.node
         each = (now - began) / max(1, event.epoch - first)
         return clock(each * (event.num_epochs - event.epoch))
 
@@ -160,6 +151,8 @@ class Live:
         self._tasks: dict[str, TaskID] = {}
         self._clock = Clock()
         self._epochs: dict[str, tuple[int, int]] = {}
+        self._parts: dict[str, dict[int, int]] = {}
+        """What each part of a node has done."""
         self._bars.start()
 
     def close(self) -> None:
@@ -213,8 +206,11 @@ class Live:
         if event.node not in self._tasks:
             return
         epoch, epochs = self._epochs.get(event.node, (0, 1))
-        share = (epoch + event.done / max(1, event.total)) / epochs
-        doing = event.doing or f"{event.done}/{event.total} {event.unit}"
+        parts = self._parts.setdefault(event.node, {})
+        parts[event.part] = event.done
+        done = sum(parts.values())
+        share = (epoch + done / max(1, event.total)) / epochs
+        doing = event.doing or f"{done}/{event.total} {event.unit}"
         self._bars.update(
             self._tasks[event.node], total=1.0, completed=share, doing=doing
         )

@@ -90,6 +90,8 @@ class Progress(Event):
     total: int
     unit: str = "clips"
     doing: str = ""
+    part: int = 0
+    """Which of several pieces of work side by side has done so much; `total` is of all of them."""
 
 
 @dataclass(frozen=True, slots=True)

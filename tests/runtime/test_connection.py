@@ -51,12 +51,12 @@ def test_places_that_a_killed_process_held_are_free_again_on_a_ray_of_ones_own(
 
 @pytest.mark.parametrize("gone", [True, False])
 def test_a_run_whose_workers_are_still_ending_leaves_ray_to_them(gone, tmp_path, monkeypatch):
-    session = SimpleNamespace(close=lambda: gone)
+    pool = SimpleNamespace(close=lambda: gone)
     cluster = SimpleNamespace()
     abandoned: list[bool] = []
     monkeypatch.setattr(runtime, "connect", lambda *_, **__: nullcontext(cluster))
     monkeypatch.setattr(runtime, "abandon", lambda: abandoned.append(True))
-    monkeypatch.setattr(training, "Session", lambda *_: session)
+    monkeypatch.setattr(training, "Pool", lambda *_: pool)
     with open_backend(RunOptions(), LAPTOP, Stream(), Folder.of(tmp_path)) as opened:
-        assert opened.session is session
+        assert opened.pool is pool
     assert bool(abandoned) != gone

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import contextmanager
 from dataclasses import replace
 
 from unfused.runtime.leases import LEASE_SECONDS, LeaseTable
@@ -35,11 +36,16 @@ def test_who_waits_for_another_builder_lets_its_workers_go_and_goes_on_after_it(
     released, entered = threading.Event(), threading.Event()
     one = replace(ray_cluster, leases=leases)
 
+    @contextmanager
+    def making_room():
+        released.set()
+        yield
+
     def second() -> None:
-        with one.lease(["cluster/k"], "second", waiting=released.set):
+        with one.lease(["cluster/k"], "second", making_room):
             entered.set()
 
-    with one.lease(["cluster/k"], "first", waiting=released.set):
+    with one.lease(["cluster/k"], "first", making_room):
         assert not released.is_set()
         waiting = threading.Thread(target=second)
         waiting.start()
@@ -53,6 +59,6 @@ def test_nobody_is_waited_for_where_nobody_else_builds(ray_cluster):
     assert ray_cluster.leases is None
     waited: list[bool] = []
     for holder in ("one", "two"):
-        with ray_cluster.lease(["k"], holder, waiting=lambda: waited.append(True)):
+        with ray_cluster.lease(["k"], holder, lambda: waited.append(True)):
             pass
     assert not waited

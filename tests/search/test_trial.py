@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
+from queue import SimpleQueue
 from types import SimpleNamespace
 
 import pytest
@@ -11,6 +13,7 @@ from small_searches import LAPTOP, TEMPERATURE, plan_of, search_of, space_of
 from unfused import display, pipeline, runtime, stages
 from unfused.arms import ARMS
 from unfused.events import NodeFailed, OfTrial, Stream
+from unfused.pipeline.run import _Building
 from unfused.search.trial import _training_seconds, costs, trial_request
 
 
@@ -78,12 +81,18 @@ def test_a_pruned_student_is_given_up_and_has_not_failed(
         raise error
 
     monkeypatch.setattr(stages, "get", lambda stage: SimpleNamespace(run=stop))
+    if isinstance(error, runtime.Cancelled):
+        run.cancel()
     gone = SimpleNamespace(delete=lambda: None)
     build = SimpleNamespace(out=gone, checkpoints=gone)
     monkeypatch.setattr(run, "_as_build", lambda step: build)
     monkeypatch.setattr(run, "_upstream", lambda step: {})
-    with pytest.raises(type(error)):
-        backend = SimpleNamespace(access=lambda stage: None)
-        run._build_now([plan.steps["distill/unfused"]], backend)
+    cluster = SimpleNamespace(lease=lambda *_: nullcontext())
+    backend = SimpleNamespace(
+        cluster=cluster, access=lambda stage: None, pool=SimpleNamespace(making_room=nullcontext)
+    )
+    ended: SimpleQueue = SimpleQueue()
+    _Building(run, [plan.steps["distill/unfused"]], backend, ended).run()
+    assert ended.get().error is error
     assert isinstance(seen[-1], NodeFailed)
     assert display.Plain()._line(OfTrial(3, seen[-1])) == line

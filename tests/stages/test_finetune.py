@@ -126,7 +126,9 @@ def test_a_head_on_embeddings_that_are_kept_is_the_head_on_windows(ray_cluster, 
         mode="linear", precision="float32", standardize=False, epochs=3, batch_size=5
     )
     worker = training.Worker(0, 1, torch.device("cpu"), lambda event: None)
-    job = FinetuneJob("finetune", part, labels, teacher, None, None, None, config, places["out"])
+    job = FinetuneJob(
+        "finetune", part, labels, teacher, None, None, None, config, places["out"], [0]
+    )
     job.run(worker)
 
     plain = LinearClassifier(16, 3, config.power)
@@ -181,7 +183,9 @@ def test_a_clip_of_silence_is_classified_by_the_half_second_at_its_start(
     )
     worker = training.Worker(0, 1, torch.device("cpu"), lambda event: None)
     encoder = Artifact(places["encoder"], "encoder", None)
-    job = FinetuneJob("finetune", part, labels, encoder, None, None, None, config, places["out"])
+    job = FinetuneJob(
+        "finetune", part, labels, encoder, None, None, None, config, places["out"], [0]
+    )
     facts, _ = job.run(worker)
     assert facts.crop_samples == 15200 and facts.pooling == pooling
     assert ClipClassifier.load(places["out"]).encoder.audio == part.facts.audio

@@ -166,9 +166,9 @@ def selftrained(task, out: Folder, checkpoints: Folder, **changes):
     job = SelftrainJob(
         "selftrain/x", task.part, task.labels, task.trust,
         {"statistics": Artifact(folder, "e", None)}, None, config.student, config.selftrain,
-        ScoringConfig(), DRAWS, out, checkpoints,
+        ScoringConfig(), DRAWS, out, checkpoints, range(DRAWS.num_repeats),
     )  # fmt: skip
-    return job.run(Worker(0, 1, torch.device("cpu"), lambda event: None))[0]
+    return scorers.of_all_draws([job.run(Worker(0, 1, torch.device("cpu"), lambda event: None))])
 
 
 def weights_of(folder: Folder) -> bytes:
@@ -198,14 +198,14 @@ def test_an_interrupted_student_ends_where_an_undisturbed_one_does(task, tmp_pat
         pass
 
     def stop(event):
-        if getattr(event, "done", 0) == 6:
+        if (getattr(event, "part", 0), getattr(event, "done", 0)) == (1, 2):
             raise Stop
 
     config = changed(Config(), SMALL)
     job = SelftrainJob(
         "selftrain/x", task.part, task.labels, task.trust,
         {"statistics": Artifact(task.embeddings["statistics"], "e", None)}, None, config.student,
-        config.selftrain, ScoringConfig(), DRAWS, halves, kept,
+        config.selftrain, ScoringConfig(), DRAWS, halves, kept, range(DRAWS.num_repeats),
     )  # fmt: skip
     with pytest.raises(Stop):
         job.run(Worker(0, 1, torch.device("cpu"), stop))

@@ -36,55 +36,6 @@ def test_a_resumed_fit_ends_where_an_undisturbed_one_does(tmp_path):
     assert [event.epoch for event in emitted[1:]] == [4, 5, 6]
 
 
-class CountedTurns:
-    """Turns that nobody waits for."""
-
-    taken, now = 0, 0
-
-    def __enter__(self) -> None:
-        self.now += 1
-        self.taken += 1
-
-    def __exit__(self, *_: object) -> None:
-        self.now -= 1
-
-
-def test_every_step_is_a_turn_and_a_checkpoint_and_its_metrics_are_none(tmp_path):
-    turns, during = CountedTurns(), []
-
-    class Seen(Line):
-        needs_initial_pass = True
-
-        def observe(self, batch):
-            during.append(turns.now)
-
-        def forward(self, batch):
-            during.append(turns.now)
-            return super().forward(batch)
-
-    def after_epoch(epoch: int) -> dict[str, float]:
-        assert turns.now == 0
-        return {}
-
-    worker = replace(lone_worker(), turns=turns)
-    stream, checkpoints = few_rows(), Folder.of(tmp_path)
-    settings = {"node": "n", "checkpoints": checkpoints, "after_epoch": after_epoch}
-    worker.fit(Seen(), stream, SCHEDULE, **settings)
-    assert during == [1] * ((1 + SCHEDULE.epochs) * stream.num_steps)
-    assert turns.taken == len(during) and turns.now == 0
-
-
-def test_a_step_that_fails_gives_its_turn_back():
-    class Broken(Line):
-        def forward(self, batch):
-            raise ArithmeticError
-
-    turns = CountedTurns()
-    with pytest.raises(ArithmeticError):
-        replace(lone_worker(), turns=turns).fit(Broken(), few_rows(), SCHEDULE, node="n")
-    assert turns.taken == 1 and turns.now == 0
-
-
 def _interrupt(checkpoints: Folder, epochs: int) -> list:
     """A fit that ends after so many epochs: what it has told of them."""
 

@@ -25,9 +25,12 @@ class RunOptions(BaseModel):
     experiment: str = "unfused"
     """MLflow experiment."""
     num_workers: Annotated[int, Field(ge=1)] = 1
-    """Ray Train workers: they train, embed and score."""
+    """Ray Train workers that one job is spread over: they train, embed and score."""
     gpus_per_worker: Annotated[float, Field(ge=0)] | None = None
     """GPUs of one worker, or a share of one; by default one where the cluster has any."""
+    jobs: Annotated[int, Field(ge=1)] | None = None
+    """Jobs of a pipeline at a time, each on `num_workers`; by default as many as have GPUs, or CPU
+    cores and memory."""
     concurrency: Annotated[int, Field(ge=1)] = 1
     """Pipelines that share the cluster at a time (the trials of a search)."""
 

@@ -6,16 +6,14 @@ asked of it here, nothing else changes.
 
 from __future__ import annotations
 
-from unfused.cores.allocator import ONE_HEAP, available_cpus, prepare_process
+from unfused.cores.process import ENVIRONMENT, available_cpus, available_memory, prepare_process
 from unfused.cores.scheduling import hold_cores, in_background
-from unfused.cores.turns import Turns, turns_for
 
 __all__ = [
-    "ONE_HEAP",
-    "Turns",
+    "ENVIRONMENT",
     "available_cpus",
+    "available_memory",
     "hold_cores",
     "in_background",
     "prepare_process",
-    "turns_for",
 ]

@@ -61,7 +61,7 @@ class EmbedJob:
             clips_per_block=self.config.batch_size,
         ):
             autocast = precision.autocast(worker.device, self.config.precision)
-            with worker.turns, torch.inference_mode(), autocast:
+            with torch.inference_mode(), autocast:
                 embedding = encoder.embed(windows, self.config.layer).cpu().numpy()
             write_embeddings(self.out, clip, embedding)
         worker.wait()
@@ -99,8 +99,7 @@ class OutsideEmbedJob:
         # Teachers are given NumPy: samples go to a GPU as each of them has it.
         on_cpu = replace(worker, device=torch.device("cpu"))
         for clip, waves in on_cpu.whole_clips(self.clips, [self.node], self._clips_per_block):
-            with worker.turns:
-                rows = teacher.embed(teachers.at_rate([w.numpy() for w in waves], rate, facts))
+            rows = teacher.embed(teachers.at_rate([w.numpy() for w in waves], rate, facts))
             write_embeddings(self.out, clip, rows)
             good.add(clip, rows)
         bad = self._quarantine(worker, good)

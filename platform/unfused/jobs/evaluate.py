@@ -55,8 +55,7 @@ class EvaluateJob:
         for clip, given in self._given(worker):
             rows = torch.from_numpy(clip.copy())
             for node, scorer in found.items():
-                with worker.turns:
-                    ids[node][rows], sure[node][rows] = predict(scorer, given)
+                ids[node][rows], sure[node][rows] = predict(scorer, given)
         return {
             node: Predictions(_of_all(worker, ids[node]), _of_all(worker, sure[node]))
             for node in found

@@ -1,7 +1,7 @@
 """One arm's classifiers: from an encoder and the few labels, once for every draw of them.
 
-The draws share out over the workers, each draw whole on one of them, so that the result does not
-depend on the number of workers.
+The draws share out over jobs and workers, each draw whole on one of them, so that the result does
+not depend on how many there are.
 
 Axes: n labelled clips, W windows of them, B clips, S samples, D embedding, N classes.
 """
@@ -9,7 +9,6 @@ Axes: n labelled clips, W windows of them, B clips, S samples, D embedding, N cl
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -31,7 +30,7 @@ from unfused.models.clip_encoder import ClipEncoder
 from unfused.models.heads import LinearClassifier
 from unfused.models.pooling import POOLINGS, on_device
 from unfused.probing import Folds
-from unfused.scorers import ScorerFacts, measured
+from unfused.scorers import OfDraws, ScorerFacts
 from unfused.store import Artifact, Folder
 
 EMBED_CLIPS = 32
@@ -57,20 +56,20 @@ class FinetuneJob:
     valid_labels: Artifact[LabelFacts] | None
     config: FinetuneConfig
     out: Folder
+    repeats: Sequence[int]
+    """The draws that this job trains."""
 
-    def run(self, worker: training.Worker) -> tuple[ScorerFacts, float]:
-        """What the classifiers are, and what the job took in seconds."""
-        began = time.perf_counter()
+    def run(self, worker: training.Worker) -> OfDraws:
+        """What the classifiers are, and how right those of its draws."""
         ids = label_ids(self.labels)
         draws = all_draws(ids, self.config)
         right = torch.zeros(len(draws))
-        for repeat in range(worker.rank, len(draws), worker.world):
+        for repeat in self.repeats[worker.rank :: worker.world]:
             labelled = labelled_clips(worker, self.clips, ids, draws)
             right[repeat] = self._train(worker.alone(), repeat, labelled, draws[repeat])
-            if worker.is_first:
-                worker.emit(Progress(self.node, repeat + 1, len(draws), "draws"))
-        right = sum_over_ranks(right.to(worker.device)).tolist()
-        return self._facts(draws, right), time.perf_counter() - began
+            worker.emit(Progress(self.node, 1, len(draws), "draws", part=repeat))
+        right = sum_over_ranks(right.to(worker.device))
+        return self._facts(draws), {repeat: float(right[repeat]) for repeat in self.repeats}
 
     def _train(
         self, worker: training.Worker, repeat: int, labelled: Labelled, chosen: np.ndarray
@@ -101,7 +100,7 @@ class FinetuneJob:
             right += int((one.guess(chosen[left]) == ids[left]).sum())
         return right / len(ids)
 
-    def _facts(self, draws: Sequence[np.ndarray], right: Sequence[float]) -> ScorerFacts:
+    def _facts(self, draws: Sequence[np.ndarray]) -> ScorerFacts:
         return ScorerFacts(
             kind="linear",
             classes=self.labels.facts.classes,
@@ -111,7 +110,6 @@ class FinetuneJob:
             num_crops=self.config.num_crops,
             crop_samples=self.cut.num_samples,
             pooling=self.config.pooling,
-            cross_validated=measured(right),
         )
 
     @property
@@ -275,7 +273,7 @@ class _Draw:
         for some in np.array_split(indices, -(-len(indices) // EMBED_CLIPS)):
             windows = on_device(labelled.clips.even_windows(some, self.job.cut), self.worker.device)
             autocast = precision.autocast(self.worker.device, self.config.precision)
-            with self.worker.turns, autocast:
+            with autocast:
                 embedding = self.encoder.embed_windows(windows.samples)
             features.append(self.classifier.head.normalize(embedding))
             counts.append(windows.counts)

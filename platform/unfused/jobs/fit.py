@@ -42,8 +42,7 @@ class FitJob:
         for repeat in range(worker.rank, len(draws), worker.world):
             waves = [labelled.clips[i] for i in draws[repeat]]
             rate = self.clips.facts.audio.sample_rate
-            with worker.turns:
-                fitted = fit(self.config, waves, ids[draws[repeat]], len(classes), rate)
+            fitted = fit(self.config, waves, ids[draws[repeat]], len(classes), rate)
             fitted.save(self.out, repeat)
             right[repeat] = getattr(fitted, "cross_validated", math.nan)
         right = sum_over_ranks(right.to(worker.device)).tolist()

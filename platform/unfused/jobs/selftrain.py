@@ -1,15 +1,14 @@
 """One arm's classifiers: a student of soft labels of all training clips, once for every draw.
 
 The probes on the trusted teachers label all clips (`stages.trust`). The student learns these labels
-and, beside them, what the teachers embed. The draws share out over the workers, each draw whole on
-one of them, so that the result does not depend on the number of workers.
+and, beside them, what the teachers embed. The draws share out over jobs and workers, each draw
+whole on one of them, so that the result does not depend on how many there are.
 
 Axes: N training clips, n labelled clips of a draw, C classes, P components of an embedding.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -27,7 +26,7 @@ from unfused.jobs.finetune import labelled_clips, task_encoder
 from unfused.jobs.selftrain_learner import SelftrainLearner, SoftLabels
 from unfused.models.classifier import ClipClassifier
 from unfused.probing.facts import TrustFacts, folds_file, labels_file
-from unfused.scorers import ScorerFacts, measured
+from unfused.scorers import OfDraws, ScorerFacts
 from unfused.store import Artifact, Folder, read_npy
 
 
@@ -49,19 +48,20 @@ class SelftrainJob:
     draw: DrawConfig
     out: Folder
     checkpoints: Folder
+    repeats: Sequence[int]
+    """The draws that this job trains."""
 
-    def run(self, worker: training.Worker) -> tuple[ScorerFacts, float]:
-        """What the classifiers are, and what the job took in seconds."""
-        began = time.perf_counter()
+    def run(self, worker: training.Worker) -> OfDraws:
+        """What the classifiers are, and how right those of its draws."""
         ids = label_ids(self.labels)
         draws = all_draws(ids, self.draw)
         labelled = labelled_clips(worker, self.clips, ids, draws)
         features = {name: principal(self.embeddings[name].folder) for name in self._heard()}
         right = torch.zeros(len(draws))
-        for repeat in range(worker.rank, len(draws), worker.world):
+        for repeat in self.repeats[worker.rank :: worker.world]:
             right[repeat] = self._train(worker.alone(), repeat, draws[repeat], labelled, features)
-        right = sum_over_ranks(right.to(worker.device)).tolist()
-        return self._facts(draws, right), time.perf_counter() - began
+        right = sum_over_ranks(right.to(worker.device))
+        return self._facts(draws), {repeat: float(right[repeat]) for repeat in self.repeats}
 
     def _train(
         self,
@@ -85,8 +85,8 @@ class SelftrainJob:
         )
 
         def after_epoch(epoch: int) -> dict[str, float]:
-            done, every = repeat * config.epochs + epoch + 1, self.draw.num_repeats * config.epochs
-            worker.emit(Progress(self.node, done, every, "epochs"))
+            every = self.draw.num_repeats * config.epochs
+            worker.emit(Progress(self.node, epoch + 1, every, "epochs", part=repeat))
             worker.raise_if_cancelled()
             return {}
 
@@ -138,7 +138,7 @@ class SelftrainJob:
         total = sum(found.values())
         return [(features[name], weight / total) for name, weight in found.items()]
 
-    def _facts(self, draws: Sequence[np.ndarray], right: Sequence[float]) -> ScorerFacts:
+    def _facts(self, draws: Sequence[np.ndarray]) -> ScorerFacts:
         return ScorerFacts(
             kind="linear",
             classes=self.labels.facts.classes,
@@ -148,5 +148,4 @@ class SelftrainJob:
             num_crops=self.scoring.num_crops,
             crop_samples=self.clips.facts.audio.crop_samples,
             pooling=self.scoring.pooling,
-            cross_validated=measured(right),
         )

@@ -91,10 +91,14 @@ class Plan:
                 found |= step.reads
         return found
 
-    def refresh(self) -> None:
-        """Work out every key that can be known now, and look it up in the store."""
+    def refresh(self, busy: Collection[str] = ()) -> None:
+        """Work out every key that can be known now, and look it up in the store.
+
+        Args:
+            busy: nodes that are left alone, for they are being built.
+        """
         for step in self.steps.values():
-            if step.manifest is None:
+            if step.manifest is None and step.node.name not in busy:
                 self._look_up(step)
 
     def _look_up(self, step: Step) -> None:
@@ -218,11 +222,15 @@ class Plan:
     def missing(self) -> list[Step]:
         return [step for step in self.steps.values() if step.manifest is None]
 
-    def next_group(self) -> list[Step]:
-        """The first missing node that is ready, and all of its stage that are; one for each key."""
-        ready = [step for step in self.missing if self._is_ready(step)]
-        stage = ready[0].node.stage
-        return list({step.key: step for step in ready if step.node.stage == stage}.values())
+    def ready_groups(self) -> list[list[Step]]:
+        """The missing nodes whose inputs are there, one for each key, as they are built: those of a
+        stage together where it says so, others alone."""
+        groups: dict[str, list[Step]] = {}
+        for step in {step.key: step for step in self.missing if self._is_ready(step)}.values():
+            stage = step.node.stage
+            together = stages.get(stage).together
+            groups.setdefault(stage if together else step.node.name, []).append(step)
+        return list(groups.values())
 
     def _is_ready(self, step: Step) -> bool:
         return step.key is not None and all(self.steps[name].manifest for name in step.reads)

@@ -1,15 +1,17 @@
-"""One execution of a plan: build what is missing, in groups of what is ready.
+"""One execution of a plan: build what is missing, side by side where it is ready.
 
 The rule of this file: a stage is handed what its contract asks for, and what it made is committed
-here alone.
+here alone. The thread that executes decides what starts; each group of nodes is built on one of its
+own.
 """
 
 from __future__ import annotations
 
+import queue
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -30,22 +32,26 @@ from unfused.stages import Build, Built, Processes, Tasks, Workers
 from unfused.store import Folder
 
 if TYPE_CHECKING:
-    from unfused.training import Session
+    from unfused.training import Pool
+
+
+STOP_SECONDS = 0.5
+"""Between two times that workers are told to give up."""
 
 
 @dataclass(frozen=True)
 class Backend:
-    """The Ray that pipelines run on, and the session that trains for them."""
+    """The Ray that pipelines run on, and the workers that train for them."""
 
     cluster: runtime.Cluster
-    session: Session
+    pool: Pool
 
     def access(self, stage: stages.Stage) -> Any:
         """What a stage may touch of it."""
         kinds = {
-            Workers: lambda: Workers(self.session),
+            Workers: lambda: Workers(self.pool),
             Tasks: lambda: Tasks(self.cluster),
-            Processes: lambda: Processes(self.cluster, self.session),
+            Processes: lambda: Processes(self.cluster, self.pool),
         }
         return kinds[stage.access]()
 
@@ -77,6 +83,10 @@ class Run:
         self._resumed: dict[str, int] = {}
         self._announced: set[str] = set()
         self._cancelled = threading.Event()
+        self._checked = False
+        """Whether the ingested clips were held against the request."""
+        self._lock = threading.Lock()
+        """Held while a step comes to know its artifact and tells of it."""
         stream.subscribe(self._watch)
 
     def _watch(self, event: Any) -> None:
@@ -101,34 +111,104 @@ class Run:
             self.plan.refuse_overlap()
             return
         if backend:
-            self._build_all(backend)
+            self._build_all(backend, shared=True)
             return
         storage = self.plan.store.root / "work" / self.id
         with open_backend(self.request.options, self.hardware, self.stream, storage) as own:
-            self._build_all(own)
+            self._build_all(own, shared=False)
 
     def cancel(self) -> None:
         """Have `execute` give up after the epoch at hand; called from another thread."""
         self._cancelled.set()
 
-    def _build_all(self, backend: Backend) -> None:
-        ingested = False
-        first = self.plan.next_group()[0].node.stage
-        more = any(step.node.stage != first for step in self.plan.missing)
-        if first == "ingest" and more and not self.hardware.joined:
+    def _build_all(self, backend: Backend, *, shared: bool) -> None:
+        """Build what is ready, side by side, until nothing is missing.
+
+        Args:
+            backend: that builds it.
+            shared: whether it is there for others when this ends with an error.
+        """
+        ended: queue.SimpleQueue[_Building] = queue.SimpleQueue()
+        running: list[_Building] = []
+        if self._ingesting and self._more_than_ingest and not self.hardware.joined:
             # The workers start while the first clips are read.
-            backend.session.start()
-        while self.plan.missing:
-            if self._cancelled.is_set():
-                raise runtime.Cancelled("cancelled")
-            group = self.plan.next_group()
-            if group[0].node.stage != "ingest" and not ingested:
-                ingested = True
-                self.plan.refuse_overlap()
+            backend.pool.start()
+        try:
+            self._check_ingested()
+            while self.plan.missing:
+                if self._cancelled.is_set():
+                    raise runtime.Cancelled("cancelled")
+                with self._lock:
+                    groups = [*self._startable(running, backend.pool.size)]
+                for group in groups:
+                    running.append(_Building(self, group, backend, ended))
+                    running[-1].start()
+                one = ended.get()
+                running.remove(one)
+                if one.error:
+                    raise one.error
+                self._check_ingested()
+                with self._lock:
+                    busy = {step.node.name for other in running for step in other.group}
+                    self.plan.refresh(busy)
+                    self._announce_hits()
+        except BaseException as error:
+            if shared and isinstance(error, Exception):
+                self._end(running, backend, ended)
+            else:
+                self._leave(running, error)
+            raise
+
+    @property
+    def _ingesting(self) -> bool:
+        """Whether clips are missing that others wait for."""
+        return any(step.node.stage == "ingest" for step in self.plan.missing)
+
+    @property
+    def _more_than_ingest(self) -> bool:
+        return any(step.node.stage != "ingest" for step in self.plan.missing)
+
+    def _check_ingested(self) -> None:
+        """Once all clips are there, refuse what they rule out."""
+        if not self._checked and not self._ingesting:
+            self._checked = True
+            self.plan.refuse_overlap()
+            if self.plan.missing:
                 self._check_parts()
-            self._build(group, backend)
-            self.plan.refresh()
-            self._announce_hits()
+
+    def _startable(self, running: Sequence[_Building], most: int) -> Iterator[list[Step]]:
+        """The nodes that may start now: first all clips, then as many at a time as jobs can run."""
+        keys = {step.key for one in running for step in one.group}
+        busy = sum(one.stage.access is Workers for one in running)
+        ingesting = self._ingesting
+        for group in self.plan.ready_groups():
+            stage = group[0].node.stage
+            if keys & {step.key for step in group} or (ingesting and stage != "ingest"):
+                continue
+            if stages.get(stage).access is Workers:
+                if busy >= most:
+                    continue
+                busy += 1
+            yield group
+
+    def _end(
+        self,
+        running: Sequence[_Building],
+        backend: Backend,
+        ended: queue.SimpleQueue[_Building],
+    ) -> None:
+        """Have what still runs beside what has failed give up, and wait for that."""
+        left = list(running)
+        while left:
+            backend.pool.cancel()
+            with suppress(queue.Empty):
+                left.remove(ended.get(timeout=STOP_SECONDS))
+
+    def _leave(self, running: Sequence[_Building], error: BaseException) -> None:
+        """Leave what still runs to end with this process."""
+        failed = runtime.Cancelled("another node failed")
+        for one in running:
+            one.give_up(failed if isinstance(error, Exception) else error)
 
     def _announce_hits(self) -> None:
         for name, step in self.plan.steps.items():
@@ -153,37 +233,9 @@ class Run:
         access = stages.get(step.node.stage).access
         return access.needs(self.request.options, self.hardware)
 
-    def _build(self, group: list[Step], backend: Backend) -> None:
-        keys = [f"{step.node.stage}/{step.key}" for step in group]
-        # Whoever builds it may need what this run's workers hold.
-        with backend.cluster.lease(keys, self.id, backend.session.release):
-            # Another run may have built some while this one waited.
-            group = [step for step in group if not self.plan.found(step)]
-            if group:
-                self._build_now(group, backend)
-
-    def _build_now(self, group: list[Step], backend: Backend) -> None:
-        builds = [self._as_build(step) for step in group]
-        for step in group:
-            self.stream.emit(
-                NodeStarted(
-                    step.node.name,
-                    step.node.stage,
-                    str(step.key),
-                    self._config(step),
-                    self._upstream(step),
-                )
-            )
-        began, stage = time.time(), stages.get(group[0].node.stage)
-        try:
-            results = stage.run(builds, backend.access(stage))
-        except BaseException as error:
-            for step, build in zip(group, builds, strict=True):
-                self._give_up(step, build, error)
-            raise
-        shares = _shares(results, time.time() - began)
-        for step, build, built, seconds in zip(group, builds, results, shares, strict=True):
-            self._commit(step, build, built, began, seconds)
+    def _announce_start(self, step: Step) -> None:
+        node, key, config = step.node, str(step.key), self._config(step)
+        self.stream.emit(NodeStarted(node.name, node.stage, key, config, self._upstream(step)))
 
     def _give_up(self, step: Step, build: Build, error: BaseException) -> None:
         """Clear away what was begun, and tell why."""
@@ -191,7 +243,8 @@ class Run:
             # Another worker may still write there.
             build.out.delete()
         given_up = isinstance(error, runtime.Cancelled)
-        if given_up:
+        if given_up and self._cancelled.is_set():
+            # Nobody wants it. What ends because another node failed is gone on with.
             build.checkpoints.delete()
         stopped = isinstance(error, KeyboardInterrupt)
         reason = "interrupted" if stopped else str(error) or type(error).__name__
@@ -225,13 +278,14 @@ class Run:
             "seconds": round(seconds, 3),
             "provenance": {**self.record, "began": began, "ended": time.time()},
         }
-        self.plan.store.commit(stage, key, build.out, manifest)
+        with self._lock:
+            self.plan.store.commit(stage, key, build.out, manifest)
+            kept = self.plan.store.manifest(stage, key) or manifest
+            step.settle("built", kept)
+            step.seconds = seconds
+            step.resumed_from_epoch = self._resumed.get(step.node.name)
+            self.stream.emit(NodeFinished(step.node.name, stage, key, seconds, kept))
         build.checkpoints.delete()
-        kept = self.plan.store.manifest(stage, key) or manifest
-        step.settle("built", kept)
-        step.seconds = seconds
-        step.resumed_from_epoch = self._resumed.get(step.node.name)
-        self.stream.emit(NodeFinished(step.node.name, stage, key, seconds, kept))
 
     def _config(self, step: Step) -> dict[str, Any]:
         return {name: s.model_dump(mode="json") for name, s in step.node.config.items()}
@@ -254,7 +308,7 @@ def open_backend(
     *,
     shared: bool = False,
 ) -> Iterator[Backend]:
-    """The Ray that pipelines run on, with the session that trains for them.
+    """The Ray that pipelines run on, with the workers that train for them.
 
     Args:
         options: of the run.
@@ -266,12 +320,71 @@ def open_backend(
     from unfused import training
 
     with runtime.connect(options, hardware, stream, shared=shared) as cluster:
-        session = training.Session(cluster, storage)
+        pool = training.Pool(cluster, storage, runtime.jobs_at_once(options, hardware))
         try:
-            yield Backend(cluster, session)
+            yield Backend(cluster, pool)
         finally:
-            if not session.close():
+            if not pool.close():
                 runtime.abandon()
+
+
+class _Building(threading.Thread):
+    """Nodes of one stage that are built together, beside others.
+
+    Args:
+        run: that they are of.
+        group: the nodes.
+        backend: that builds them.
+        ended: where this goes when it has ended.
+    """
+
+    def __init__(
+        self, run: Run, group: list[Step], backend: Backend, ended: queue.SimpleQueue[_Building]
+    ) -> None:
+        super().__init__(daemon=True)
+        self._of, self.group, self._backend, self._ended = run, group, backend, ended
+        self.stage = stages.get(group[0].node.stage)
+        self._builds: list[tuple[Step, Build]] = []
+        self.error: BaseException | None = None
+
+    def run(self) -> None:
+        try:
+            self._lease()
+        except BaseException as error:
+            self.error = error
+            self.give_up(error)
+        self._ended.put(self)
+
+    def give_up(self, error: BaseException) -> None:
+        """Clear away what was begun of those that are not done, and tell why."""
+        begun, self._builds = self._builds, []
+        for step, build in begun:
+            if step.manifest is None:
+                self._of._give_up(step, build, error)
+
+    def _lease(self) -> None:
+        run, backend = self._of, self._backend
+        keys = [f"{step.node.stage}/{step.key}" for step in self.group]
+        # Whoever builds it may need what this run's workers hold.
+        with backend.cluster.lease(keys, run.id, backend.pool.making_room):
+            # Another run may have built some while this one waited.
+            with run._lock:
+                group = [step for step in self.group if not run.plan.found(step)]
+            if group:
+                self._build(group)
+
+    def _build(self, group: list[Step]) -> None:
+        run = self._of
+        self._builds = [(step, run._as_build(step)) for step in group]
+        for step in group:
+            run._announce_start(step)
+        began = time.time()
+        results = self.stage.run(
+            [build for _, build in self._builds], self._backend.access(self.stage)
+        )
+        shares = _shares(results, time.time() - began)
+        for (step, build), built, seconds in zip(self._builds, results, shares, strict=True):
+            run._commit(step, build, built, began, seconds)
 
 
 def _shares(results: list[Built], seconds: float) -> Iterator[float]:

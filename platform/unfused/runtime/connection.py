@@ -11,18 +11,19 @@ import os
 import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
 from unfused.config import ConfigError, RunOptions
-from unfused.cores import ONE_HEAP, in_background
+from unfused.cores import ENVIRONMENT, in_background
 from unfused.events import Note, Stream
 from unfused.runtime.hardware import (
     GROWS_TO,
     Hardware,
     has_cuml,
+    local_gpus,
     logical_cpus,
     of_cluster,
     of_machine,
@@ -68,25 +69,30 @@ class Cluster:
 
     @contextmanager
     def lease(
-        self, keys: Sequence[str], holder: str, waiting: Callable[[], None]
+        self,
+        keys: Sequence[str],
+        holder: str,
+        making_room: Callable[[], AbstractContextManager[None]],
     ) -> Iterator[None]:
         """Hold the leases of `keys`, waiting for other builders of the same keys.
 
         Args:
             keys: as `stage/digest`.
             holder: the run that asks.
-            waiting: called before this waits for a key; whoever builds it may need what the
+            making_room: entered while this waits for a key; whoever builds it may need what the
                 workers of this run hold.
         """
         if self.leases is None:
             yield
             return
 
-        def tell(key: str) -> None:
-            waiting()
+        @contextmanager
+        def waiting(key: str) -> Iterator[None]:
             self.stream.emit(Note(f"waiting for another run that builds {key}"))
+            with making_room():
+                yield
 
-        with held(self.leases, keys, holder, tell):
+        with held(self.leases, keys, holder, waiting):
             yield
 
 
@@ -200,7 +206,8 @@ def start(options: RunOptions) -> None:
     package_root = str(Path(__file__).resolve().parents[2])
     paths = [package_root, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(paths))
-    os.environ.setdefault(ONE_HEAP, "1")
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
     common: dict[str, Any] = {
         "namespace": NAMESPACE,
         "log_to_driver": False,
@@ -213,15 +220,16 @@ def start(options: RunOptions) -> None:
     # Ray has its workers step back (15) for whatever else computes here: of two threads that train
     # one would then have next to nothing of a core that is shared, and the other one waits for it.
     os.environ.setdefault("RAY_worker_niceness", "0")
+    cpus = logical_cpus(options, local_gpus())
     with _native_stderr_closed(), in_background():
-        ray.init(address="local", num_cpus=logical_cpus(options), include_dashboard=False, **common)
+        ray.init(address="local", num_cpus=cpus, include_dashboard=False, **common)
 
 
 def _join(address: str, common: dict[str, Any]) -> None:
     import ray
 
     settings = (name for name in os.environ if name.startswith("UNFUSED_"))
-    mine = ("PYTHONPATH", ONE_HEAP, *settings)
+    mine = ("PYTHONPATH", *ENVIRONMENT, *settings)
     # A job's own runtime environment is this process's: where both set a name, ours has it.
     os.environ.setdefault("RAY_OVERRIDE_JOB_RUNTIME_ENV", "1")
     sent = {"env_vars": {name: os.environ[name] for name in mine}}

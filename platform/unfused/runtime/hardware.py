@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from unfused.config import Config, ConfigError, RunOptions, override
-from unfused.cores import available_cpus
+from unfused.cores import available_cpus, available_memory
 from unfused.precision import native_bfloat16
 
 GPU_DRIVERS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
@@ -23,6 +23,10 @@ GPU_DRIVERS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
 GROWS_TO = "UNFUSED_GROWS_TO"
 """Environment of a cluster's head: the nodes that its autoscaler may start, as `8*CPU=8,GPU=1`,
 more kinds after semicolons. Ray 2.60 tells jobs only of nodes that are there."""
+MOST_JOBS = 4
+"""Jobs of a pipeline at a time on CPU, however many cores there are: each has threads on all."""
+JOB_BYTES = 3 * 2**30
+"""Memory that a machine has for each job at a time, its worker and what feeds it with it."""
 HEAD = "node:__internal_head__"
 
 
@@ -49,10 +53,9 @@ class Hardware:
 
 def of_machine(options: RunOptions) -> Hardware:
     """The hardware of this machine, on which a run starts a Ray of its own."""
-    gpus = _local_gpus()
-    return Hardware(
-        logical_cpus(options), gpus, native_bfloat16(gpus > 0), has_cuml(), joined=False
-    )
+    gpus = local_gpus()
+    cpus = logical_cpus(options, gpus)
+    return Hardware(cpus, gpus, native_bfloat16(gpus > 0), has_cuml(), joined=False)
 
 
 def of_cluster(nodes: Sequence[Mapping[str, Any]], grows_to: str, cuml: bool) -> Hardware:
@@ -122,6 +125,27 @@ def gpus_per_worker(options: RunOptions, hardware: Hardware) -> float:
     return 1 if hardware.gpus else 0
 
 
+def jobs_at_once(options: RunOptions, hardware: Hardware) -> int:
+    """Jobs of a pipeline that run side by side: as many as have workers' GPUs, else CPU cores and
+    memory, each; at least one."""
+    if options.jobs:
+        return options.jobs
+    gpus = gpus_per_worker(options, hardware) * options.num_workers
+    if gpus:
+        room = hardware.gpus / gpus
+    elif hardware.joined:
+        room = min(MOST_JOBS, hardware.cpus / (2 * options.num_workers))
+    else:
+        room = _local_room(options)
+    return max(1, int(room / options.concurrency))
+
+
+def _local_room(options: RunOptions) -> float:
+    """Jobs that the cores and the memory of this machine have room for."""
+    room = min(MOST_JOBS, available_cpus() / options.num_workers, available_memory() / JOB_BYTES)
+    return max(1.0, room)
+
+
 def check_fit(stage: str, needs: dict[str, float], hardware: Hardware) -> None:
     """Refuse what can never run.
 
@@ -164,14 +188,15 @@ def shown(needs: dict[str, float]) -> str:
     return ", ".join(f"{amount:g} {name}" for name, amount in needs.items() if amount)
 
 
-def logical_cpus(options: RunOptions) -> int:
-    """CPUs that a cluster of this run's own declares.
+def logical_cpus(options: RunOptions, gpus: int = 0) -> int:
+    """CPUs that a cluster of this run's own declares, on a machine with so many GPUs.
 
-    Workers and as many Ray Data tasks, a clustering and one more task, for every pipeline that runs
-    at a time, and one for the small actors that look after them: on a small machine they share
-    cores, but none may wait for a CPU that never comes free.
+    Workers and as many Ray Data tasks for every job at a time, a clustering and one more task for
+    every pipeline at a time, and one for the small actors that look after them: on a small machine
+    they share cores, but none may wait for a CPU that never comes free.
     """
-    pipelines = options.concurrency * (2 * options.num_workers + 2)
+    jobs = options.jobs or max(1, int(max(_local_room(options), gpus) / options.concurrency))
+    pipelines = options.concurrency * (2 * options.num_workers * jobs + 2)
     return max(available_cpus(), pipelines + (options.concurrency > 1))
 
 
@@ -180,7 +205,7 @@ def has_cuml() -> bool:
     return importlib.util.find_spec("cuml") is not None
 
 
-def _local_gpus() -> int:
+def local_gpus() -> int:
     """GPUs that torch sees; it is imported (seconds) only where a driver is."""
     if sys.platform == "linux" and not any(Path(path).exists() for path in GPU_DRIVERS):
         return 0

@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol
 
 from unfused.runtime.relay import RemoteMethod
@@ -54,14 +54,17 @@ def shared_leases(options: Mapping[str, Any]) -> Leases:
 
 @contextmanager
 def held(
-    leases: Leases, keys: Sequence[str], holder: str, waiting: Callable[[str], None]
+    leases: Leases,
+    keys: Sequence[str],
+    holder: str,
+    waiting: Callable[[str], AbstractContextManager[None]],
 ) -> Iterator[None]:
     """Hold the leases of `keys`, waiting for other builders of the same keys.
 
     Args:
         keys: as `stage/digest`.
         holder: who asks; the same one is never waited for.
-        waiting: called once with each key that somebody else builds, before waiting for it.
+        waiting: entered with each key that somebody else builds, while it is waited for.
     """
     stop = threading.Event()
     for key in sorted(keys):
@@ -76,15 +79,16 @@ def held(
             leases.release.remote(key, holder)
 
 
-def _wait(leases: Leases, key: str, holder: str, waiting: Callable[[str], None]) -> None:
+def _wait(
+    leases: Leases, key: str, holder: str, waiting: Callable[[str], AbstractContextManager[None]]
+) -> None:
     import ray
 
-    told = False
-    while not ray.get(leases.acquire.remote(key, holder)):
-        if not told:
-            waiting(key)
-            told = True
-        time.sleep(POLL_SECONDS)
+    if ray.get(leases.acquire.remote(key, holder)):
+        return
+    with waiting(key):
+        while not ray.get(leases.acquire.remote(key, holder)):
+            time.sleep(POLL_SECONDS)
 
 
 def _renew(leases: Leases, keys: Sequence[str], holder: str, stop: threading.Event) -> None:

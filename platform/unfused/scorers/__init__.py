@@ -14,7 +14,7 @@ import numpy as np
 
 from unfused.audio.samples import Windows
 from unfused.config.choices import plugin
-from unfused.scorers.protocol import Scorer, ScorerFacts, measured
+from unfused.scorers.protocol import OfDraws, Scorer, ScorerFacts, measured, of_all_draws
 from unfused.store import Folder
 
 if TYPE_CHECKING:
@@ -56,11 +56,13 @@ def requirements(folder: Folder, facts: ScorerFacts) -> list[str]:
 
 __all__ = [
     "FACTS_FILE",
+    "OfDraws",
     "Scorer",
     "ScorerFacts",
     "files",
     "given",
     "load",
     "measured",
+    "of_all_draws",
     "requirements",
 ]

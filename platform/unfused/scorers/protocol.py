@@ -9,7 +9,7 @@ Axes: B clips, W windows of clips, S samples, R repeated draws, N classes.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from unfused.audio.samples import Cut, Windows
@@ -52,6 +52,17 @@ class ScorerFacts(Facts):
 def measured(accuracies: Sequence[float]) -> list[float] | None:
     """What `ScorerFacts.cross_validated` is where nan stands for what could not be measured."""
     return None if any(math.isnan(one) for one in accuracies) else list(accuracies)
+
+
+OfDraws = tuple[ScorerFacts, Mapping[int, float]]
+"""What one arm's classifiers are, and by draw, of some draws, their `cross_validated`, or nan."""
+
+
+def of_all_draws(parts: Sequence[OfDraws]) -> ScorerFacts:
+    """The facts of all draws, from those of some each."""
+    right = {draw: value for _, some in parts for draw, value in some.items()}
+    estimates = measured([right[draw] for draw in sorted(right)])
+    return parts[0][0].model_copy(update={"cross_validated": estimates})
 
 
 class Scorer(Protocol):

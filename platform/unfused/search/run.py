@@ -99,9 +99,9 @@ class SearchRun:
                 # A run that has nothing to train has not asked.
                 self.check_parts()
                 # Its workers go while those of the trials start.
-                backend.session.close(seconds=0)
+                backend.pool.close(seconds=0)
                 alone = f"search/{digest([search.location, search.name])}"
-                with backend.cluster.lease([alone], self.run.id, backend.session.release):
+                with backend.cluster.lease([alone], self.run.id, backend.pool.making_room):
                     self._try(study, backend.cluster)
                 best = self._best(study)
                 plan = self._score(best, backend)

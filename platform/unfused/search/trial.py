@@ -154,7 +154,7 @@ class _Pipeline:
         while self._thread.is_alive():
             if self._run is not None:
                 self._run.cancel()
-                self._backend(self.stream).session.cancel()
+                self._backend(self.stream).pool.cancel()
             self._thread.join(GIVE_UP_SECONDS)
 
     def _forward(self, event: Event) -> None:
@@ -195,7 +195,7 @@ class _Pipeline:
             self._run.execute(backend)
         finally:
             # Ray Tune may start the next trial in another process.
-            backend.session.release()
+            backend.pool.release()
         return plan
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -26,30 +27,43 @@ class Access(Protocol):
         """CPUs and GPUs while a stage computes."""
 
 
-class Session(Protocol):
-    """The Ray Train run of a pipeline, as far as stages know it (see `unfused.training`)."""
+class Pool(Protocol):
+    """The Ray Train runs of a pipeline, as far as stages know them (see `unfused.training`)."""
+
+    @property
+    def size(self) -> int: ...
 
     def run(self, jobs: Sequence[Any]) -> list[Any]: ...
 
-    def release(self) -> None: ...
+    def making_room(self) -> AbstractContextManager[None]: ...
 
 
 @dataclass(frozen=True)
 class Workers:
     """Ray Train's workers: for what learns, embeds or scores with torch."""
 
-    session: Session
+    pool: Pool
 
     @staticmethod
     def needs(options: RunOptions, hardware: runtime.Hardware) -> Resources:
-        """The workers, and as many CPUs again for the Ray Data tasks that feed them."""
+        """The workers of a job, and as many CPUs again for the Ray Data tasks that feed them."""
         workers = options.num_workers
         gpus = runtime.gpus_per_worker(options, hardware)
         return {"CPU": 2.0 * workers, "GPU": float(gpus * workers)}
 
+    @property
+    def num_jobs(self) -> int:
+        """Jobs that run side by side."""
+        return self.pool.size
+
     def run(self, jobs: Sequence[Any]) -> list[Any]:
-        """Run jobs (`training.Job`) one after the other on all workers; what each returned."""
-        return self.session.run(jobs)
+        """Run jobs (`training.Job`), side by side where there is room; what each returned."""
+        return self.pool.run(jobs)
+
+    def share(self, total: int) -> list[range]:
+        """So many pieces of work, each of them whole, as what each job takes of them."""
+        parts = min(total, self.num_jobs)
+        return [range(part, total, parts) for part in range(parts)]
 
 
 @dataclass(frozen=True)
@@ -107,7 +121,7 @@ class Processes:
     """Processes of their own, each with a GPU where there is one: for what is no torch job."""
 
     cluster: runtime.Cluster
-    session: Session
+    pool: Pool
     """Whose workers make room meanwhile."""
 
     @staticmethod
@@ -118,7 +132,6 @@ class Processes:
         """`function(*arguments, relay)` for every call, each in a process; `relay` takes events."""
         import ray
 
-        self.session.release()
         needs = self.needs(self.cluster.options, self.cluster.hardware)
         # The default strategy leaves a trial's own small share of the cluster, where this cannot
         # fit.
@@ -126,4 +139,5 @@ class Processes:
             num_cpus=needs["CPU"], num_gpus=needs["GPU"], scheduling_strategy="DEFAULT"
         )(function)
         relay = self.cluster.relay
-        return ray.get([remote.remote(*arguments, relay) for arguments in calls])
+        with self.pool.making_room():
+            return ray.get([remote.remote(*arguments, relay) for arguments in calls])

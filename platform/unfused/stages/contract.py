@@ -53,9 +53,10 @@ class Stage:
     access: type[Access]
     """What it may touch of the cluster, and with that what it asks for."""
     run: Callable[[Sequence[Build], Any], list[Built]]
-    """Builds one or more nodes, each into its `out`. Nodes that are ready together are built
-    together: workers that are there take one after the other, and clips that are read once serve
-    all that want them."""
+    """Builds one node into its `out`, or several, each into its own."""
     check: Callable[[Mapping[str, Section], Mapping[str, Any]], None] | None = None
     """Refuses, by a ConfigError, what the node's config and the ingested parts that it reads rule
     out, before anything is trained."""
+    together: bool = False
+    """Whether nodes that are ready at the same time are built by one call: clips that are read once
+    serve all of them."""

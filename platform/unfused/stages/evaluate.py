@@ -96,4 +96,4 @@ def write_predictions(
         pq.write_table(pa.table(columns), sink)
 
 
-STAGE = Stage(version=5, facts=EvaluateFacts, access=Workers, run=run)
+STAGE = Stage(version=5, facts=EvaluateFacts, access=Workers, run=run, together=True)

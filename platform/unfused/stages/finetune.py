@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from unfused.config import ConfigError, DrawConfig
-from unfused.scorers import ScorerFacts
+from unfused.scorers import ScorerFacts, of_all_draws
 from unfused.stages.access import Workers
 from unfused.stages.contract import Build, Built, Stage
 
@@ -41,6 +41,10 @@ def check_budget(config: DrawConfig, parts: Mapping[str, Any]) -> None:
 
 
 def run(builds: Sequence[Build], workers: Workers) -> list[Built]:
+    return [_run(build, workers) for build in builds]
+
+
+def _run(build: Build, workers: Workers) -> Built:
     from unfused.jobs.finetune import FinetuneJob
 
     jobs = [
@@ -54,10 +58,11 @@ def run(builds: Sequence[Build], workers: Workers) -> list[Built]:
             build.inputs.get("valid_labels"),
             build.config["finetune"],
             build.out,
+            repeats,
         )
-        for build in builds
+        for repeats in workers.share(build.config["finetune"].num_repeats)
     ]
-    return [Built(facts, seconds) for facts, seconds in workers.run(jobs)]
+    return Built(of_all_draws(workers.run(jobs)))
 
 
 STAGE = Stage(version=6, facts=ScorerFacts, access=Workers, run=run, check=check)

@@ -344,4 +344,4 @@ def _chunks(items: Sequence[int], size: int) -> list[Sequence[int]]:
     return [items[i : i + size] for i in range(0, len(items), size)]
 
 
-STAGE = Stage(version=5, facts=IngestFacts, access=Tasks, run=run)
+STAGE = Stage(version=5, facts=IngestFacts, access=Tasks, run=run, together=True)

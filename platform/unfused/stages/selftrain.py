@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from unfused.scorers import ScorerFacts
+from unfused.scorers import ScorerFacts, of_all_draws
 from unfused.stages.access import Workers
 from unfused.stages.contract import Build, Built, Stage
 from unfused.stages.finetune import check_draws
@@ -12,6 +12,10 @@ from unfused.stages.trust import EMBEDDINGS
 
 
 def run(builds: Sequence[Build], workers: Workers) -> list[Built]:
+    return [_run(build, workers) for build in builds]
+
+
+def _run(build: Build, workers: Workers) -> Built:
     from unfused.jobs.selftrain import SelftrainJob
 
     jobs = [
@@ -32,10 +36,11 @@ def run(builds: Sequence[Build], workers: Workers) -> list[Built]:
             build.config["draws"],
             build.out,
             build.checkpoints,
+            repeats,
         )
-        for build in builds
+        for repeats in workers.share(build.config["draws"].num_repeats)
     ]
-    return [Built(facts, seconds) for facts, seconds in workers.run(jobs)]
+    return Built(of_all_draws(workers.run(jobs)))
 
 
 STAGE = Stage(version=1, facts=ScorerFacts, access=Workers, run=run, check=check_draws)

@@ -187,8 +187,7 @@ class Loop:
         began = time.perf_counter()
         for batch in batches:
             self.waits.append(time.perf_counter() - began)
-            with self.worker.turns:
-                yield batch
+            yield batch
             began = time.perf_counter()
 
     def _remember(self, epoch: int, seconds: float, metrics: dict[str, float]) -> None:

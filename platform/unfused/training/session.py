@@ -1,4 +1,4 @@
-"""The one Ray Train run that the stages of a pipeline share, seen from the driver and from inside.
+"""One Ray Train run, seen from the driver and from inside.
 
 The rule of this file: a stage hands over jobs and gets their facts, or one sentence that says why
 there are none.
@@ -44,7 +44,7 @@ class SessionCluster(Protocol):
 
     @property
     def options(self) -> RunOptions:
-        """Of the run: how many workers, and how many runs share a machine."""
+        """Of the run: how many workers."""
 
     @property
     def hardware(self) -> runtime.Hardware:
@@ -55,7 +55,7 @@ class SessionCluster(Protocol):
 
 
 class Session:
-    """The Ray Train run that the stages of a pipeline share.
+    """One of the Ray Train runs that the stages of a pipeline share (see `pool`).
 
     Starting one costs many seconds (controller, workers, imports), so the workers stay and take one
     batch of jobs after the other from a queue. The run ends after a batch that failed, and with
@@ -174,7 +174,6 @@ class Session:
             train_loop_config={
                 "queue": queue,
                 "relay": self._cluster.relay,
-                "sharers": options.concurrency,
             },
             scaling_config=ScalingConfig(
                 num_workers=options.num_workers, use_gpu=bool(gpus), resources_per_worker=resources
@@ -207,7 +206,7 @@ def run_worker(config: dict[str, Any]) -> None:
     import ray
 
     sender = Sender(config["relay"])
-    worker, queue = _worker(config["sharers"], sender), config["queue"]
+    worker, queue = _worker(sender), config["queue"]
     number = ray.get(queue.first_unfinished.remote())
     while (jobs := ray.get(queue.next.remote(number))) is not None:
         worker.is_cancelled = lambda number=number: ray.get(queue.is_cancelled.remote(number))
@@ -220,22 +219,23 @@ def run_worker(config: dict[str, Any]) -> None:
         number += 1
 
 
-def _worker(sharers: int, sender: Sender) -> Worker:
-    """This process as a worker; it shares its machine's cores with so many runs."""
+def _worker(sender: Sender) -> Worker:
+    """This process as a worker.
+
+    It has as many threads whatever else runs, so that its sums are rounded the same.
+    """
     import ray.train
     import ray.train.torch
 
     context = ray.train.get_context()
     cores.hold_cores()
-    cores.prepare_process(context.get_local_world_size() * sharers)
+    cores.prepare_process(context.get_local_world_size())
     runtime.quiet_ray()
-    world, device = context.get_world_size(), ray.train.torch.get_device()
     return Worker(
         rank=context.get_world_rank(),
-        world=world,
-        device=device,
+        world=context.get_world_size(),
+        device=ray.train.torch.get_device(),
         emit=sender.emit,
-        turns=cores.turns_for(world, device),
     )
 
 

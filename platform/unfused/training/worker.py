@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterator
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -42,8 +41,6 @@ class Worker:
     """Whether the driver wants no more of the jobs at hand."""
     memory: dict[Any, Any] = field(default_factory=dict)
     """What one job leaves for the next (see `once`)."""
-    turns: AbstractContextManager[None] = field(default_factory=nullcontext)
-    """What a pass through a model is taken in (see `cores.turns_for`)."""
 
     @property
     def is_first(self) -> bool:

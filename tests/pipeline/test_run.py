@@ -1,0 +1,153 @@
+"""What is ready is built side by side; what fails or is interrupted leaves nothing half done."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import nullcontext
+from types import SimpleNamespace
+
+import pytest
+
+from small_searches import LAPTOP
+from unfused import pipeline, runtime, stages
+from unfused.config import Config, RunOptions, override
+from unfused.events import NodeFailed, NodeFinished, NodeStarted, Stream
+from unfused.stages import Tasks, Workers
+from unfused.store import Facts
+
+PATIENCE = 20.0
+
+
+class Small(pipeline.Run):
+    """A run whose stages are `acts`: what a node does, by its name."""
+
+    def __init__(self, small_task, tmp_path, monkeypatch, acts, jobs: int = 2) -> None:
+        options = RunOptions(store=str(tmp_path / "store"))
+        config = override(Config(), {"arms": ["floor", "scratch", "teacher"]})
+        plan = pipeline.Plan(pipeline.Request(config, options, None, str(small_task)))
+        self.seen: list = []
+        self.acts, self.now, self.most = acts, 0, 0
+        self.counting = threading.Lock()
+        super().__init__(plan, LAPTOP, Stream([self.seen.append]), record={})
+        monkeypatch.setattr(plan, "refuse_overlap", lambda: None)
+        monkeypatch.setattr(plan, "artifact", lambda ref: ref.node)
+        self._check_parts = lambda: None
+        monkeypatch.setattr(plan, "_key", self._key)
+        monkeypatch.setattr(stages, "get", self._stage)
+        plan.refresh()
+        self.cancelled = threading.Event()
+        pool = SimpleNamespace(
+            size=jobs, start=lambda: None, making_room=nullcontext, cancel=self.cancelled.set
+        )
+        cluster = SimpleNamespace(lease=lambda *_: nullcontext())
+        self.backend = SimpleNamespace(cluster=cluster, pool=pool, access=lambda stage: None)
+
+    def _key(self, step) -> str | None:
+        there = all(self.plan.steps[name].manifest for name in step.reads)
+        return step.node.name.replace("/", "-") if there else None
+
+    def _stage(self, name: str) -> stages.Stage:
+        access = Tasks if name == "ingest" else Workers
+        together = name in ("ingest", "evaluate")
+        return stages.Stage(1, Facts, access, self._act, together=together)
+
+    def _act(self, builds, access) -> list[stages.Built]:
+        with self.counting:
+            self.now += 1
+            self.most = max(self.most, self.now)
+        for build in builds:
+            build.out.write("made", b"")
+            self.acts.get(build.node, lambda: None)()
+        with self.counting:
+            self.now -= 1
+        return [stages.Built(Facts()) for _ in builds]
+
+    def of(self, kind: type) -> list[str]:
+        return [event.node for event in self.seen if isinstance(event, kind)]
+
+
+@pytest.fixture
+def run(small_task, tmp_path, monkeypatch):
+    return lambda acts=None, **how: Small(small_task, tmp_path, monkeypatch, acts or {}, **how)
+
+
+@pytest.mark.parametrize("jobs", [1, 2, 4])
+def test_every_node_is_built_once_after_its_inputs_and_no_more_at_a_time_than_there_is_room(
+    run, jobs
+):
+    one = run(jobs=jobs)
+    one.execute(one.backend)
+    started, finished = one.of(NodeStarted), one.of(NodeFinished)
+    assert sorted(started) == sorted(finished) == sorted(one.plan.steps)
+    assert one.most <= jobs
+    order = [(type(event), event.node) for event in one.seen if hasattr(event, "node")]
+    for name, step in one.plan.steps.items():
+        for needed in step.reads:
+            assert order.index((NodeFinished, needed)) < order.index((NodeStarted, name))
+
+
+def test_what_needs_no_teacher_does_not_wait_for_it(run):
+    side_by_side = threading.Barrier(2, timeout=PATIENCE)
+    one = run({"pretrain": side_by_side.wait, "finetune/scratch": side_by_side.wait})
+    one.execute(one.backend)
+    assert not one.of(NodeFailed) and one.most == 2
+
+
+def test_what_fails_is_told_and_what_runs_beside_it_is_asked_to_give_up(run):
+    begun = threading.Event()
+
+    def fail():
+        assert begun.wait(PATIENCE)
+        raise ValueError("no")
+
+    def wait():
+        begun.set()
+        assert one.cancelled.wait(PATIENCE)
+        raise runtime.Cancelled("cancelled")
+
+    one = run({"pretrain": fail, "finetune/scratch": wait})
+    kept = one.plan.store.checkpoints("finetune", "finetune-scratch")
+    kept.write("epoch", b"")
+    with pytest.raises(ValueError, match="no"):
+        one.execute(one.backend)
+    told = {event.node: event for event in one.seen if isinstance(event, NodeFailed)}
+    assert told["pretrain"].reason == "no" and told["finetune/scratch"].given_up
+    assert kept.exists("epoch"), "what did not fail is gone on with"
+    work = one.plan.store.root / "work"
+    assert not [info for info in work.files() if "pretrain" in info.path]
+
+
+def test_a_run_that_nobody_wants_any_more_leaves_no_checkpoint(run):
+    def give_up():
+        one.cancel()
+        raise runtime.Cancelled("cancelled")
+
+    one = run({"finetune/scratch": give_up})
+    kept = one.plan.store.checkpoints("finetune", "finetune-scratch")
+    kept.write("epoch", b"")
+    with pytest.raises(runtime.Cancelled):
+        one.execute(one.backend)
+    assert not kept.exists("epoch")
+
+
+def test_what_was_interrupted_is_told_of_every_node_that_ran(run):
+    begun, end = threading.Barrier(3, timeout=PATIENCE), threading.Event()
+
+    def hang():
+        begun.wait()
+        end.wait(PATIENCE)
+
+    one = run({"pretrain": hang, "finetune/scratch": hang, "fit/floor": begun.wait}, jobs=3)
+    startable = one._startable
+
+    def interrupted(running, most):
+        if "fit/floor" in one.of(NodeFinished):
+            raise KeyboardInterrupt
+        return startable(running, most)
+
+    one._startable = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        one.execute(one.backend)
+    failed = {event.node: event.reason for event in one.seen if isinstance(event, NodeFailed)}
+    assert failed == {"pretrain": "interrupted", "finetune/scratch": "interrupted"}
+    end.set()

@@ -1,0 +1,105 @@
+"""Jobs run side by side, on workers that are there already, and free workers make room."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from unfused.store import Folder
+from unfused.training import pool as rooms
+from unfused.training.session import TrainingFailed
+
+PATIENCE = 20.0
+
+
+class FakeSession:
+    """Runs functions in place of jobs, and notes what it is told."""
+
+    def __init__(self, cluster, storage) -> None:
+        self.storage, self.told = storage, []
+
+    def run(self, jobs):
+        self.told.append("run")
+        return [job(self) for job in jobs]
+
+    def __getattr__(self, name: str):
+        def note(*_, **__):
+            self.told.append(name)
+            return True
+
+        return note
+
+
+@pytest.fixture
+def pool(tmp_path, monkeypatch):
+    monkeypatch.setattr(rooms, "Session", FakeSession)
+    return rooms.Pool(None, Folder.of(tmp_path / "work"), 2)
+
+
+def test_two_jobs_run_at_the_same_time_and_a_third_waits_for_a_worker(pool):
+    both = threading.Barrier(2, timeout=PATIENCE)
+    place: list[str] = []
+
+    def job(session):
+        both.wait()
+        place.append(session.storage.path)
+        return len(place)
+
+    assert sorted(pool.run([job, job, job, job])) == [1, 2, 3, 4]
+    assert len(set(place)) == 2
+
+
+def test_facts_come_in_the_order_of_their_jobs(pool):
+    first = threading.Event()
+
+    def slow(session):
+        assert first.wait(PATIENCE)
+        return "slow"
+
+    def quick(session):
+        first.set()
+        return "quick"
+
+    assert pool.run([slow, quick]) == ["slow", "quick"]
+
+
+def test_jobs_that_come_one_after_the_other_need_one_worker(pool):
+    for _ in range(3):
+        assert pool.run([lambda session: "done"]) == ["done"]
+    assert [session.told for session in pool._sessions] == [["run"] * 3, []]
+
+
+def test_a_job_that_fails_says_so_and_its_worker_takes_the_next(pool):
+    def broken(session):
+        raise TrainingFailed("out of memory")
+
+    with pytest.raises(TrainingFailed, match="out of memory"):
+        pool.run([broken, lambda session: 1])
+    assert pool.run([lambda session: 2, lambda session: 3]) == [2, 3]
+
+
+def test_free_workers_make_room_at_once_and_busy_ones_when_they_are_done(pool):
+    begun, go_on = threading.Event(), threading.Event()
+
+    def job(session):
+        begun.set()
+        assert go_on.wait(PATIENCE)
+
+    other = threading.Thread(target=pool.run, args=([job],))
+    other.start()
+    assert begun.wait(PATIENCE)
+    busy, free = pool._sessions
+    with pool.making_room():
+        assert "release" in free.told and "release" not in busy.told
+        go_on.set()
+        other.join(PATIENCE)
+        assert busy.told[-1] == "release"
+    pool.run([lambda session: None])
+    assert busy.told[-1] == "run"
+
+
+def test_all_workers_give_up_and_go(pool):
+    pool.cancel()
+    assert pool.close()
+    assert all({"cancel", "close"} <= {*session.told} for session in pool._sessions)
