@@ -75,7 +75,7 @@ class Platform:
 
 
 def measure(sizes: Sizes) -> harness.Report:
-    cores.prepare_process(num_processes=cores.available_cpus())  # one thread
+    cores.prepare_process(threads=1)
     rows, aims, notes = [], [], []
     for sample_rate in sizes.sample_rates:
         with tempfile.TemporaryDirectory() as folder:

@@ -149,7 +149,6 @@ class Memory:
 
 def _serve_memory(sizes: Sizes) -> None:
     """The child of `Memory`: a line in, a line out."""
-    cores.hold_cores()
     cores.prepare_process()
     config = runtime.resolve(peers.contrast(), runtime.probe(RunOptions()))
     loops = {}

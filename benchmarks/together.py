@@ -1,83 +1,123 @@
-"""Two runs at once on the same cores, against one run that has them to itself.
+"""What is left of a run's speed beside others: a busy loop, two, a matrix product, another run.
 
     python benchmarks/together.py --seconds 8
 
-The pre-training step on waveforms held in memory, in two processes that start together: without
-turns, and in those of `cores.Turns`; allocator and scheduling are the platform's in all. Both
-together can at best do what one does alone.
+Each contestant computes on waveforms or rows held in memory, in a process of its own: as a job of
+the platform does, and with torch's own way, a thread on every core that looks for the others again
+and again. Neighbours are no part of the platform, but the last one, which is a second contestant of
+the same kind: what both do together is held against what one does alone.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
-import tempfile
 import time
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import harness
 import peers
 import torch
 
-from unfused import cores, runtime
+from unfused import clustering, cores, runtime
 from unfused.config import RunOptions
 
-CONTESTANTS = {
-    "one run": (1, False),
-    "two at once": (2, False),
-    "two in turns": (2, True),
+BUSY = "while True: pass"
+PRODUCT = "import torch; a = torch.randn(1500, 1500)\nwhile True: a @ a"
+NEIGHBOURS = {
+    "none": [],
+    "one busy loop": [BUSY],
+    "two busy loops": [BUSY, BUSY],
+    "a product of matrices on all cores": [PRODUCT],
 }
-"""Processes, and whether they take turns."""
+ANOTHER = "another of its kind"
+LEAST = {
+    "one busy loop": 0.5,
+    "two busy loops": 0.3,
+    "a product of matrices on all cores": 0.3,
+    ANOTHER: 0.9,
+}
+"""Of the speed alone."""
+HOWS = {"ours": True, "threads that look": False}
 
 
 @dataclass(frozen=True)
 class Sizes:
     batch_size: int = 64
     embedding_dim: int = 2048
-    seconds: float = 8.0
+    rows: int = 20000
+    """That k-means clusters."""
+    seconds: float = 6.0
     repetitions: int = 3
 
 
 def measure(sizes: Sizes) -> harness.Report:
-    apart: dict[str, list[float]] = {}
-
-    def contestant(name: str, count: int, in_turns: bool):
-        def run() -> float:
-            rates = _rates(count, in_turns, sizes)
-            apart.setdefault(name, []).extend(rates)
-            return sum(rates)
-
-        return run
-
-    found = harness.alternate(
-        {name: contestant(name, *how) for name, how in CONTESTANTS.items()}, sizes.repetitions
-    )
-    rows, alone = [], "one run"
-    for name, rates in found.items():
-        share = f"{harness.ratio(found, name, alone):.2f}"
-        rows.append([name, harness.spread(apart[name]), harness.spread(rates), share])
-    aim = harness.Aim("two in turns / one run", harness.ratio(found, "two in turns", alone), 0.9)
+    rows, aims = [], []
+    for work in WORKS:
+        contestants = {
+            f"{how}, {neighbour}": _contestant(work, how, neighbour, sizes)
+            for neighbour in (*NEIGHBOURS, ANOTHER)
+            for how in HOWS
+        }
+        found = harness.alternate(contestants, sizes.repetitions)
+        for name, rates in found.items():
+            how, _, neighbour = name.partition(", ")
+            share = harness.ratio(found, name, f"{how}, none")
+            rows.append([work, how, neighbour, harness.spread(rates), f"{share:.2f}"])
+            if how == "ours" and neighbour in LEAST:
+                what = f"{work} beside {neighbour} / alone"
+                aims.append(harness.Aim(what, share, LEAST[neighbour]))
     return harness.Report(
-        "Two runs at once, clips/s of pre-training",
-        ["contestant", "each", "together", "ratio"],
+        "A run beside others",
+        ["work", "how", "beside", "clips or rows a second, in all", "of alone"],
         rows,
-        [aim],
-        [f"d = {sizes.embedding_dim}, batches of {sizes.batch_size} clips"],
+        aims,
+        [
+            f"training: d = {sizes.embedding_dim}, batches of {sizes.batch_size} clips, two views;"
+            f" k-means: {sizes.rows} rows of 64 in 64 clusters",
+            f"ours: {cores.threads_of_job()} threads that wait asleep; torch's own: a thread on"
+            f" each of {cores.available_cpus()} cores",
+        ],
     )
 
 
-def _rates(count: int, in_turns: bool, sizes: Sizes) -> list[float]:
-    """Clips per second of processes that train at the same time."""
-    settings = json.dumps([in_turns, sizes.batch_size, sizes.embedding_dim, sizes.seconds])
+def _contestant(work: str, how: str, neighbour: str, sizes: Sizes) -> Callable[[], float]:
+    def run() -> float:
+        count = 2 if neighbour == ANOTHER else 1
+        with _neighbours(NEIGHBOURS.get(neighbour, [])):
+            return sum(_rates(count, work, HOWS[how], sizes))
+
+    return run
+
+
+@contextmanager
+def _neighbours(programs: list[str]) -> Iterator[None]:
+    """Other people's programs while this is open."""
+    theirs = {name: value for name, value in os.environ.items() if name not in cores.ENVIRONMENT}
+    running = [subprocess.Popen([sys.executable, "-c", one], env=theirs) for one in programs]
+    try:
+        yield
+    finally:
+        for one in running:
+            one.kill()
+            one.wait()
+
+
+def _rates(count: int, work: str, ours: bool, sizes: Sizes) -> list[float]:
+    """What processes that compute at the same time do in a second."""
+    settings = json.dumps([work, ours, sizes.__dict__])
+    environment = {k: v for k, v in os.environ.items() if k not in cores.ENVIRONMENT}
     children = [
         subprocess.Popen(
             [sys.executable, __file__, "--child", settings],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
+            env=environment | (dict(cores.ENVIRONMENT) if ours else {}),
         )
         for _ in range(count)
     ]
@@ -89,24 +129,44 @@ def _rates(count: int, in_turns: bool, sizes: Sizes) -> list[float]:
     return [float(child.communicate()[0]) for child in children]
 
 
-def _child(in_turns: bool, batch: int, width: int, seconds: float) -> None:
-    """Get ready, say so, wait for a line, and print the clips per second."""
-    cores.hold_cores()
-    cores.prepare_process()
-    turns = cores.Turns(Path(tempfile.gettempdir())) if in_turns else nullcontext()
+def _training(sizes: Sizes) -> tuple[Callable[[], None], int]:
+    """A step, and its clips."""
     config = runtime.resolve(peers.contrast(), runtime.probe(RunOptions())).pretrain
-    waves = torch.randint(-3000, 3000, (batch, peers.AUDIO.crop_samples), dtype=torch.int16)
-    loop = peers.InMemoryLoop(waves, config.model_copy(update={"batch_size": batch}), width)
-    with turns:
-        loop.epoch()
+    shape = sizes.batch_size, peers.AUDIO.crop_samples
+    waves = torch.randint(-3000, 3000, shape, dtype=torch.int16)
+    settings = config.model_copy(update={"batch_size": sizes.batch_size})
+    loop = peers.InMemoryLoop(waves, settings, sizes.embedding_dim)
+    return loop.epoch, sizes.batch_size
+
+
+def _k_means(sizes: Sizes) -> tuple[Callable[[], None], int]:
+    """A clustering, and its rows."""
+    rows = torch.randn(sizes.rows, 64).numpy()
+
+    def cluster() -> None:
+        clustering.get("torch")(rows, num_clusters=64, num_iterations=20, seed=0, num_init=1)
+
+    return cluster, sizes.rows
+
+
+WORKS = {"training": _training, "k-means": _k_means}
+
+
+def _child(work: str, ours: bool, sizes: dict) -> None:
+    """Get ready, say so, wait for a line, and print what is done in a second."""
+    if ours:
+        cores.prepare_process()
+    else:
+        cores.prepare_process(threads=cores.available_cpus())
+    act, amount = WORKS[work](Sizes(**sizes))
+    act()
     print("ready", flush=True)
     sys.stdin.readline()
-    began, steps = time.perf_counter(), 0
-    while time.perf_counter() < began + seconds:
-        with turns:
-            loop.epoch()
-        steps += 1
-    print(steps * batch / (time.perf_counter() - began))
+    began, done = time.perf_counter(), 0
+    while time.perf_counter() < began + sizes["seconds"]:
+        act()
+        done += 1
+    print(done * amount / (time.perf_counter() - began))
 
 
 if __name__ == "__main__":

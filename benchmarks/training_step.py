@@ -33,7 +33,7 @@ CONTESTANTS = {
 
 def ours(precision: str) -> dict[str, tuple[str, ...]]:
     """What runs here, with the precision that `auto` takes."""
-    name = f"{precision}, channels last, calm allocator, first block and dropout of our own"
+    name = f"{precision}, channels last, calm allocator, dropout of our own"
     return {name: (precision, "channels_last", "calm", "own")}
 
 

@@ -1,4 +1,4 @@
-"""Which clever parts are on: each is a swap in one file, for torch's, Ray's or Linux' own way.
+"""Which clever parts are on: each is a swap in one file, for torch's or Ray's own way.
 
 The rule of this file: every part gives what the plain way gives, up to rounding and random masks.
 UNFUSED_SPEEDUPS is "all" (the default), "none", or names separated by commas.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 
 SWITCH = "UNFUSED_SPEEDUPS"
-NAMES = ("dropout", "first_block", "lean", "log_mel", "scheduling")
+NAMES = ("dropout", "lean", "log_mel")
 
 
 def enabled(name: str) -> bool:

@@ -1,4 +1,4 @@
-"""Processes that share a machine share its cores out among them."""
+"""A job has the same threads whatever runs beside it."""
 
 from __future__ import annotations
 
@@ -7,16 +7,25 @@ import pytest
 from unfused.cores import process
 
 
-@pytest.mark.parametrize(("processes", "threads"), [(1, 8), (2, 4), (3, 2), (20, 1)])
-def test_each_process_has_its_share_of_the_cores_also_without_glibc(
-    monkeypatch, processes, threads
-):
+@pytest.mark.parametrize(("cores", "threads"), [(1, 1), (2, 1), (7, 1), (8, 2), (64, 16)])
+def test_a_job_has_its_share_of_the_cores_also_without_glibc(monkeypatch, cores, threads):
     def no_glibc(name: str) -> None:
         raise OSError(name)
 
     asked: list[int] = []
-    monkeypatch.setattr(process, "available_cpus", lambda: 8)
+    monkeypatch.setattr(process, "available_cpus", lambda: cores)
     monkeypatch.setattr("torch.set_num_threads", asked.append)
     monkeypatch.setattr("ctypes.CDLL", no_glibc)
-    process.prepare_process(processes)
-    assert asked == [threads]
+    process.prepare_process()
+    process.prepare_process(threads=1)
+    assert asked == [threads, 1]
+
+
+def test_a_container_has_the_memory_that_it_is_given(monkeypatch, tmp_path):
+    limit = tmp_path / "memory.max"
+    monkeypatch.setattr(process, "CGROUP_LIMIT", limit)
+    whole = process.available_memory()
+    limit.write_text("max\n")
+    assert process.available_memory() == whole
+    limit.write_text("1073741824\n")
+    assert process.available_memory() == 2**30

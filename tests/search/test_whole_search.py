@@ -123,11 +123,7 @@ def _the_best_line_is_the_trial_again(one, found) -> None:
     anew = one.run(*arguments, "--store", "another")
     assert not {stage["status"] for stage in anew["stages"]} & {"hit"}
     assert _keys(anew) == _keys(again)
-    # Two trials at a time have half of the threads each, whose sums round otherwise: three of the
-    # twelve clips may fall differently.
-    assert anew["arms"]["unfused"]["accuracy"]["mean"] == pytest.approx(
-        found["best"]["values"][0], abs=0.25
-    )
+    assert anew["arms"]["unfused"]["accuracy"]["mean"] == found["best"]["values"][0]
 
 
 def _keys(summary) -> dict[str, str]:

@@ -7,11 +7,13 @@ import json
 import shutil
 import signal
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 from mlflow import MlflowClient
+from safetensors.numpy import load_file
 
 from conftest import TINY, tone
 from unfused.arms import ARMS as ARM_TABLE
@@ -199,3 +201,31 @@ def test_a_corpus_with_held_out_clips_is_refused(program, small_task, tmp_path):
     assert refused.returncode == 2
     assert "1 clip has the same bytes" in refused.stderr and "0.wav" in refused.stderr
     assert not list(one.folder.glob("store/finetune/*"))
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1200)
+def test_numbers_do_not_depend_on_how_many_jobs_run_side_by_side(program, small_task):
+    """Weights, clusters and predictions of every stage, bit for bit."""
+    found = []
+    for jobs in ("1", "2", "4"):
+        one = program(f"jobs-{jobs}")
+        summary = one.run("--task", str(small_task), "--jobs", jobs, *TINY)
+        assert summary["run"]["jobs"] == int(jobs)
+        found.append(_contents(one.folder / "store"))
+    assert len(found[0]) > 50
+    assert found[0] == found[1] == found[2]
+
+
+def _contents(store: Path) -> dict[str, bytes]:
+    """What the store's artifacts hold: every array's bytes."""
+    arrays = {}
+    for path in sorted(store.glob("*/*/**/*")):
+        name = str(path.relative_to(store))
+        if path.suffix == ".safetensors":
+            # The order of a header's entries is by chance.
+            for key, array in load_file(path).items():
+                arrays[f"{name} {key}"] = array.tobytes()
+        elif path.suffix in (".npy", ".parquet") and not name.startswith(("runs", "work")):
+            arrays[name] = path.read_bytes()
+    return arrays

@@ -5,13 +5,14 @@ The rule of this file: `--dry-run` plans like a run, and builds and writes nothi
 
 from __future__ import annotations
 
+import time
 from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
 from rich.console import Console
 
-from unfused import arms, display, report, runtime, tracking
+from unfused import arms, cores, display, report, runtime, tracking
 from unfused.commands.ending import announcing_end
 from unfused.events import Stream
 from unfused.pipeline import Plan, Recorder, Ref, Request, Run
@@ -56,8 +57,15 @@ def run_pipeline(request: Request) -> dict[str, Any]:
     result: dict[str, Any] = {}
     with closing(tracker):
         with announcing_end(stream, shown, result):
-            run.execute()
+            began = time.monotonic()
+            with cores.PeakMemory() as memory:
+                run.execute()
             result |= report.summarize(plan)
+            result["run"] = {
+                "seconds": round(time.monotonic() - began, 1),
+                "jobs": runtime.jobs_at_once(request.options, hardware),
+                "peak_memory_gib": round(memory.peak / 2**30, 2),
+            }
         result["mlflow"] = tracker.describe()
         _register(plan, tracker)
     _show_result(console, plan, result, uri)
@@ -77,5 +85,11 @@ def _show_result(console: Console, plan: Plan, result: dict[str, Any], uri: str)
     console.print()
     for line in display.choice_lines(result):
         console.print(line, highlight=False)
+    took = result["run"]
+    console.print(
+        f"took       {display.clock(took['seconds'])}, {took['jobs']} jobs at a time,"
+        f" {took['peak_memory_gib']:.1f} GiB of memory here at most",
+        highlight=False,
+    )
     console.print(f"artifacts  {plan.store.root.uri}", highlight=False)
     console.print(f"compare    {tracking.ui_command(uri)}", highlight=False)

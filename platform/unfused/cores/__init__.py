@@ -6,14 +6,23 @@ asked of it here, nothing else changes.
 
 from __future__ import annotations
 
-from unfused.cores.process import ENVIRONMENT, available_cpus, available_memory, prepare_process
-from unfused.cores.scheduling import hold_cores, in_background
+from unfused.cores.memory import PeakMemory, memory_of
+from unfused.cores.process import (
+    ENVIRONMENT,
+    MOST_JOBS,
+    available_cpus,
+    available_memory,
+    prepare_process,
+    threads_of_job,
+)
 
 __all__ = [
     "ENVIRONMENT",
+    "MOST_JOBS",
+    "PeakMemory",
     "available_cpus",
     "available_memory",
-    "hold_cores",
-    "in_background",
+    "memory_of",
     "prepare_process",
+    "threads_of_job",
 ]

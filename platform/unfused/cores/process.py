@@ -20,6 +20,8 @@ ENVIRONMENT: Mapping[str, str] = {
     "OMP_WAIT_POLICY": "passive",
 }
 """What is read when a process starts, or when it first loads its libraries."""
+MOST_JOBS = 4
+"""Jobs of a pipeline that share the cores of a machine, at most."""
 CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 
@@ -36,8 +38,17 @@ def available_memory() -> int:
     return found
 
 
-def prepare_process(num_processes: int = 1) -> None:
-    """Give a process that computes with torch its share of the cores and a calm allocator.
+def threads_of_job() -> int:
+    """Threads that a job computes on: its share of the cores, however many jobs there are.
+
+    One on up to seven cores. Two of one thread do more than one of two, lose nothing to a neighbour
+    that one core can serve, and sums are rounded the same whatever runs beside them.
+    """
+    return max(1, available_cpus() // MOST_JOBS)
+
+
+def prepare_process(threads: int | None = None) -> None:
+    """Give a process that computes with torch its threads and a calm allocator.
 
     glibc returns every large tensor to the kernel and pays page faults to get it back, up to half
     of a training step on CPU: large blocks stay in the heap instead. That of the process, which
@@ -45,11 +56,11 @@ def prepare_process(num_processes: int = 1) -> None:
     `ENVIRONMENT`).
 
     Args:
-        num_processes: that share this machine's cores; at least 1.
+        threads: by default those of a job.
     """
     import torch
 
-    torch.set_num_threads(max(1, available_cpus() // num_processes))
+    torch.set_num_threads(threads or threads_of_job())
     with suppress(OSError, AttributeError):
         mallopt = ctypes.CDLL("libc.so.6").mallopt
         m_trim_threshold, m_top_pad, m_mmap_max, m_arena_max = -1, -2, -4, -8

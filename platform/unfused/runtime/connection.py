@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from unfused.config import ConfigError, RunOptions
-from unfused.cores import ENVIRONMENT, in_background
+from unfused.cores import ENVIRONMENT
 from unfused.events import Note, Stream
 from unfused.runtime.hardware import (
     GROWS_TO,
@@ -217,11 +217,11 @@ def start(options: RunOptions) -> None:
     if address := os.environ.get("RAY_ADDRESS"):
         _join(address, common)
         return
-    # Ray has its workers step back (15) for whatever else computes here: of two threads that train
-    # one would then have next to nothing of a core that is shared, and the other one waits for it.
+    # Ray has its workers step back (15) for whatever else computes here: of a core that somebody
+    # else wants they would have next to nothing.
     os.environ.setdefault("RAY_worker_niceness", "0")
     cpus = logical_cpus(options, local_gpus())
-    with _native_stderr_closed(), in_background():
+    with _native_stderr_closed():
         ray.init(address="local", num_cpus=cpus, include_dashboard=False, **common)
 
 

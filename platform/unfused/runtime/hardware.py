@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from unfused.config import Config, ConfigError, RunOptions, override
-from unfused.cores import available_cpus, available_memory
+from unfused.cores import MOST_JOBS, available_cpus, available_memory
 from unfused.precision import native_bfloat16
 
 GPU_DRIVERS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
@@ -23,8 +23,6 @@ GPU_DRIVERS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
 GROWS_TO = "UNFUSED_GROWS_TO"
 """Environment of a cluster's head: the nodes that its autoscaler may start, as `8*CPU=8,GPU=1`,
 more kinds after semicolons. Ray 2.60 tells jobs only of nodes that are there."""
-MOST_JOBS = 4
-"""Jobs of a pipeline at a time on CPU, however many cores there are: each has threads on all."""
 JOB_BYTES = 3 * 2**30
 """Memory that a machine has for each job at a time, its worker and what feeds it with it."""
 HEAD = "node:__internal_head__"

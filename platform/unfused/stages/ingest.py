@@ -322,7 +322,7 @@ class _Statistics:
     def __init__(self, audio: AudioConfig) -> None:
         from unfused.models.clip_encoder import log_mel
 
-        cores.prepare_process(cores.available_cpus())
+        cores.prepare_process(threads=1)
         self._log_mel = log_mel(audio)
         self._piece = int(STATISTICS_SECONDS * audio.sample_rate)
         self._count, self._sum, self._squares = 0, 0.0, 0.0

@@ -220,16 +220,12 @@ def run_worker(config: dict[str, Any]) -> None:
 
 
 def _worker(sender: Sender) -> Worker:
-    """This process as a worker.
-
-    It has as many threads whatever else runs, so that its sums are rounded the same.
-    """
+    """This process as a worker."""
     import ray.train
     import ray.train.torch
 
     context = ray.train.get_context()
-    cores.hold_cores()
-    cores.prepare_process(context.get_local_world_size())
+    cores.prepare_process()
     runtime.quiet_ray()
     return Worker(
         rank=context.get_world_rank(),

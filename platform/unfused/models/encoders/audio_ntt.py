@@ -29,7 +29,7 @@ class Config(EncoderConfig):
 
 from torch import nn
 
-from unfused.models import fast_dropout, fast_first_block
+from unfused.models import fast_dropout
 from unfused.models.encoders.protocol import BlockEncoder
 
 CHANNELS = 64
@@ -63,7 +63,6 @@ class AudioNTT(BlockEncoder):
             nn.Linear(embedding_dim, embedding_dim),
             nn.ReLU(inplace=True),
         )
-        fast_first_block.swap_in(self.blocks)
         fast_dropout.swap_in(self.frames)
 
     def width(self, layer: str) -> int:

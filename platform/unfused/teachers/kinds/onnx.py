@@ -97,6 +97,8 @@ def _session(path: Path, gpu: bool, threads: int) -> Any:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = SILENT
     options.intra_op_num_threads = threads
+    # Threads that wait asleep leave their cores to others (see `cores.ENVIRONMENT`).
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     wanted = ["CUDAExecutionProvider"] if gpu else []
     there = [name for name in wanted if name in onnxruntime.get_available_providers()]
     return onnxruntime.InferenceSession(
