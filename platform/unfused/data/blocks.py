@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 
-from unfused import cores
 from unfused.audio.samples import Cut, Windows
 from unfused.data.part import SAMPLE
 from unfused.data.windows import Slice, even_block, slices
@@ -83,12 +82,4 @@ def clips_within(num_bytes: int, part: Artifact, cut: Cut) -> int:
 
 def numpy_blocks(dataset: Any) -> Iterator[dict[str, np.ndarray]]:
     """The blocks of a data set one after the other, two of them read ahead."""
-    blocks = iter(dataset.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=2))
-    # Its threads start with the first block, and live beside a thread that trains.
-    with cores.in_background():
-        first = next(blocks, None)
-    if first is not None:
-        yield first
-    # Blocks of Ray Data stay in the object store as long as something has them.
-    del first
-    yield from blocks
+    yield from dataset.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=2)
