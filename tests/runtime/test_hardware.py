@@ -36,6 +36,53 @@ def test_workers_take_gpus_where_there_are_any():
     assert runtime.gpus_per_worker(RunOptions(gpus_per_worker=0), CLUSTER) == 0
 
 
+def _on_machine(monkeypatch, cores: int, gibibytes: float) -> None:
+    monkeypatch.setattr("unfused.runtime.hardware.available_cpus", lambda: cores)
+    memory = int(gibibytes * 2**30)
+    monkeypatch.setattr("unfused.runtime.hardware.available_memory", lambda: memory)
+
+
+@pytest.mark.parametrize(
+    ("cores", "memory", "options", "jobs"),
+    [
+        (1, 64, {}, 1),
+        (2, 64, {}, 2),
+        (32, 64, {}, 4),
+        (4, 7, {}, 2),
+        (4, 2, {}, 1),
+        (4, 64, {"num_workers": 2}, 2),
+        (4, 64, {"concurrency": 2}, 2),
+        (4, 64, {"concurrency": 8}, 1),
+        (2, 64, {"jobs": 3}, 3),
+    ],
+)
+def test_a_machine_has_as_many_jobs_at_a_time_as_cores_and_memory_for_them(
+    cores, memory, options, jobs, monkeypatch
+):
+    _on_machine(monkeypatch, cores, memory)
+    asked = RunOptions(**options)
+    assert runtime.jobs_at_once(asked, LAPTOP) == jobs
+    # Each job's workers and readers, and a clustering, have CPUs at the same time.
+    needed = asked.concurrency * (2 * asked.num_workers * jobs + 1)
+    assert runtime.logical_cpus(asked) >= needed
+
+
+@pytest.mark.parametrize(
+    ("options", "jobs"),
+    [
+        ({}, 8),
+        ({"num_workers": 2}, 4),
+        ({"gpus_per_worker": 0.5}, 16),
+        ({"concurrency": 8}, 1),
+        ({"gpus_per_worker": 0}, 4),
+    ],
+)
+def test_a_cluster_has_as_many_as_gpus_else_leaves_cpus_to_others(options, jobs):
+    assert runtime.jobs_at_once(RunOptions(**options), CLUSTER) == jobs
+    small = Hardware(cpus=4, gpus=0, bfloat16=False, cuml=False, joined=True)
+    assert runtime.jobs_at_once(RunOptions(), small) == 1
+
+
 @pytest.mark.parametrize(
     ("hardware", "precision", "backend"),
     [(LAPTOP, "float32", "torch"), (CLUSTER, "bfloat16", "cuml")],

@@ -132,7 +132,8 @@ def jobs_at_once(options: RunOptions, hardware: Hardware) -> int:
     if gpus:
         room = hardware.gpus / gpus
     elif hardware.joined:
-        room = min(MOST_JOBS, hardware.cpus / (2 * options.num_workers))
+        # Others may want as much again, and nobody may wait for a CPU that never comes free.
+        room = min(MOST_JOBS, hardware.cpus / (4 * options.num_workers))
     else:
         room = _local_room(options)
     return max(1, int(room / options.concurrency))

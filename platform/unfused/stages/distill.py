@@ -28,4 +28,4 @@ def run(builds: Sequence[Build], workers: Workers) -> list[Built]:
     return [trained(*one) for one in zip(builds, workers.run(jobs), strict=True)]
 
 
-STAGE = Stage(version=5, facts=TrainedFacts, access=Workers, run=run)
+STAGE = Stage(version=6, facts=TrainedFacts, access=Workers, run=run)

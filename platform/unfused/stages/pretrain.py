@@ -73,4 +73,4 @@ def trained(build: Build, told: tuple[Fitted, float]) -> Built:
     return Built(facts, seconds)
 
 
-STAGE = Stage(version=6, facts=TrainedFacts, access=Workers, run=run, check=check)
+STAGE = Stage(version=7, facts=TrainedFacts, access=Workers, run=run, check=check)

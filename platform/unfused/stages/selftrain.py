@@ -43,4 +43,4 @@ def _run(build: Build, workers: Workers) -> Built:
     return Built(of_all_draws(workers.run(jobs)))
 
 
-STAGE = Stage(version=1, facts=ScorerFacts, access=Workers, run=run, check=check_draws)
+STAGE = Stage(version=2, facts=ScorerFacts, access=Workers, run=run, check=check_draws)
