@@ -13,6 +13,8 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+from unfused import cores
+
 RAY = "Ray itself"
 READING = "data task"
 MIB = 1024
@@ -46,22 +48,18 @@ Seconds = dict[int, tuple[str, float]]
 
 def processor_seconds() -> Seconds:
     """What this process (`driver`) and all below it computed so far."""
-    below: dict[int, list[tuple[Path, float]]] = {}
-    for process in running():
+    found = {os.getpid(): ("driver", sum(os.times()[:2]))}
+    for number in [*cores.descendants(os.getpid())][1:]:
+        process = Path("/proc") / str(number)
         try:
             # The second field is a name in brackets that may hold anything.
             fields = (process / "stat").read_text(errors="replace").rpartition(")")[2].split()
         except OSError:
             continue
+        # Ray Data's processes lose their name between two tasks.
+        name = READING if "IDLE" in role(process) else role(process).partition(",")[0]
         spent = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-        below.setdefault(int(fields[1]), []).append((process, spent))
-    found, parents = {os.getpid(): ("driver", sum(os.times()[:2]))}, [os.getpid()]
-    while parents:
-        for process, spent in below.get(parents.pop(), []):
-            # Ray Data's processes lose their name between two tasks.
-            name = READING if "IDLE" in role(process) else role(process).partition(",")[0]
-            found[int(process.name)] = (name or RAY, spent)
-            parents.append(int(process.name))
+        found[number] = (name or RAY, spent)
     return found
 
 

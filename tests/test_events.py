@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from unfused.events import Event, Note, Stream
+from unfused.events import Event, Note, Progress, Stream
 
 
 def test_a_subscriber_that_fails_never_stops_the_run(caplog):
@@ -17,3 +17,12 @@ def test_a_subscriber_that_fails_never_stops_the_run(caplog):
     stream.emit(Note("two"))
     assert [event.text for event in seen] == ["one", "two"]
     assert caplog.text.count("display is gone") == 1
+
+
+def test_what_a_person_was_told_is_not_said_again():
+    seen: list = []
+    stream = Stream([seen.append])
+    notes = [Note("one"), Note("one"), Note("one", "embed"), Note("one", level="warning")]
+    for event in (*notes, *notes, Progress("n", 1, 2), Progress("n", 1, 2)):
+        stream.emit(event)
+    assert seen == [*notes[1:], Progress("n", 1, 2), Progress("n", 1, 2)]

@@ -13,7 +13,7 @@ import shlex
 import sys
 import warnings
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -23,6 +23,9 @@ from unfused import __version__, display
 from unfused import config as configuration
 from unfused.config import Config, ConfigError
 from unfused.runtime import leave
+
+if TYPE_CHECKING:
+    from unfused.pipeline import Request
 
 DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
 SETTING_WIDTH = 48
@@ -89,19 +92,13 @@ def run(
 ) -> None:
     """Run the whole pipeline: pretrain, embed, cluster, distill, finetune, evaluate."""
     quiet_libraries()
-    from unfused.commands.asked import understood
     from unfused.commands.run import run_pipeline, show_plan
 
-    options = configuration.run_options(
-        store=store,
-        tracking_uri=tracking_uri,
-        experiment=experiment,
-        num_workers=num_workers,
-        jobs=jobs,
-        gpus_per_worker=gpus_per_worker,
-    )
-    config = _configuration(preset, overrides)
-    request = understood(config, options, corpus, task, seeds, folds, teacher or [])
+    request = _understood(
+        preset, overrides, corpus, task, seeds, folds, teacher,
+        store=store, tracking_uri=tracking_uri, experiment=experiment,
+        num_workers=num_workers, jobs=jobs, gpus_per_worker=gpus_per_worker,
+    )  # fmt: skip
     check_summary(summary)
     if dry_run:
         show_plan(request)
@@ -143,27 +140,39 @@ def search(
 ) -> None:
     """Look for better settings with Ray Tune and Optuna; a trial is a pipeline run."""
     quiet_libraries()
-    from unfused.commands.asked import understood
     from unfused.commands.search import run_search
     from unfused.search import SearchRequest
     from unfused.search.space import load
 
-    options = configuration.run_options(
-        store=store,
-        tracking_uri=tracking_uri,
-        experiment=experiment,
-        num_workers=num_workers,
-        jobs=jobs,
-        gpus_per_worker=gpus_per_worker,
-    )
-    config = _configuration(preset, overrides)
-    request = understood(config, options, corpus, task, seeds, folds, teacher or [])
+    request = _understood(
+        preset, overrides, corpus, task, seeds, folds, teacher,
+        store=store, tracking_uri=tracking_uri, experiment=experiment,
+        num_workers=num_workers, jobs=jobs, gpus_per_worker=gpus_per_worker,
+    )  # fmt: skip
     check_summary(summary)
     asked = (num_trials, sampler, pruner, search_seed, study, study_storage)
-    what = SearchRequest(request, load(space, config), *asked)
+    what = SearchRequest(request, load(space, request.config), *asked)
     found = run_search(what, concurrency, dry_run)
     if found is not None:
         write_summary(summary, found)
+
+
+def _understood(
+    preset: str,
+    overrides: list[str] | None,
+    corpus: str | None,
+    task: str | None,
+    seeds: int,
+    folds: bool,
+    specs: list[str] | None,
+    **options: Any,
+) -> Request:
+    """What `run` and `search` are both asked for."""
+    from unfused.commands.asked import understood
+
+    found = configuration.run_options(**options)
+    config = _configuration(preset, overrides)
+    return understood(config, found, corpus, task, seeds, folds, specs or [])
 
 
 def _configuration(preset: str, overrides: list[str] | None) -> Config:

@@ -143,17 +143,23 @@ Subscriber = Callable[[Event], None]
 
 @dataclass
 class Stream:
-    """Hands every event to every subscriber, in order, one at a time."""
+    """Hands every event to every subscriber, in order, one at a time; what a person was told is not
+    said again."""
 
     subscribers: list[Subscriber] = field(default_factory=list)
     _lock: threading.RLock = field(default_factory=threading.RLock)
     _broken: set[int] = field(default_factory=set)
+    _noted: set[Note] = field(default_factory=set)
 
     def subscribe(self, subscriber: Subscriber) -> None:
         self.subscribers.append(subscriber)
 
     def emit(self, event: Event) -> None:
         with self._lock:
+            if isinstance(event, Note):
+                if event in self._noted:
+                    return
+                self._noted.add(event)
             for subscriber in self.subscribers:
                 self._hand(subscriber, event)
 

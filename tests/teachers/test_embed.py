@@ -102,7 +102,7 @@ def test_the_stage_says_what_came_of_it(tmp_path):
     (built,) = embed.run([build], Here())
     facts = built.facts
     assert (facts.num_clips, facts.embedding_dim, facts.num_quarantined) == (20, 2, 3)
-    assert facts.layer == "last" and built.seconds > 0
+    assert facts.layer == "last"
 
 
 def test_the_facts_of_a_teacher_pass_through_a_manifest(tmp_path):

@@ -6,7 +6,7 @@ asked of it here, nothing else changes.
 
 from __future__ import annotations
 
-from unfused.cores.memory import PeakMemory, memory_of
+from unfused.cores.memory import PeakMemory, descendants, memory_of
 from unfused.cores.process import (
     ENVIRONMENT,
     MOST_JOBS,
@@ -22,6 +22,7 @@ __all__ = [
     "PeakMemory",
     "available_cpus",
     "available_memory",
+    "descendants",
     "memory_of",
     "prepare_process",
     "threads_of_job",

@@ -19,7 +19,7 @@ def memory_of(process: int) -> int:
     """Bytes that a process and its descendants take: of each what is its own, and of what they
     share, libraries and Ray's object store, the largest part that one of them sees."""
     own, shared = 0, 0
-    for one in _with_descendants(process):
+    for one in descendants(process):
         try:
             fields = (PROCESSES / str(one) / "statm").read_text().split()
         except OSError:
@@ -30,7 +30,8 @@ def memory_of(process: int) -> int:
     return own + shared
 
 
-def _with_descendants(process: int) -> Iterator[int]:
+def descendants(process: int) -> Iterator[int]:
+    """The numbers of a process and of all that it has started, with what those have started."""
     children: dict[int, list[int]] = {}
     for path in PROCESSES.glob("[0-9]*/stat"):
         try:

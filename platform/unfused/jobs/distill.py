@@ -5,7 +5,6 @@ Axes: B clips, S samples, F mel bands, T frames, K clusters.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -39,8 +38,8 @@ class DistillJob:
     out: Folder
     checkpoints: Folder
 
-    def run(self, worker: training.Worker) -> tuple[training.Fitted, float]:
-        """How the epochs went, and what the job took in seconds."""
+    def run(self, worker: training.Worker) -> training.Fitted:
+        """How the epochs went."""
         config = self.config.settled(data.num_clips(self.clips))
         torch.manual_seed(config.seed)
         encoder = ClipEncoder.for_part(self.clips.facts, self.encoder)
@@ -49,7 +48,6 @@ class DistillJob:
         stream = worker.stream(
             self.clips, num_samples=encoder.audio.crop_samples, training=config
         )
-        began = time.perf_counter()
         fitted = worker.fit(
             learner, stream, config, node=self.node, checkpoints=self.checkpoints
         )
@@ -57,8 +55,7 @@ class DistillJob:
             encoder.save(self.out)
             for number, head in enumerate(heads, start=1):
                 self.out.write(heads_file(number), weights.save(head))
-        return fitted, time.perf_counter() - began
-
+        return fitted
 
     def _labels(self) -> list[Tensor]:
         """The pseudo-labels of every clustering: ids (N,), or soft ones (N, K)."""

@@ -5,7 +5,6 @@ Axes: B clips, S samples of a clip, D embedding, N clips of all workers.
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -34,8 +33,6 @@ class Embedded(NamedTuple):
 
     width: int
     """D."""
-    seconds: float
-    """That the job took."""
     num_quarantined: int = 0
 
 
@@ -51,7 +48,6 @@ class EmbedJob:
 
     def run(self, worker: training.Worker) -> Embedded:
         """Write the embeddings of this worker's share of the clips."""
-        began = time.perf_counter()
         encoder = ClipEncoder.load(self.teacher.folder).to(worker.device).eval().for_inference()
         self.out.filesystem.create_dir(self.out.path, recursive=True)
         for clip, windows in worker.even_windows(
@@ -66,7 +62,7 @@ class EmbedJob:
             write_embeddings(self.out, clip, embedding)
         worker.wait()
         width = encoder.encoder.width(self.config.layer)
-        return Embedded(width, time.perf_counter() - began)
+        return Embedded(width)
 
 
 @dataclass(frozen=True)
@@ -89,7 +85,6 @@ class OutsideEmbedJob:
             ConfigError: the teacher wants a higher rate than the clips have; it gives no finite
                 number for any of them.
         """
-        began = time.perf_counter()
         rate = self.clips.facts.audio.sample_rate
         facts = self.teacher.facts.settled(rate)
         teachers.check_rate(facts, rate)
@@ -104,7 +99,7 @@ class OutsideEmbedJob:
             good.add(clip, rows)
         bad = self._quarantine(worker, good)
         worker.wait()
-        return Embedded(teacher.embedding_dim, time.perf_counter() - began, len(bad))
+        return Embedded(teacher.embedding_dim, len(bad))
 
     @property
     def _clips_per_block(self) -> int:

@@ -154,7 +154,7 @@ def labelled_clips(
     ids: np.ndarray,
     draws: Sequence[np.ndarray],
 ) -> Labelled:
-    """The labelled clips of all draws, streamed once for all arms of a Ray Train run."""
+    """The labelled clips of all draws, streamed once for a job."""
     union = np.unique(np.concatenate(draws))
     return worker.once(
         ("labelled", clips.folder.uri, union.tobytes()),

@@ -6,7 +6,6 @@ The draws share out over the workers, as those of fine-tuning do.
 from __future__ import annotations
 
 import math
-import time
 from dataclasses import dataclass
 
 import torch
@@ -31,9 +30,8 @@ class FitJob:
     draw: DrawConfig
     out: Folder
 
-    def run(self, worker: training.Worker) -> tuple[ScorerFacts, float]:
-        """What the scorers are, and what the job took in seconds."""
-        began = time.perf_counter()
+    def run(self, worker: training.Worker) -> ScorerFacts:
+        """What the scorers are."""
         ids, classes = label_ids(self.labels), self.labels.facts.classes
         draws = all_draws(ids, self.draw)
         labelled = labelled_clips(worker, self.clips, ids, draws)
@@ -46,7 +44,7 @@ class FitJob:
             fitted.save(self.out, repeat)
             right[repeat] = getattr(fitted, "cross_validated", math.nan)
         right = sum_over_ranks(right.to(worker.device)).tolist()
-        facts = ScorerFacts(
+        return ScorerFacts(
             kind=self.config.kind,
             classes=classes,
             num_repeats=len(draws),
@@ -54,4 +52,3 @@ class FitJob:
             num_validation_labels=0,
             cross_validated=measured(right),
         )
-        return facts, time.perf_counter() - began

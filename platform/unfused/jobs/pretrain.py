@@ -5,7 +5,6 @@ Axes: B clips, S samples, F mel bands, T frames, D embedding.
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 
 import torch
@@ -32,8 +31,8 @@ class PretrainJob:
     out: Folder
     checkpoints: Folder
 
-    def run(self, worker: training.Worker) -> tuple[training.Fitted, float]:
-        """How the epochs went, and what the job took in seconds."""
+    def run(self, worker: training.Worker) -> training.Fitted:
+        """How the epochs went."""
         config = self.config.settled(data.num_clips(self.clips))
         torch.manual_seed(config.seed)
         total = data.num_clips(self.clips)
@@ -43,13 +42,12 @@ class PretrainJob:
         learner = PretrainLearner(encoder, config, rows, total, features)
         samples = encoder.audio.crop_samples
         stream = worker.stream(self.clips, num_samples=samples, training=config)
-        began = time.perf_counter()
         fitted = worker.fit(
             learner, stream, config, node=self.node, checkpoints=self.checkpoints
         )
         if worker.is_first:
             encoder.save(self.out)
-        return fitted, time.perf_counter() - began
+        return fitted
 
 
 def all_rows(embeddings: Artifact) -> Tensor:

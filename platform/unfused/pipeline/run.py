@@ -382,12 +382,7 @@ class _Building(threading.Thread):
         results = self.stage.run(
             [build for _, build in self._builds], self._backend.access(self.stage)
         )
-        shares = _shares(results, time.time() - began)
-        for (step, build), built, seconds in zip(self._builds, results, shares, strict=True):
+        # Nodes that one call has built share its time evenly.
+        seconds = (time.time() - began) / len(results)
+        for (step, build), built in zip(self._builds, results, strict=True):
             run._commit(step, build, built, began, seconds)
-
-
-def _shares(results: list[Built], seconds: float) -> Iterator[float]:
-    """A group's wall time, shared out in proportion to what each node says it took."""
-    for built in results:
-        yield seconds * built.seconds / max(sum(one.seconds for one in results), 1e-9)

@@ -231,8 +231,7 @@ def _check_arm(path: str, space: Space, config: Config) -> None:
             f"{path}: there is no arm {space.judged!r}; choose from {', '.join(ARMS)}."
         )
     for name in space.objectives:
-        of_student = name not in OF_ANY_ARM
-        if of_student and space.arm.source != "student":
+        if name not in OF_ANY_ARM and space.arm.source != "student":
             raise ConfigError(
                 f"{path}: {name} is of a student of pseudo-labels, which the arm {space.judged}"
                 f" does not end in; choose from {', '.join(OF_ANY_ARM)}, or another arm."

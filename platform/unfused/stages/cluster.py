@@ -93,7 +93,7 @@ def cluster_embeddings(
         ray.get(relay.put.remote(Note(text, node, "warning")))
     seconds = time.perf_counter() - began
     more = {"warnings": told, "clustering_seconds": round(seconds, 3)}
-    return Built(facts.model_copy(update=more), seconds)
+    return Built(facts.model_copy(update=more))
 
 
 def _cluster(

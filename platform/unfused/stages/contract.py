@@ -38,8 +38,6 @@ class Built:
     """What came of a `Build`."""
 
     facts: Facts
-    seconds: float = 1.0
-    """What it took by itself: nodes that are built together share their wall time by it."""
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,7 @@ def _embedded(build: Build, told: Embedded) -> Built:
         layer=facts.layer if outside else build.config["embed"].layer,
         num_quarantined=told.num_quarantined,
     )
-    return Built(made, told.seconds)
+    return Built(made)
 
 
 STAGE = Stage(version=4, facts=EmbedFacts, access=Workers, run=run)

@@ -23,7 +23,7 @@ def run(builds: Sequence[Build], workers: Workers) -> list[Built]:
         )
         for build in builds
     ]
-    return [Built(facts, seconds) for facts, seconds in workers.run(jobs)]
+    return [Built(facts) for facts in workers.run(jobs)]
 
 
 STAGE = Stage(version=2, facts=ScorerFacts, access=Workers, run=run, check=check_draws)

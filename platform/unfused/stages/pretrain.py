@@ -62,15 +62,14 @@ def embeddings_of(build: Build) -> tuple[Artifact, ...]:
     return tuple(one for name, one in build.inputs.items() if name.startswith(EMBEDDINGS))
 
 
-def trained(build: Build, told: tuple[Fitted, float]) -> Built:
+def trained(build: Build, fitted: Fitted) -> Built:
     """What came of a node whose encoder was fitted to its clips."""
-    fitted, seconds = told
     facts = TrainedFacts(
         num_clips=build.inputs["clips"].facts.num_clips,
         training_seconds=fitted.training_seconds,
         curve=fitted.curve,
     )
-    return Built(facts, seconds)
+    return Built(facts)
 
 
 STAGE = Stage(version=7, facts=TrainedFacts, access=Workers, run=run, check=check)

@@ -40,14 +40,14 @@ class Worker:
     is_cancelled: Callable[[], bool] = lambda: False
     """Whether the driver wants no more of the jobs at hand."""
     memory: dict[Any, Any] = field(default_factory=dict)
-    """What one job leaves for the next (see `once`)."""
+    """What is kept until a batch of jobs is done (see `once`)."""
 
     @property
     def is_first(self) -> bool:
         return self.rank == 0
 
     def once(self, key: Any, make: Callable[[], Any]) -> Any:
-        """`make()`, or what an earlier job of this process made under the same key."""
+        """`make()`, or what was made under the same key in this batch of jobs."""
         if key not in self.memory:
             self.memory[key] = make()
         return self.memory[key]
