@@ -84,6 +84,27 @@ def test_a_cluster_has_as_many_as_gpus_else_leaves_cpus_to_others(options, jobs)
 
 
 @pytest.mark.parametrize(
+    ("options", "gpus", "says"),
+    [
+        ({"jobs": 9}, 8, "room for 8 jobs at a time, not for 9; lower --jobs"),
+        ({"jobs": 5, "num_workers": 2}, 8, "room for 4 jobs"),
+        ({"jobs": 3, "concurrency": 3}, 8, "not for 9; lower --jobs or --concurrency"),
+        ({"jobs": 33}, 0, "room for 32 jobs"),
+        ({"jobs": 8}, 8, ""),
+        ({"jobs": 32}, 0, ""),
+        ({"num_workers": 16}, 8, ""),
+    ],
+)
+def test_jobs_that_would_wait_for_one_another_for_ever_are_refused(options, gpus, says):
+    store = {"store": "s3://bucket/store", **options}
+    hardware = Hardware(cpus=64, gpus=gpus, bfloat16=True, cuml=True, joined=True)
+    if not says:
+        return runtime.check_cluster(RunOptions(**store), hardware)
+    with pytest.raises(DoesNotFit, match=says):
+        runtime.check_cluster(RunOptions(**store), hardware)
+
+
+@pytest.mark.parametrize(
     ("hardware", "precision", "backend"),
     [(LAPTOP, "float32", "torch"), (CLUSTER, "bfloat16", "cuml")],
 )

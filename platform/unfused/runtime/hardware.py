@@ -162,10 +162,12 @@ def check_fit(stage: str, needs: dict[str, float], hardware: Hardware) -> None:
 
 
 def check_cluster(options: RunOptions, hardware: Hardware) -> None:
-    """Refuse a worker that no node can hold, and a store that other machines cannot see.
+    """Refuse a worker that no node can hold, jobs that wait for one another for ever, and a store
+    that other machines cannot see.
 
     Raises:
-        DoesNotFit: a worker's GPUs are more than those of any node.
+        DoesNotFit: a worker's GPUs are more than those of any node; jobs at a time want more than
+            there is.
         ConfigError: the store is a folder of one machine, and the cluster has several.
     """
     each = gpus_per_worker(options, hardware)
@@ -174,11 +176,27 @@ def check_cluster(options: RunOptions, hardware: Hardware) -> None:
             f"A worker needs {each:g} GPUs and no machine of this cluster has or will have more"
             f" than {hardware.node_gpus:g}; lower --gpus-per-worker."
         )
+    _check_jobs(options, hardware, each * options.num_workers)
     if hardware.machines > 1 and "://" not in options.store:
         raise ConfigError(
             f"--store {options.store} is a folder of one machine and this cluster has or may grow"
             f" to {hardware.machines}; give s3://bucket/path, gs://bucket/path, or file:///path for"
             " a folder that all of them mount (UNFUSED_STORE sets it for every run)."
+        )
+
+
+def _check_jobs(options: RunOptions, hardware: Hardware, gpus: float) -> None:
+    """Refuse a number of jobs that was asked for and has no room, with so many GPUs for each."""
+    most = math.inf
+    if gpus:
+        most = hardware.gpus / gpus
+    elif hardware.joined:
+        most = hardware.cpus / (2 * options.num_workers)
+    wanted = (options.jobs or 1) * options.concurrency
+    if options.jobs and options.jobs > 1 and wanted > most:
+        raise DoesNotFit(
+            f"There is room for {int(most)} jobs at a time, not for {wanted}; lower --jobs"
+            f"{' or --concurrency' * (options.concurrency > 1)}."
         )
 
 
