@@ -125,21 +125,21 @@ def node(host: str, **resources: float) -> dict:
 
 def test_gpus_that_an_autoscaler_may_start_count_before_they_are_there():
     head = node("a", CPU=8, **{HEAD: 1})
-    alone = runtime.of_cluster([head], "", cuml=False)
+    alone = runtime.of_cluster(RunOptions(), [head], "", cuml=False)
     assert (alone.cpus, alone.gpus, alone.machines) == (8, 0, 1)
-    grows = runtime.of_cluster([head], "8*CPU=8,GPU=1; 2*CPU=16", cuml=True)
+    grows = runtime.of_cluster(RunOptions(), [head], "8*CPU=8,GPU=1; 2*CPU=16", cuml=True)
     assert (grows.cpus, grows.gpus, grows.node_gpus, grows.machines) == (104, 8, 1, 11)
     grown = [head, *(node(f"g{i}", CPU=8, GPU=1) for i in range(8)), {"Alive": False}]
-    assert runtime.of_cluster(grown, "8*CPU=8,GPU=1; 2*CPU=16", cuml=True) == grows
+    assert runtime.of_cluster(RunOptions(), grown, "8*CPU=8,GPU=1; 2*CPU=16", cuml=True) == grows
 
 
 def test_growth_that_cannot_be_read_is_one_sentence():
     with pytest.raises(ConfigError, match="'8 x GPU' does not read like 8\\*CPU=8,GPU=1; correct"):
-        runtime.of_cluster([], "8 x GPU", cuml=False)
+        runtime.of_cluster(RunOptions(), [], "8 x GPU", cuml=False)
 
 
 def test_a_worker_that_no_node_can_hold_is_refused():
-    grows = runtime.of_cluster([], "8*CPU=8,GPU=1", cuml=False)
+    grows = runtime.of_cluster(RunOptions(), [], "8*CPU=8,GPU=1", cuml=False)
     options = RunOptions(gpus_per_worker=2, store="s3://bucket/store")
     with pytest.raises(DoesNotFit, match=r"needs 2 GPUs and no machine .* more than 1; lower"):
         runtime.check_cluster(options, grows)
@@ -148,11 +148,13 @@ def test_a_worker_that_no_node_can_hold_is_refused():
 
 def test_a_store_that_other_machines_cannot_see_is_refused():
     nodes = [node("a", CPU=8), node("b", CPU=8)]
-    two = runtime.of_cluster(nodes, "", cuml=False)
+    two = runtime.of_cluster(RunOptions(), nodes, "", cuml=False)
     with pytest.raises(ConfigError, match=r"folder of one machine .* to 2; give s3://"):
         runtime.check_cluster(RunOptions(), two)
     runtime.check_cluster(RunOptions(store="file:///mnt/store"), two)
-    runtime.check_cluster(RunOptions(), runtime.of_cluster(nodes[:1] * 4, "", cuml=False))
+    runtime.check_cluster(
+        RunOptions(), runtime.of_cluster(RunOptions(), nodes[:1] * 4, "", cuml=False)
+    )
 
 
 def test_a_precision_that_was_asked_for_is_kept():

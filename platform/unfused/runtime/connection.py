@@ -103,7 +103,7 @@ def probe(options: RunOptions) -> Hardware:
     start(options)
     import ray
 
-    return of_cluster(ray.nodes(), os.environ.get(GROWS_TO, ""), has_cuml())
+    return of_cluster(options, ray.nodes(), os.environ.get(GROWS_TO, ""), has_cuml())
 
 
 @contextmanager

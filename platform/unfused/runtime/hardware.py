@@ -53,13 +53,16 @@ def of_machine(options: RunOptions) -> Hardware:
     """The hardware of this machine, on which a run starts a Ray of its own."""
     gpus = local_gpus()
     cpus = logical_cpus(options, gpus)
-    return Hardware(cpus, gpus, native_bfloat16(gpus > 0), has_cuml(), joined=False)
+    return Hardware(cpus, gpus, _bfloat16(options, gpus), has_cuml(), joined=False)
 
 
-def of_cluster(nodes: Sequence[Mapping[str, Any]], grows_to: str, cuml: bool) -> Hardware:
+def of_cluster(
+    options: RunOptions, nodes: Sequence[Mapping[str, Any]], grows_to: str, cuml: bool
+) -> Hardware:
     """The hardware of somebody's cluster.
 
     Args:
+        options: of the run: whether its workers take GPUs.
         nodes: as `ray.nodes()` has them.
         grows_to: as `GROWS_TO` has it; empty for a cluster that does not grow.
         cuml: whether cuML is installed.
@@ -77,12 +80,17 @@ def of_cluster(nodes: Sequence[Mapping[str, Any]], grows_to: str, cuml: bool) ->
     return Hardware(
         cpus,
         gpus,
-        native_bfloat16(gpus > 0),
+        _bfloat16(options, gpus),
         cuml,
         joined=True,
         node_gpus=max((shape.get("GPU", 0.0) for shape in shapes + grown), default=0.0),
         machines=max(len(hosts), len(grown)),
     )
+
+
+def _bfloat16(options: RunOptions, gpus: float) -> bool:
+    """Of what the workers compute on: `--gpus-per-worker 0` leaves GPUs to clusterings."""
+    return native_bfloat16(gpu=gpus > 0 and options.gpus_per_worker != 0)
 
 
 def _total(shapes: Sequence[Mapping[str, float]], resource: str) -> float:
