@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import pytest
 
 from unfused import runtime
 from unfused.config import Config, ConfigError, RunOptions, flatten, override
-from unfused.runtime.hardware import HEAD, DoesNotFit, Hardware
-from unfused.stages import Processes, Workers
+from unfused.runtime.hardware import HEAD, DoesNotFit, Hardware, jobs_of_gpu
+from unfused.stages import Workers
 
 LAPTOP = Hardware(cpus=4, gpus=0, bfloat16=False, cuml=False, joined=False)
 CLUSTER = Hardware(cpus=64, gpus=8, bfloat16=True, cuml=True, joined=True)
@@ -26,14 +29,33 @@ def test_ray_data_always_has_cpus_beside_the_workers():
         assert Workers.needs(options, LAPTOP)["CPU"] >= 2 * workers
         own = runtime.logical_cpus(options)
         assert own >= Workers.needs(options, LAPTOP)["CPU"]
-        # The workers stay while embeddings are clustered.
-        assert own >= workers + Processes.needs(options, LAPTOP)["CPU"]
 
 
 def test_workers_take_gpus_where_there_are_any():
     assert runtime.gpus_per_worker(RunOptions(), CLUSTER) == 1
     assert runtime.gpus_per_worker(RunOptions(), LAPTOP) == 0
     assert runtime.gpus_per_worker(RunOptions(gpus_per_worker=0), CLUSTER) == 0
+
+
+@pytest.mark.parametrize(
+    ("cores", "gibibytes", "of_gpu", "gpus", "jobs"),
+    [
+        (16, 128, 80, 1, 4),
+        (16, 128, 24, 1, 3),
+        (8, 16, 8, 1, 1),
+        (16, 128, 80, 8, 1),
+        (2, 64, 80, 1, 1),
+    ],
+)
+def test_small_jobs_share_a_gpu_that_has_room(cores, gibibytes, of_gpu, gpus, jobs, monkeypatch):
+    _on_machine(monkeypatch, cores, gibibytes)
+    properties = SimpleNamespace(total_memory=of_gpu * 2**30)
+    monkeypatch.setattr("torch.cuda.get_device_properties", lambda _: properties)
+    assert jobs_of_gpu(gpus) == jobs
+    shared = replace(LAPTOP, gpus=gpus, jobs_of_gpu=jobs)
+    assert runtime.jobs_at_once(RunOptions(), shared) == gpus * jobs
+    assert runtime.jobs_at_once(RunOptions(gpus_per_worker=1), shared) == gpus
+    assert runtime.gpus_per_worker(RunOptions(num_workers=2), shared) == 1
 
 
 def _on_machine(monkeypatch, cores: int, gibibytes: float) -> None:
@@ -62,7 +84,7 @@ def test_a_machine_has_as_many_jobs_at_a_time_as_cores_and_memory_for_them(
     _on_machine(monkeypatch, cores, memory)
     asked = RunOptions(**options)
     assert runtime.jobs_at_once(asked, LAPTOP) == jobs
-    # Each job's workers and readers, and a clustering, have CPUs at the same time.
+    # Each job's workers and readers, and one more task, have CPUs at the same time.
     needed = asked.concurrency * (2 * asked.num_workers * jobs + 1)
     assert runtime.logical_cpus(asked) >= needed
 

@@ -28,7 +28,7 @@ from unfused.events import (
     Stream,
 )
 from unfused.pipeline.plan import Plan, Step
-from unfused.stages import Build, Built, Processes, Tasks, Workers
+from unfused.stages import Build, Built, Tasks, Workers
 from unfused.store import Folder
 
 if TYPE_CHECKING:
@@ -51,7 +51,6 @@ class Backend:
         kinds = {
             Workers: lambda: Workers(self.pool),
             Tasks: lambda: Tasks(self.cluster),
-            Processes: lambda: Processes(self.cluster, self.pool),
         }
         return kinds[stage.access]()
 

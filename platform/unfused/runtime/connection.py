@@ -23,6 +23,7 @@ from unfused.runtime.hardware import (
     GROWS_TO,
     Hardware,
     has_cuml,
+    jobs_of_gpu,
     local_gpus,
     logical_cpus,
     of_cluster,
@@ -220,7 +221,8 @@ def start(options: RunOptions) -> None:
     # Ray has its workers step back (15) for whatever else computes here: of a core that somebody
     # else wants they would have next to nothing.
     os.environ.setdefault("RAY_worker_niceness", "0")
-    cpus = logical_cpus(options, local_gpus())
+    gpus = local_gpus()
+    cpus = logical_cpus(options, gpus * jobs_of_gpu(gpus))
     with _native_stderr_closed():
         ray.init(address="local", num_cpus=cpus, include_dashboard=False, **common)
 

@@ -23,6 +23,8 @@ GPU_DRIVERS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
 GROWS_TO = "UNFUSED_GROWS_TO"
 """Environment of a cluster's head: the nodes that its autoscaler may start, as `8*CPU=8,GPU=1`,
 more kinds after semicolons. Ray 2.60 tells jobs only of nodes that are there."""
+GPU_JOB_BYTES = 8 * 2**30
+"""Memory that a GPU has for each of the jobs that share it."""
 JOB_BYTES = 3 * 2**30
 """Memory that a machine has for each job at a time, its worker and what feeds it with it."""
 HEAD = "node:__internal_head__"
@@ -43,6 +45,8 @@ class Hardware:
     cuml: bool
     joined: bool
     """Whether this is somebody's cluster (named by RAY_ADDRESS) and not this run's own."""
+    jobs_of_gpu: int = 1
+    """Jobs of one worker that share a GPU, unless the options say otherwise."""
     node_gpus: float = math.inf
     """The most GPUs of one node."""
     machines: int = 1
@@ -52,8 +56,15 @@ class Hardware:
 def of_machine(options: RunOptions) -> Hardware:
     """The hardware of this machine, on which a run starts a Ray of its own."""
     gpus = local_gpus()
-    cpus = logical_cpus(options, gpus)
-    return Hardware(cpus, gpus, _bfloat16(options, gpus), has_cuml(), joined=False)
+    shared_by = jobs_of_gpu(gpus)
+    return Hardware(
+        logical_cpus(options, gpus * shared_by),
+        gpus,
+        _bfloat16(options, gpus),
+        has_cuml(),
+        joined=False,
+        jobs_of_gpu=shared_by,
+    )
 
 
 def of_cluster(
@@ -125,10 +136,14 @@ def resolve(config: Config, hardware: Hardware) -> Config:
 
 
 def gpus_per_worker(options: RunOptions, hardware: Hardware) -> float:
-    """One GPU for each worker where there are any, unless the options say otherwise."""
+    """What the options say, else a GPU for each worker where there are any; a share of one where
+    each job has one worker and a GPU has room for several: a small student leaves it idle."""
     if options.gpus_per_worker is not None:
         return options.gpus_per_worker
-    return 1 if hardware.gpus else 0
+    if not hardware.gpus:
+        return 0
+    # Workers that train together cannot share one.
+    return 1 / hardware.jobs_of_gpu if options.num_workers == 1 else 1
 
 
 def jobs_at_once(options: RunOptions, hardware: Hardware) -> int:
@@ -213,14 +228,14 @@ def shown(needs: dict[str, float]) -> str:
     return ", ".join(f"{amount:g} {name}" for name, amount in needs.items() if amount)
 
 
-def logical_cpus(options: RunOptions, gpus: int = 0) -> int:
-    """CPUs that a cluster of this run's own declares, on a machine with so many GPUs.
+def logical_cpus(options: RunOptions, gpu_jobs: int = 0) -> int:
+    """CPUs that a cluster of this run's own declares, on a machine with GPUs for so many jobs.
 
-    Workers and as many Ray Data tasks for every job at a time, a clustering and one more task for
-    every pipeline at a time, and one for the small actors that look after them: on a small machine
-    they share cores, but none may wait for a CPU that never comes free.
+    Workers and as many Ray Data tasks for every job at a time, two more tasks for every pipeline at
+    a time, and one for the small actors that look after them: on a small machine they share cores,
+    but none may wait for a CPU that never comes free.
     """
-    jobs = options.jobs or max(1, int(max(_local_room(options), gpus) / options.concurrency))
+    jobs = options.jobs or max(1, int(max(_local_room(options), gpu_jobs) / options.concurrency))
     pipelines = options.concurrency * (2 * options.num_workers * jobs + 2)
     return max(available_cpus(), pipelines + (options.concurrency > 1))
 
@@ -237,3 +252,15 @@ def local_gpus() -> int:
     import torch
 
     return torch.cuda.device_count()
+
+
+def jobs_of_gpu(gpus: int) -> int:
+    """Jobs that share each of this machine's GPUs: what it, the cores and the memory have room for;
+    at least one."""
+    if not gpus:
+        return 1
+    import torch
+
+    memory = min(torch.cuda.get_device_properties(i).total_memory for i in range(gpus))
+    cores, beside = available_cpus() / (2 * gpus), available_memory() / (gpus * JOB_BYTES)
+    return max(1, int(min(MOST_JOBS, memory / GPU_JOB_BYTES, cores, beside)))

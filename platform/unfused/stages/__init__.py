@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import importlib
 
-from unfused.stages.access import Access, Processes, Tasks, Workers
+from unfused.stages.access import Access, Tasks, Workers
 from unfused.stages.contract import Build, Built, Stage
 
 
@@ -20,4 +20,4 @@ def get(name: str) -> Stage:
     return importlib.import_module(f"unfused.stages.{name}").STAGE
 
 
-__all__ = ["Access", "Build", "Built", "Processes", "Stage", "Tasks", "Workers", "get"]
+__all__ = ["Access", "Build", "Built", "Stage", "Tasks", "Workers", "get"]

@@ -1,4 +1,4 @@
-"""What stages may touch of the cluster: one of three things, and no more.
+"""What stages may touch of the cluster: one of two things, and no more.
 
 The rule of this file: a stage declares the kind of access that it needs; what the kind asks of the
 cluster is held against the hardware before anything starts.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -35,12 +34,11 @@ class Pool(Protocol):
 
     def run(self, jobs: Sequence[Any]) -> list[Any]: ...
 
-    def making_room(self) -> AbstractContextManager[None]: ...
-
 
 @dataclass(frozen=True)
 class Workers:
-    """Ray Train's workers: for what learns, embeds or scores with torch."""
+    """Ray Train's workers: for what learns, embeds, clusters or scores, on a GPU where they have
+    one."""
 
     pool: Pool
 
@@ -60,10 +58,28 @@ class Workers:
         """Run jobs (`training.Job`), side by side where there is room; what each returned."""
         return self.pool.run(jobs)
 
+    def call(self, function: Callable[..., Any], calls: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """`function(*arguments, emit)` for every call, each on one worker; `emit` takes events.
+
+        For what no more than one process has use for.
+        """
+        return self.run([_Call(function, arguments) for arguments in calls])
+
     def share(self, total: int) -> list[range]:
         """So many pieces of work, each of them whole, as what each job takes of them."""
         parts = min(total, self.num_jobs)
         return [range(part, total, parts) for part in range(parts)]
+
+
+@dataclass(frozen=True)
+class _Call:
+    """A function as a job: the first worker calls it, and others have nothing to do."""
+
+    function: Callable[..., Any]
+    arguments: tuple[Any, ...]
+
+    def run(self, worker: Any) -> Any:
+        return self.function(*self.arguments, worker.emit) if worker.is_first else None
 
 
 @dataclass(frozen=True)
@@ -114,30 +130,3 @@ class _OnJson:
 
     def __call__(self, row: Mapping[str, Any]) -> dict[str, str]:
         return {"result": json.dumps(self.function(json.loads(row["task"])))}
-
-
-@dataclass(frozen=True)
-class Processes:
-    """Processes of their own, each with a GPU where there is one: for what is no torch job."""
-
-    cluster: runtime.Cluster
-    pool: Pool
-    """Whose workers make room meanwhile."""
-
-    @staticmethod
-    def needs(options: RunOptions, hardware: runtime.Hardware) -> Resources:
-        return {"CPU": 1.0, "GPU": float(min(1, runtime.gpus_per_worker(options, hardware)))}
-
-    def call(self, function: Callable[..., Any], calls: Sequence[tuple[Any, ...]]) -> list[Any]:
-        """`function(*arguments, relay)` for every call, each in a process; `relay` takes events."""
-        import ray
-
-        needs = self.needs(self.cluster.options, self.cluster.hardware)
-        # The default strategy leaves a trial's own small share of the cluster, where this cannot
-        # fit.
-        remote = ray.remote(
-            num_cpus=needs["CPU"], num_gpus=needs["GPU"], scheduling_strategy="DEFAULT"
-        )(function)
-        relay = self.cluster.relay
-        with self.pool.making_room():
-            return ray.get([remote.remote(*arguments, relay) for arguments in calls])

@@ -10,16 +10,16 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from unfused import clustering, cores, data, runtime
+from unfused import clustering, data
 from unfused.config import ClusterConfig, ConfigError
 from unfused.data import read_embeddings
-from unfused.events import Note
-from unfused.stages.access import Processes
+from unfused.events import Event, Note
+from unfused.stages.access import Workers
 from unfused.stages.contract import Build, Built, Stage
 from unfused.stages.embed import EmbedFacts
 from unfused.store import Artifact, Folder, npy
@@ -49,7 +49,7 @@ def check(config: Mapping[str, Any], parts: Mapping[str, Any]) -> None:
         )
 
 
-def run(builds: Sequence[Build], processes: Processes) -> list[Built]:
+def run(builds: Sequence[Build], workers: Workers) -> list[Built]:
     calls = [
         (
             build.inputs["embeddings"],
@@ -60,7 +60,7 @@ def run(builds: Sequence[Build], processes: Processes) -> list[Built]:
         )
         for build in builds
     ]
-    return processes.call(cluster_embeddings, calls)
+    return workers.call(cluster_embeddings, calls)
 
 
 def num_clusters(build: Build) -> int:
@@ -77,12 +77,9 @@ def cluster_embeddings(
     k: int,
     out: Folder,
     node: str,
-    relay: runtime.Relay,
+    emit: Callable[[Event], None],
 ) -> Built:
-    """The whole stage in one process, on a GPU where the backend wants one."""
-    import ray
-
-    cores.prepare_process()
+    """The whole stage on one worker, on its GPU where the backend wants one."""
     clustering.get(config.backend)  # Its imports are no clustering.
     began = time.perf_counter()
     with warnings.catch_warnings(record=True) as caught:
@@ -90,7 +87,7 @@ def cluster_embeddings(
         facts = _cluster(embeddings, config, k, out)
     told = tuple(str(w.message) for w in caught if w.category is UserWarning) + facts.warnings
     for text in told:
-        ray.get(relay.put.remote(Note(text, node, "warning")))
+        emit(Note(text, node, "warning"))
     seconds = time.perf_counter() - began
     more = {"warnings": told, "clustering_seconds": round(seconds, 3)}
     return Built(facts.model_copy(update=more))
@@ -161,4 +158,4 @@ def _label_all(
     return labels, confidence
 
 
-STAGE = Stage(version=5, facts=ClusterFacts, access=Processes, run=run, check=check)
+STAGE = Stage(version=5, facts=ClusterFacts, access=Workers, run=run, check=check)

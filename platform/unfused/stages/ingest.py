@@ -138,9 +138,7 @@ class _Ingest:
         if self._data.allow_overlap:
             return
         train = {digests[i]: clips[i].path for i in good if clips[i].split in ("train", None)}
-        held_out = {
-            digests[i]: clips[i].path for i in good if clips[i].split in ("valid", "test")
-        }
+        held_out = {digests[i]: clips[i].path for i in good if clips[i].split in ("valid", "test")}
         refuse_overlap(train, held_out)
 
     def _quarantine(self, clips: list[Clip], bad: Mapping[int, str]) -> None:

@@ -10,14 +10,15 @@ classes, F folds.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 from safetensors.numpy import save
 
-from unfused import cores, probing, runtime
+from unfused import probing
 from unfused.config import DrawConfig, TeachersConfig
 from unfused.data import LabelFacts, all_draws, label_ids, read_embeddings
+from unfused.events import Event
 from unfused.probing import Folds, Neighbours
 from unfused.probing.facts import (
     NEIGHBOURS,
@@ -28,7 +29,7 @@ from unfused.probing.facts import (
     neighbours_file,
     probes_file,
 )
-from unfused.stages.access import Processes
+from unfused.stages.access import Workers
 from unfused.stages.contract import Build, Built, Stage
 from unfused.stages.finetune import check_draws
 from unfused.store import Artifact, Folder, npy
@@ -39,7 +40,7 @@ EMBEDDINGS = "embeddings/"
 """What the names of the inputs that are embeddings begin with; a teacher's name follows."""
 
 
-def run(builds: Sequence[Build], processes: Processes) -> list[Built]:
+def run(builds: Sequence[Build], workers: Workers) -> list[Built]:
     calls = [
         (
             {
@@ -54,7 +55,7 @@ def run(builds: Sequence[Build], processes: Processes) -> list[Built]:
         )
         for build in builds
     ]
-    return processes.call(measure, calls)
+    return workers.call(measure, calls)
 
 
 def measure(
@@ -63,10 +64,9 @@ def measure(
     config: TeachersConfig,
     draw: DrawConfig,
     out: Folder,
-    relay: runtime.Relay,
+    emit: Callable[[Event], None],
 ) -> Built:
-    """The whole stage in one process."""
-    cores.prepare_process()
+    """The whole stage on one worker."""
     ids = label_ids(labels)
     chosen = all_draws(ids, draw)
     heard = {
@@ -268,4 +268,4 @@ class _Draw:
         )
 
 
-STAGE = Stage(version=3, facts=TrustFacts, access=Processes, run=run, check=check_draws)
+STAGE = Stage(version=3, facts=TrustFacts, access=Workers, run=run, check=check_draws)
