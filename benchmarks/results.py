@@ -5,6 +5,7 @@ tables are written between the markers of README.md and docs/results.md; nothing
 
     python benchmarks/results.py                      everything (hours)
     python benchmarks/results.py tasks                one table
+    python benchmarks/results.py --missing            what has no summary yet
     python benchmarks/results.py --tables-only        rewrite the tables from the kept summaries
 
 `objectives`, `ablations`, `selftraining` and `trust` choose, so they are scored on validation
@@ -16,16 +17,17 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import shlex
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import tables
+import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -148,20 +150,33 @@ class Measurement:
         return ["pipelines/full.py", "--task", task, *self.arguments]
 
     def run(self, store: str) -> None:
-        RESULTS.mkdir(parents=True, exist_ok=True)
-        command = [*self.command, "--store", store, "--summary", str(self.file)]
-        print("$ python", *command, flush=True)
+        """Run it on a machine that does nothing else, and keep what it says."""
+        print("$ python", *self.command, flush=True)
         began, load = time.time(), os.getloadavg()[0]
-        subprocess.run([sys.executable, *command], cwd=ROOT, check=True)
-        summary = json.loads(self.file.read_text())
+        with tempfile.TemporaryDirectory() as place:
+            file = Path(place) / "summary.json"
+            more = ["--store", store, "--summary", str(file)]
+            subprocess.run([sys.executable, *self.command, *more], cwd=ROOT, check=True)
+            summary = json.loads(file.read_text())
         whole = all(stage["status"] == "built" for stage in summary["stages"])
+        self.keep(summary, load, round((time.time() - began) / 60, 1) if whole else None)
+
+    def keep(self, summary: dict[str, Any], load: float, minutes: float | None) -> None:
+        """Keep what a run says.
+
+        Args:
+            summary: of the run.
+            load: of the machine before it.
+            minutes: that it took, where it built all stages and nothing ran beside it.
+        """
+        RESULTS.mkdir(parents=True, exist_ok=True)
         self.file.write_text(
             json.dumps(
                 {
                     "command": f"python {shlex.join(self.command)}",
-                    "minutes": round((time.time() - began) / 60, 1) if whole else None,
+                    "minutes": minutes,
                     "load_before": round(load, 1),
-                    "machine": f"{os.cpu_count()} CPU cores, {platform.machine()}",
+                    "machine": machine(),
                     "arms": {
                         arm: {name: scores[name] for name in KEPT if name in scores}
                         for arm, scores in {**summary["arms"], "chosen": summary["chosen"]}.items()
@@ -179,6 +194,12 @@ class Measurement:
     @property
     def kept(self) -> dict[str, Any] | None:
         return json.loads(self.file.read_text()) if self.file.exists() else None
+
+
+def machine() -> str:
+    """What this computes on."""
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return ", ".join([f"{os.cpu_count()} CPU cores", *gpus])
 
 
 def measurements() -> list[Measurement]:
@@ -268,11 +289,12 @@ def arms_table(names: tuple[str, ...], first: str) -> str:
                     name,
                     *(_cell(kept["arms"].get(arm)) for arm in arms),
                     f"{nmi:.2f}" if nmi is not None else "-",
-                    f"{kept['minutes']:g}" if kept["minutes"] else "shared stages",
+                    f"{kept['minutes']:g}" if kept["minutes"] else "-",
+                    kept["machine"].removesuffix(", x86_64"),
                     f"`{kept['command']}`",
                 ]
             )
-    return tables.markdown([first, *arms, "NMI", "minutes", "command"], rows)
+    return tables.markdown([first, *arms, "NMI", "minutes", "machine", "command"], rows)
 
 
 def grid_table(table: str, first: str, arm: str) -> str:
@@ -343,6 +365,7 @@ def main() -> None:
     parser.add_argument("--store", default="store", help="shared stages are built once in it")
     parser.add_argument("--tables-only", action="store_true", help="run nothing")
     parser.add_argument("--task", action="append", help="only these tasks")
+    parser.add_argument("--missing", action="store_true", help="only what has no summary yet")
     given = parser.parse_args()
     known = {one.table for one in measurements()}
     if unknown := set(given.tables) - known:
@@ -350,8 +373,8 @@ def main() -> None:
     if not given.tables_only:
         write_teachers()
     for one in measurements():
-        wanted = not given.tables or one.table in given.tables
-        if wanted and not given.tables_only and (not given.task or one.task in given.task):
+        wanted = one.table in (given.tables or known) and one.task in (given.task or TASKS)
+        if wanted and not given.tables_only and not (given.missing and one.kept):
             one.run(given.store)
     write_tables()
 
