@@ -275,8 +275,14 @@ def _cell(scores: dict[str, Any] | None) -> str:
     return f"{accuracy['mean']:.3f} ± {accuracy['sd']:.3f}"
 
 
-def arms_table(names: tuple[str, ...], first: str) -> str:
-    """One row for every measured command, one column for every arm that any of them has."""
+def arms_table(names: tuple[str, ...], first: str, *, short: bool = False) -> str:
+    """One row for every measured command, one column for every arm that any of them has.
+
+    Args:
+        names: of the tables whose commands these are.
+        first: the head of the first column.
+        short: leave out how it was measured.
+    """
     found = [(one, one.kept) for one in measurements() if one.table in names]
     arms = [arm for arm in ARMS if any(kept and arm in kept["arms"] for _, kept in found)]
     rows = []
@@ -284,17 +290,16 @@ def arms_table(names: tuple[str, ...], first: str) -> str:
         if kept:
             name = one.task if one.table == "tasks" else f"{one.task}, {one.row}"
             nmi = kept["pseudo_labels"].get("nmi")
-            rows.append(
-                [
-                    name,
-                    *(_cell(kept["arms"].get(arm)) for arm in arms),
-                    f"{nmi:.2f}" if nmi is not None else "-",
-                    f"{kept['minutes']:g}" if kept["minutes"] else "-",
-                    kept["machine"].removesuffix(", x86_64"),
-                    f"`{kept['command']}`",
-                ]
-            )
-    return tables.markdown([first, *arms, "NMI", "minutes", "machine", "command"], rows)
+            how = [
+                f"{nmi:.2f}" if nmi is not None else "-",
+                f"{kept['minutes']:g}" if kept["minutes"] else "-",
+                kept["machine"].removesuffix(", x86_64"),
+                f"`{kept['command']}`",
+            ]
+            cells = [_cell(kept["arms"].get(arm)) for arm in arms]
+            rows.append([name, *cells, *([] if short else how)])
+    how = [] if short else ["NMI", "minutes", "machine", "command"]
+    return tables.markdown([first, *arms, *how], rows)
 
 
 def grid_table(table: str, first: str, arm: str) -> str:
@@ -311,9 +316,13 @@ def grid_table(table: str, first: str, arm: str) -> str:
 
 def write_tables() -> None:
     """Replace what stands between the markers."""
-    tables.replace(ROOT / "README.md", "tasks", arms_table(("tasks", "corpus", "seeds"), "task"))
-    tables.replace(ROOT / "README.md", "quick", arms_table(("quick",), "task, teachers"))
-    document = ROOT / "docs" / "results.md"
+    readme, document = ROOT / "README.md", ROOT / "docs" / "results.md"
+    for name, several, first in (
+        ("tasks", ("tasks", "corpus", "seeds"), "task"),
+        ("quick", ("quick",), "task, teachers"),
+    ):
+        tables.replace(readme, name, arms_table(several, first, short=True))
+        tables.replace(document, name, arms_table(several, first))
     tables.replace(document, "objectives-unfused", grid_table("objectives", "objective", "unfused"))
     tables.replace(document, "objectives-teacher", grid_table("objectives", "objective", "teacher"))
     tables.replace(document, "ablations", grid_table("ablations", "unfused with", "unfused"))

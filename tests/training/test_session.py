@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import pickle
 import threading
 from dataclasses import replace
 from types import SimpleNamespace
@@ -14,10 +15,10 @@ from small_fit import lone_worker
 from unfused import runtime, training
 from unfused.config import RunOptions
 from unfused.store import Folder
-from unfused.training.session import run_batch
+from unfused.training.session import Outcome, run_job
 
-DONE = [{"loss": 1.0}], ""
-FAILED, CANCELLED = ([], "out of memory"), (None, "cancelled")
+DONE, FAILED = Outcome({"loss": 1.0}), Outcome(reason="out of memory")
+CANCELLED = Outcome(reason="cancelled", cancelled=True)
 
 
 class Workers:
@@ -28,12 +29,13 @@ class Workers:
 
     def fit(self) -> None:
         for number in itertools.count():
-            jobs = self.queue.next.remote(number).result()
-            if jobs is None:
+            packed = self.queue.next.remote(number).result()
+            if packed is None:
                 return
-            outcome = DONE if jobs == ["gone"] else jobs[0]
-            self.queue.finish.remote(number, outcome).result()
-            if jobs == ["gone"]:
+            job = pickle.loads(packed)
+            outcome = DONE if job == "gone" else job
+            self.queue.finish.remote(number, pickle.dumps(outcome)).result()
+            if job == "gone":
                 return
 
 
@@ -98,12 +100,12 @@ def test_workers_stay_for_the_next_stage_and_go_where_a_job_fails(
     one.start()
     before = _threads(one)
     if error is None:
-        one.run([outcome])
+        one.run(outcome)
     else:
-        with pytest.raises(error, match=outcome[1]):
-            one.run([outcome])
+        with pytest.raises(error, match=outcome.reason):
+            one.run(outcome)
     assert [thread.is_alive() for thread in before] == [stays]
-    assert one.run([DONE]) == DONE[0]
+    assert one.run(DONE) == DONE.facts
     assert (_threads(one) == before) == stays
     one.close()
 
@@ -113,19 +115,19 @@ def test_workers_stay_for_the_next_stage_and_go_where_a_job_fails(
 )
 def test_workers_go_where_others_want_what_they_hold(session, hardware, stays):
     one = session(**hardware)
-    assert one.run([DONE]) == DONE[0]
+    assert one.run(DONE) == DONE.facts
     before = _threads(one)
     one.release()
     assert [thread.is_alive() for thread in before] == [stays]
-    assert one.run([DONE]) == DONE[0]
+    assert one.run(DONE) == DONE.facts
     one.close()
 
 
 def test_workers_that_have_ended_are_started_anew(session):
     one = session()
-    one.run(["gone"])
+    one.run("gone")
     one._thread.join(5)
-    assert one.run([DONE]) == DONE[0]
+    assert one.run(DONE) == DONE.facts
     one.close()
 
 
@@ -155,9 +157,10 @@ def test_a_job_that_fails_ends_the_workers_where_others_wait_for_one(world, monk
 
     worker = replace(lone_worker(), world=world)
     if world == 1:
-        found = run_batch(worker, [Broken()], queue, 0)
-        assert found == ([], "no such thing") and not told
+        found = run_job(worker, Broken(), queue, 0)
+        assert found == Outcome(reason="no such thing") and not told
     else:
         with pytest.raises(ValueError):
-            run_batch(worker, [Broken()], queue, 0)
-        assert told == [(0, ([], "no such thing"))]
+            run_job(worker, Broken(), queue, 0)
+        ((number, packed),) = told
+        assert (number, pickle.loads(packed)) == (0, Outcome(reason="no such thing"))

@@ -33,6 +33,7 @@ from unfused.runtime.hardware import (
     shown,
 )
 from unfused.runtime.leases import Leases
+from unfused.runtime.queue import JobQueue
 from unfused.runtime.relay import Relay
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "Cluster",
     "DoesNotFit",
     "Hardware",
+    "JobQueue",
     "Leases",
     "NoCluster",
     "Relay",

@@ -221,6 +221,8 @@ def start(options: RunOptions) -> None:
     # Ray has its workers step back (15) for whatever else computes here: of a core that somebody
     # else wants they would have next to nothing.
     os.environ.setdefault("RAY_worker_niceness", "0")
+    # Nor does it help to start a process for each declared CPU before anything is to be done.
+    os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
     gpus = local_gpus()
     cpus = logical_cpus(options, gpus * jobs_of_gpu(gpus))
     with _native_stderr_closed():

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from unfused import runtime
+from unfused import cores, runtime
 from unfused.config import RunOptions
 from unfused.events import Note, Progress
 
@@ -107,11 +107,13 @@ class Tasks:
         import ray
 
         ray.data.DataContext.get_current().enable_progress_bars = False
+        # A machine of this run's own declares more CPUs than it has cores, for what waits.
+        most = None if self.cluster.hardware.joined else cores.available_cpus()
         items = ray.data.from_items(
             [{"task": row} for row in rows], override_num_blocks=max(1, len(rows))
         )
         done = 0
-        for row in items.map(_OnJson(task)).iter_rows():
+        for row in items.map(_OnJson(task), concurrency=most).iter_rows():
             result = json.loads(row["result"])
             done += result["seen"]
             self.cluster.stream.emit(Progress(node, done, total, doing=doing))

@@ -59,7 +59,7 @@ class Pool:
     def _run(self, job: Job) -> Any:
         number = self._take()
         try:
-            return self._sessions[number].run([job])[0]
+            return self._sessions[number].run(job)
         finally:
             self._give_back(number)
 

@@ -7,11 +7,12 @@ there are none.
 from __future__ import annotations
 
 import os
+import pickle
 import re
 import threading
 import time
-from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from unfused import cores, distributed, runtime
@@ -20,15 +21,23 @@ from unfused.events import Event, Progress
 from unfused.store import Folder
 from unfused.training.lean import lean
 from unfused.training.learner import Job
-from unfused.training.queue import JobQueue, Outcome
 from unfused.training.worker import Worker
 
 MAX_FAILURES = 4
-"""So many lost workers are replaced from the first to the last batch of a session."""
+"""So many lost workers are replaced from the first to the last job of a session."""
 CLOSE_SECONDS = 3.0
 """Patience with workers that end; a cluster of this run's own ends with them."""
 POLL_SECONDS = 0.5
 """Between two looks of Ray Train's at its workers (2 by default): what a run's end waits for."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a job: its facts, or why there are none."""
+
+    facts: Any = None
+    reason: str = ""
+    cancelled: bool = False
 
 
 class TrainingFailed(RuntimeError):
@@ -58,8 +67,8 @@ class Session:
     """One of the Ray Train runs that the stages of a pipeline share (see `pool`).
 
     Starting one costs many seconds (controller, workers, imports), so the workers stay and take one
-    batch of jobs after the other from a queue. The run ends after a batch that failed, and with
-    `release` where others may want what the workers hold.
+    job after the other from a queue. The run ends after a job that failed, and with `release` where
+    others may want what the workers hold.
     """
 
     def __init__(self, cluster: SessionCluster, storage: Folder) -> None:
@@ -68,7 +77,7 @@ class Session:
         self._thread: threading.Thread | None = None
         self._ending: list[threading.Thread] = []
         self._error: BaseException | None = None
-        self._batches = 0
+        self._jobs = 0
 
     def start(self) -> None:
         """Start the workers in the background, unless they are there."""
@@ -77,52 +86,52 @@ class Session:
         if self._thread is not None and not self._thread.is_alive():
             self.close()
         if self._thread is None:
-            queue = ray.remote(JobQueue).options(**runtime.beside_driver())
-            self._queue, self._batches, self._error = queue.remote(), 0, None
+            queue = ray.remote(runtime.JobQueue).options(**runtime.beside_driver())
+            self._queue, self._jobs, self._error = queue.remote(), 0, None
             self._thread = threading.Thread(target=self._fit, args=(self._queue,), daemon=True)
             self._thread.start()
 
-    def run(self, jobs: Sequence[Job]) -> list[Any]:
-        """Run jobs one after the other on all workers; returns the facts of each.
+    def run(self, job: Job) -> Any:
+        """Run a job on all workers; returns its facts.
 
         Raises:
             TrainingFailed: with the reason a worker gave.
             runtime.Cancelled: `cancel` was called.
         """
         import ray
+        from ray import cloudpickle
 
         self.start()
-        ray.get(self._queue.put.remote(list(jobs)))
-        self._batches += 1
-        facts, reason = self._outcome(self._batches - 1)
-        if facts is None:
-            raise runtime.Cancelled(reason)
-        if reason:
+        ray.get(self._queue.put.remote(cloudpickle.dumps(job)))
+        self._jobs += 1
+        outcome = self._outcome(self._jobs - 1)
+        if outcome.cancelled:
+            raise runtime.Cancelled(outcome.reason)
+        if outcome.reason:
             self.close()
-            raise TrainingFailed(reason)
-        return facts
+            raise TrainingFailed(outcome.reason)
+        return outcome.facts
 
     def _outcome(self, number: int) -> Outcome:
-        """What came of batch `number`, once all events of its workers are handed over."""
+        """What came of job `number`, once all events of its workers are handed over."""
         import ray
 
-        outcome, alive = None, True
-        while outcome is None and alive:
+        packed, alive = None, True
+        while packed is None and alive:
             alive = self._thread.is_alive()  # type: ignore[union-attr]
-            outcome = ray.get(self._queue.outcome.remote(number, 1.0))
+            packed = ray.get(self._queue.outcome.remote(number, 1.0))
         self._cluster.drain()
-        if outcome is None:
-            error = self._error or RuntimeError("the workers are gone")
-            outcome = [], root_cause(error)
-        return outcome
+        if packed is None:
+            return Outcome(reason=root_cause(self._error or RuntimeError("the workers are gone")))
+        return pickle.loads(packed)
 
     def cancel(self) -> None:
-        """Have the workers give up the batch at hand after its epoch: `run` raises Cancelled."""
+        """Have the workers give up the job at hand after its epoch: `run` raises Cancelled."""
         if self._queue is not None:
-            self._queue.cancel.remote(self._batches - 1)
+            self._queue.cancel.remote(self._jobs - 1)
 
     def release(self) -> None:
-        """Let workers go that hold GPUs, or CPUs of somebody's cluster; the next batch starts anew.
+        """Let workers go that hold GPUs, or CPUs of somebody's cluster; the next job starts anew.
 
         For a while in which this pipeline computes elsewhere, or waits.
         """
@@ -202,19 +211,20 @@ def root_cause(error: BaseException) -> str:
 
 
 def run_worker(config: dict[str, Any]) -> None:
-    """The training function of every Ray Train worker: batch after batch of the queue."""
+    """The training function of every Ray Train worker: job after job of the queue."""
     import ray
+    from ray import cloudpickle
 
     sender = Sender(config["relay"])
     worker, queue = _worker(sender), config["queue"]
     number = ray.get(queue.first_unfinished.remote())
-    while (jobs := ray.get(queue.next.remote(number))) is not None:
+    while (packed := ray.get(queue.next.remote(number))) is not None:
         worker.is_cancelled = lambda number=number: ray.get(queue.is_cancelled.remote(number))
-        outcome = run_batch(worker, jobs, queue, number)
+        outcome = run_job(worker, pickle.loads(packed), queue, number)
         sender.wait()
         worker.wait()
         if worker.is_first:
-            ray.get(queue.finish.remote(number, outcome))
+            ray.get(queue.finish.remote(number, cloudpickle.dumps(outcome)))
         worker.memory.clear()
         number += 1
 
@@ -258,25 +268,26 @@ class Sender:
             ray.get(self._last)
 
 
-def run_batch(worker: Worker, jobs: Sequence[Job], queue: Any, number: int) -> Outcome:
-    """Run a batch's jobs on this worker.
+def run_job(worker: Worker, job: Job, queue: Any, number: int) -> Outcome:
+    """Run a job on this worker.
 
     Raises:
-        Exception: what a job raised, where other workers would wait for this one.
+        Exception: what the job raised, where other workers would wait for this one.
     """
     import ray
+    from ray import cloudpickle
 
     try:
-        return [job.run(worker) for job in jobs], ""
+        return Outcome(job.run(worker))
     except runtime.Cancelled as error:
-        return None, str(error)
+        return Outcome(reason=str(error), cancelled=True)
     except Exception as error:
         if distributed.is_lost_peer(error):
             # Not this worker's failure: Ray Train replaces the one that is gone, and all go on.
             raise
-        outcome: Outcome = [], root_cause(error)
+        outcome = Outcome(reason=root_cause(error))
         if worker.world == 1:
             return outcome
         # The driver hears the reason at once; raising frees the workers that wait for this one.
-        ray.get(queue.finish.remote(number, outcome))
+        ray.get(queue.finish.remote(number, cloudpickle.dumps(outcome)))
         raise

@@ -38,16 +38,16 @@ class Worker:
     emit: Callable[[Event], None]
 
     is_cancelled: Callable[[], bool] = lambda: False
-    """Whether the driver wants no more of the jobs at hand."""
+    """Whether the driver wants no more of the job at hand."""
     memory: dict[Any, Any] = field(default_factory=dict)
-    """What is kept until a batch of jobs is done (see `once`)."""
+    """What is kept until a job is done (see `once`)."""
 
     @property
     def is_first(self) -> bool:
         return self.rank == 0
 
     def once(self, key: Any, make: Callable[[], Any]) -> Any:
-        """`make()`, or what was made under the same key in this batch of jobs."""
+        """`make()`, or what was made under the same key in this job."""
         if key not in self.memory:
             self.memory[key] = make()
         return self.memory[key]

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import asyncio
 
-from unfused.training.queue import JobQueue
+from unfused.runtime.queue import JobQueue
 
 
-def test_a_worker_waits_for_a_batch_and_the_driver_for_what_came_of_it():
+def test_a_worker_waits_for_a_job_and_the_driver_for_what_came_of_it():
     async def meet():
         queue = JobQueue()
         worker = asyncio.create_task(queue.next(0))
         driver = asyncio.create_task(queue.outcome(0, 5.0))
         await asyncio.sleep(0)
         assert not worker.done()
-        await queue.put(["job"])
-        assert await worker == ["job"]
-        await queue.finish(0, (["facts"], ""))
-        assert await driver == (["facts"], "")
+        await queue.put(b"job")
+        assert await worker == b"job"
+        await queue.finish(0, b"facts")
+        assert await driver == b"facts"
 
     asyncio.run(meet())
 
@@ -32,25 +32,25 @@ def test_the_driver_hears_in_time_that_nothing_has_come():
 def test_a_worker_that_replaces_a_lost_one_begins_with_what_is_unfinished():
     async def replace():
         queue = JobQueue()
-        for batch in (["done"], ["lost"]):
-            await queue.put(batch)
-        await queue.finish(0, ([], ""))
+        for job in (b"done", b"lost"):
+            await queue.put(job)
+        await queue.finish(0, b"facts")
         return await queue.next(await queue.first_unfinished())
 
-    assert asyncio.run(replace()) == ["lost"]
+    assert asyncio.run(replace()) == b"lost"
 
 
-def test_a_closed_queue_ends_workers_after_the_batches_that_are_there():
+def test_a_closed_queue_ends_workers_after_the_jobs_that_are_there():
     async def close():
         queue = JobQueue()
-        await queue.put(["last"])
+        await queue.put(b"last")
         await queue.close()
         return await queue.next(0), await queue.next(1)
 
-    assert asyncio.run(close()) == (["last"], None)
+    assert asyncio.run(close()) == (b"last", None)
 
 
-def test_what_is_cancelled_is_the_batch_at_hand_and_none_after_it():
+def test_what_is_cancelled_is_the_job_at_hand_and_none_after_it():
     async def cancel():
         queue = JobQueue()
         await queue.cancel(1)
