@@ -130,15 +130,21 @@ PREFERENCE = (
     "mixture", "selftrain", "unfused", "clusterfit", "teacher", "probe", "scratch", "fixmatch",
     "floor",
 )  # fmt: skip
-"""Which of several arms is chosen that cross-validation finds equal; others come after these."""
+"""Which is chosen of arms that cross-validation cannot tell apart; others come after these."""
 
 
-def chosen(estimates: Mapping[str, Sequence[float] | None], num_draws: int) -> list[str]:
-    """The arm of every draw that is right most often on labelled clips that it was not told.
+def chosen(
+    estimates: Mapping[str, Sequence[float] | None], num_draws: int, num_labels: int
+) -> list[str]:
+    """For every draw the first in `PREFERENCE` of the arms that are as good as the best.
+
+    As good is whose cross-validated accuracy is within one standard error of the highest: the rule
+    of Breiman et al., "Classification and Regression Trees" (1984), 3.4.3.
 
     Args:
         estimates: cross-validated accuracy of every draw by arm; none where it was not measured.
         num_draws: of the labels.
+        num_labels: that a draw has, and that an estimate is a share of.
 
     Returns:
         An arm for every draw; where nothing was measured the one that comes first in `PREFERENCE`.
@@ -148,4 +154,15 @@ def chosen(estimates: Mapping[str, Sequence[float] | None], num_draws: int) -> l
     measured = {arm: estimates[arm] for arm in ranked if estimates[arm] is not None}
     if not measured:
         return ranked[:1] * num_draws
-    return [max(measured, key=lambda arm: measured[arm][draw]) for draw in range(num_draws)]
+    found = []
+    for draw in range(num_draws):
+        best = max(values[draw] for values in measured.values())
+        least = best - standard_error(best, num_labels)
+        found.append(next(arm for arm, values in measured.items() if values[draw] >= least))
+    return found
+
+
+def standard_error(share: float, count: int) -> float:
+    """Of a share of so many: Agresti and Coull's (1998), which is not 0 where all or none are."""
+    count, right = count + 4, count * share + 2
+    return (right / count * (1 - right / count) / count) ** 0.5

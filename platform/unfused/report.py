@@ -70,7 +70,8 @@ def chosen_by_draw(plan: Plan) -> list[str]:
             for arm in plan.request.config.arms
         }
         estimates = {arm: one.cross_validated for arm, one in facts.items()}
-        found += chosen(estimates, next(iter(facts.values())).num_repeats)
+        one = next(iter(facts.values()))
+        found += chosen(estimates, one.num_repeats, one.num_labels)
     return found
 
 

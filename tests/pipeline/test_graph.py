@@ -255,12 +255,29 @@ def test_fixmatch_has_no_teacher():
 
 
 def test_the_chosen_arm_is_right_most_often_on_clips_that_it_was_not_told():
-    found = arms.chosen(
-        {"floor": [0.5, 0.9], "scratch": [0.7, 0.9], "mixture": None, "unfused": [0.6, 0.9]}, 2
-    )
-    assert found == ["scratch", "unfused"]
-    assert arms.chosen({"floor": None, "mixture": None}, 3) == ["mixture"] * 3
+    estimates = {"floor": [0.5, 0.9], "scratch": [0.7, 0.9], "mixture": None, "unfused": [0.6, 0.9]}
+    assert arms.chosen(estimates, 2, num_labels=50) == ["scratch", "unfused"]
+    assert arms.chosen({"floor": None, "mixture": None}, 3, 50) == ["mixture"] * 3
     assert set(arms.PREFERENCE) == set(arms.ARMS)
+
+
+@pytest.mark.parametrize(
+    ("mixture", "selftrain", "num_labels", "takes"),
+    [
+        (0.98, 1.00, 50, "mixture"),
+        (0.94, 1.00, 50, "selftrain"),
+        (0.94, 1.00, 5, "mixture"),
+        (0.78, 0.84, 50, "selftrain"),
+        (0.80, 0.84, 50, "mixture"),
+        (0.80, 0.84, 500, "selftrain"),
+        (0.98, 0.98 + 1e-8, 10**6, "mixture"),
+    ],
+)
+def test_arms_within_a_standard_error_of_the_best_go_by_preference(
+    mixture, selftrain, num_labels, takes
+):
+    estimates = {"selftrain": [selftrain], "mixture": [mixture]}
+    assert arms.chosen(estimates, 1, num_labels) == [takes]
 
 
 def test_a_node_may_stand_for_what_is_already_there():

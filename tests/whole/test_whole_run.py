@@ -17,6 +17,7 @@ from safetensors.numpy import load_file
 
 from conftest import TINY, tone
 from unfused.arms import ARMS as ARM_TABLE
+from unfused.arms import standard_error
 from unfused.config import Config, flatten, override, parse_overrides, shown
 
 pytestmark = pytest.mark.slow
@@ -43,13 +44,12 @@ def test_a_run_scores_every_arm_on_every_draw(finished):
     assert summary["chance"] == pytest.approx(1 / 3)
 
 
-def test_the_chosen_arm_is_the_one_that_is_right_most_often_on_labels_it_was_not_told(finished):
+def test_the_chosen_arm_is_as_good_as_any_on_labels_that_it_was_not_told(finished):
     one, summary = finished
     estimates = {arm: s["cross_validated"] for arm, s in summary["arms"].items()}
     for draw, arm in enumerate(summary["chosen"]["by_draw"]):
-        assert estimates[arm]["values"][draw] == max(
-            found["values"][draw] for found in estimates.values() if found
-        )
+        best = max(found["values"][draw] for found in estimates.values() if found)
+        assert estimates[arm]["values"][draw] >= best - standard_error(best, 9)
         score = summary["arms"][arm]["accuracy"]["values"][draw]
         assert summary["chosen"]["accuracy"]["values"][draw] == score
     assert {"own", "student", "statistics", "cepstra"} <= set(summary["trust"])
