@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from unfused.cores import process
@@ -19,6 +22,30 @@ def test_a_job_has_its_share_of_the_cores_also_without_glibc(monkeypatch, cores,
     process.prepare_process()
     process.prepare_process(threads=1)
     assert asked == [threads, 1]
+
+
+HEAP = """
+import torch
+from unfused import cores
+from unfused.cores import memory_of
+import os
+
+cores.prepare_process()
+blocks = [torch.ones(1_000_000) for _ in range(100)]
+last = torch.ones(1000)  # Above them in the heap, which can so not end below it.
+full = memory_of(os.getpid())
+del blocks
+kept = memory_of(os.getpid())
+cores.return_memory()
+print(full, kept, memory_of(os.getpid()))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the heap is glibc's")
+def test_a_heap_keeps_what_is_freed_until_it_is_returned():
+    done = subprocess.run([sys.executable, "-c", HEAP], capture_output=True, text=True, check=True)
+    full, kept, returned = map(int, done.stdout.split())
+    assert full - kept < 50e6 < 300e6 < full - returned
 
 
 def test_a_container_has_the_memory_that_it_is_given(monkeypatch, tmp_path):

@@ -13,6 +13,7 @@ from unfused.cores.process import (
     available_cpus,
     available_memory,
     prepare_process,
+    return_memory,
     threads_of_job,
 )
 
@@ -25,5 +26,6 @@ __all__ = [
     "descendants",
     "memory_of",
     "prepare_process",
+    "return_memory",
     "threads_of_job",
 ]

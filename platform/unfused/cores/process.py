@@ -6,6 +6,7 @@ The rule of this file: it changes how fast a process computes, never what.
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 from collections.abc import Mapping
 from contextlib import suppress
@@ -68,3 +69,11 @@ def prepare_process(threads: int | None = None) -> None:
         mallopt(m_trim_threshold, 2**31 - 1)
         mallopt(m_top_pad, 64 * 2**20)
         mallopt(m_arena_max, 1)
+
+
+def return_memory() -> None:
+    """Give the system back what is free of the heap, which `prepare_process` keeps: between two
+    jobs, of which the next may want less, or another process more."""
+    gc.collect()
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)

@@ -226,6 +226,7 @@ def run_worker(config: dict[str, Any]) -> None:
         if worker.is_first:
             ray.get(queue.finish.remote(number, cloudpickle.dumps(outcome)))
         worker.memory.clear()
+        cores.return_memory()
         number += 1
 
 
