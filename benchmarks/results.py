@@ -293,7 +293,7 @@ def arms_table(names: tuple[str, ...], first: str, *, short: bool = False) -> st
             how = [
                 f"{nmi:.2f}" if nmi is not None else "-",
                 f"{kept['minutes']:g}" if kept["minutes"] else "-",
-                kept["machine"].removesuffix(", x86_64"),
+                kept["machine"],
                 f"`{kept['command']}`",
             ]
             cells = [_cell(kept["arms"].get(arm)) for arm in arms]

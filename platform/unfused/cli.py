@@ -66,7 +66,7 @@ Jobs = Annotated[
     int | None, typer.Option(min=1, help="Jobs side by side; default what fits.")
 ]
 GpusPerWorker = Annotated[
-    float | None, typer.Option(min=0, help="Default: one where the cluster has any.")
+    float | None, typer.Option(min=0, help="Default: one, or a share where several jobs fit.")
 ]
 Summary = Annotated[Path | None, typer.Option(help="Write the numbers here (JSON).")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be built.")]

@@ -72,8 +72,7 @@ def test_runs_with_and_without_the_gpu_agree(program, small_task):
     said = ("--task", str(small_task), *TINY)
     runs = [one.run(*said, "--gpus-per-worker", share) for share in ("1", "0.5", "0")]
     assert [run["run"]["jobs"] for run in runs[:2]] == [1, 2]
-    found = [run["config"]["pretrain.precision"] for run in runs]
-    assert found[:2] == ["bfloat16", "bfloat16"]
+    assert {run["config"]["pretrain.precision"] for run in runs[:2]} == {"bfloat16"}
     for run in runs:
         assert run["chosen"]["accuracy"]["mean"] >= 0.8
     for arm, scores in runs[0]["arms"].items():

@@ -99,10 +99,9 @@ class Session:
             runtime.Cancelled: `cancel` was called.
         """
         import ray
-        from ray import cloudpickle
 
         self.start()
-        ray.get(self._queue.put.remote(cloudpickle.dumps(job)))
+        ray.get(self._queue.put.remote(ray.cloudpickle.dumps(job)))
         self._jobs += 1
         outcome = self._outcome(self._jobs - 1)
         if outcome.cancelled:
@@ -213,7 +212,6 @@ def root_cause(error: BaseException) -> str:
 def run_worker(config: dict[str, Any]) -> None:
     """The training function of every Ray Train worker: job after job of the queue."""
     import ray
-    from ray import cloudpickle
 
     sender = Sender(config["relay"])
     worker, queue = _worker(sender), config["queue"]
@@ -224,7 +222,7 @@ def run_worker(config: dict[str, Any]) -> None:
         sender.wait()
         worker.wait()
         if worker.is_first:
-            ray.get(queue.finish.remote(number, cloudpickle.dumps(outcome)))
+            ray.get(queue.finish.remote(number, ray.cloudpickle.dumps(outcome)))
         worker.memory.clear()
         cores.return_memory()
         number += 1
@@ -276,7 +274,6 @@ def run_job(worker: Worker, job: Job, queue: Any, number: int) -> Outcome:
         Exception: what the job raised, where other workers would wait for this one.
     """
     import ray
-    from ray import cloudpickle
 
     try:
         return Outcome(job.run(worker))
@@ -290,5 +287,5 @@ def run_job(worker: Worker, job: Job, queue: Any, number: int) -> Outcome:
         if worker.world == 1:
             return outcome
         # The driver hears the reason at once; raising frees the workers that wait for this one.
-        ray.get(queue.finish.remote(number, cloudpickle.dumps(outcome)))
+        ray.get(queue.finish.remote(number, ray.cloudpickle.dumps(outcome)))
         raise
