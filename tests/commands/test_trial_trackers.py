@@ -25,6 +25,6 @@ def test_a_search_that_is_stopped_ends_the_runs_of_the_trials_that_ran():
     trials(TrialEnded(0, "COMPLETE", {}, {}))
     trials(TrialEnded(2, "FAIL", {}, {}))
     trials.close()
-    assert told[0] == [started, ({"trial": 0},), finished, ({"state": "COMPLETE"},), ()]
-    assert told[1] == [started, ({"trial": 1},), RunFinished("KILLED"), ()]
+    assert told[0] == [started, finished, ({"state": "COMPLETE"},), ()]
+    assert told[1] == [started, RunFinished("KILLED"), ()]
     assert set(told) == {0, 1}

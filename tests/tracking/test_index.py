@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -246,18 +247,32 @@ def test_a_trial_that_was_killed_goes_on_in_its_run_and_one_that_ended_has_it_to
     assert len(mlflow.runs("tags.kind = 'trial'")) == 2
 
 
-def test_a_trial_whose_end_a_kill_kept_from_being_written_is_told_at_the_end_of_its_search(mlflow):
+def test_a_kill_amid_the_params_of_a_trial_leaves_a_run_that_goes_on(mlflow):
+    def tracker() -> tracking.Tracker:
+        return mlflow.tracker(parent="p", name="trial 3", kind="trial", trial=3)
+
+    half = started()
+    play(tracker(), [replace(half, config=dict(list(half.config.items())[:1]))])
+    assert len(half.config) > 1
+    play(tracker(), a_whole_run())
+    again = mlflow.only("tags.kind = 'trial'")
+    assert again.info.status == "FINISHED" and again.data.tags["trial"] == "3"
+
+
+def test_what_a_kill_kept_from_being_written_of_trials_is_written_at_the_end_of_their_search(
+    mlflow,
+):
     search = mlflow.tracker(name="search", kind="search")
-    search(RunStarted({"num_trials": 2}, (), PROVENANCE))
+    search(RunStarted({"num_trials": 3}, (), PROVENANCE))
     parent = search.describe()["run_id"]
     for number in (0, 1):
-        trial = mlflow.tracker(parent=parent, name=f"trial {number}", kind="trial")
+        trial = mlflow.tracker(parent=parent, name=f"trial {number}", kind="trial", trial=number)
         trial(started())
-        trial.tag({"trial": number})
         trial.close()
     rows = [
         {"number": 0, "state": "COMPLETE", "scores": {"valid_accuracy": 0.5}},
         {"number": 1, "state": "PRUNED"},
+        {"number": 2, "state": "FAIL", "changes": {"cluster.num_clusters": 500}},
     ]
     best = {"number": 0}
     search.end_search({"best": best, "trials": rows, "folder": "store/searches/s"}, {})
@@ -266,3 +281,6 @@ def test_a_trial_whose_end_a_kill_kept_from_being_written_is_told_at_the_end_of_
     assert best.info.status == "FINISHED" and best.data.metrics["valid_accuracy"] == 0.5
     assert (best.data.tags["state"], best.data.tags["best"]) == ("COMPLETE", "true")
     assert mlflow.only("tags.trial = '1'").info.status == "KILLED"
+    never = mlflow.only("tags.trial = '2'")
+    assert (never.info.status, never.info.run_name) == ("FAILED", "search trial 2")
+    assert never.data.params == {"cluster.num_clusters": "500"}

@@ -47,7 +47,7 @@ def run_search(
 
     def of_trial(number: int) -> tracking.Tracker:
         name, parent = f"{search.name} trial {number}", tracker.describe()["run_id"]
-        return new_tracker(uri, search, name=name, kind="trial", parent=parent)
+        return new_tracker(uri, search, name=name, kind="trial", parent=parent, trial=number)
 
     trials, shown = TrialTrackers(of_trial), display.for_terminal(console)
     for listener in (tracker, trials, shown):
@@ -74,7 +74,7 @@ def settled(
     return replace(search, request=request), runtime.probe(options)
 
 
-def new_tracker(uri: str, search: SearchRequest, **what: str) -> tracking.Tracker:
+def new_tracker(uri: str, search: SearchRequest, **what: Any) -> tracking.Tracker:
     """A tracker in the search's experiment."""
     options = search.request.options
     return tracking.Tracker(uri, options.experiment, options.store, **what)

@@ -37,7 +37,6 @@ class TrialTrackers:
         self._trackers[number](event)
         if isinstance(event, RunStarted):
             self._running.add(number)
-            self._trackers[number].tag({"trial": number})
         if isinstance(event, RunFinished):
             self._running.discard(number)
 

@@ -59,6 +59,7 @@ class Index:
         self.store, self.parent = store, parent
         self.name: str | None = None
         self.kind = "pipeline"
+        self.trial: int | None = None
         self.run = ""
         self.open_nodes: dict[str, _OpenNode] = {}
         self.failed_runs: list[str] = []
@@ -66,7 +67,14 @@ class Index:
 
     @classmethod
     def open(
-        cls, uri: str, experiment: str, store: str, parent: str, name: str | None, kind: str
+        cls,
+        uri: str,
+        experiment: str,
+        store: str,
+        parent: str,
+        name: str | None,
+        kind: str,
+        trial: int | None,
     ) -> Index:
         """Import MLflow, and make the database and the experiment where there are none."""
         for setting, value in QUIET.items():
@@ -79,7 +87,7 @@ class Index:
         with sole_opener(uri):
             client = MlflowClient(uri)
             index = cls(client, uri, experiment_id(client, uri, experiment), store, parent)
-        index.name, index.kind = name, kind
+        index.name, index.kind, index.trial = name, kind, trial
         return index
 
     def describe(self) -> dict[str, str]:
@@ -122,6 +130,8 @@ class Index:
         tags = {"kind": self.kind, "store": self.store, **_provenance_tags(event.provenance)}
         if self.parent:
             tags["mlflow.parentRunId"] = self.parent
+        if self.trial is not None:
+            tags["trial"] = str(self.trial)
         if self.kind == "pipeline" or not self._take_up(tags, event.config):
             run = self.client.create_run(self.experiment_id, at, resolve_tags(tags), self.name)
             self.run = run.info.run_id
@@ -140,9 +150,11 @@ class Index:
             same += f" and tags.`mlflow.parentRunId` = '{self.parent}'"
         runs = self.client.search_runs([self.experiment_id], same)
         if self.kind == "trial":
-            # Not one of another search of the same name; a kill may have come before the params.
-            mine = ({}, {key: shown(value) for key, value in config.items()})
-            runs = [r for r in runs if "state" not in r.data.tags and r.data.params in mine]
+            # Not one of another search of the same name; a kill may have come amid the params.
+            mine = {key: shown(value) for key, value in config.items()}.items()
+            runs = [
+                r for r in runs if "state" not in r.data.tags and r.data.params.items() <= mine
+            ]
         if not runs:
             return False
         self.run = runs[0].info.run_id
@@ -173,17 +185,26 @@ class Index:
             self.client.log_artifacts(self.run, scratch)
 
     def _settle_trials(self, trials: Sequence[Mapping[str, Any]]) -> None:
-        """Tell runs of trials how they ended, where a kill came before that was written."""
+        """Write how trials ended, where a kill came before that was written."""
         mine = f"tags.`mlflow.parentRunId` = '{self.run}' and tags.kind = 'trial'"
         oldest_first = {"order_by": ["attributes.start_time ASC"]}
         found = self.client.search_runs([self.experiment_id], mine, **oldest_first)
         newest = {run.data.tags.get("trial"): run for run in found}
         for trial in trials:
-            run = newest.get(str(trial["number"]))
-            if run and "state" not in run.data.tags:
+            run = newest.get(str(trial["number"])) or self._run_of_trial(trial)
+            if "state" not in run.data.tags:
                 self._tag(run.info.run_id, {"state": trial["state"]})
                 self._log_metrics(run.info.run_id, trial.get("scores", {}), int(time.time() * 1000))
                 self.client.set_terminated(run.info.run_id, ENDED[trial["state"]])
+
+    def _run_of_trial(self, trial: Mapping[str, Any]) -> Any:
+        """A run for a trial that has none, with the params that the search chose."""
+        tags = {"kind": "trial", "store": self.store, "trial": str(trial["number"])}
+        tags["mlflow.parentRunId"] = self.run
+        name = f"{self.name} trial {trial['number']}"
+        run = self.client.create_run(self.experiment_id, None, tags, name)
+        self._log_params(run.info.run_id, trial["changes"])
+        return run
 
     def tag(self, values: Mapping[str, Any]) -> None:
         """Tag the run itself."""

@@ -49,6 +49,8 @@ class Tracker:
         name: of the pipeline run; MLflow makes one up otherwise.
         kind: "pipeline", "trial" or "search". A search of one name has one run, which is gone on
             with.
+        trial: its number, where this is one. It is there from the run's first moment, so that no
+            kill leaves a run of which nobody knows whose it is.
     """
 
     def __init__(
@@ -60,12 +62,13 @@ class Tracker:
         parent: str = "",
         name: str | None = None,
         kind: str = "pipeline",
+        trial: int | None = None,
     ) -> None:
         self.uri = uri
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._warned = False
         place = Folder.of(store).uri
-        open_index = partial(Index.open, uri, experiment, place, parent, name, kind)
+        open_index = partial(Index.open, uri, experiment, place, parent, name, kind, trial)
         self._thread = threading.Thread(
             target=self._work, args=(open_index,), name="tracking", daemon=True
         )
@@ -103,8 +106,8 @@ class Tracker:
         """Tag the best trial's run, and keep a search's tables and pictures; returns at once.
 
         Args:
-            result: of the search: its `best` and all ended `trials` (runs that a kill kept from
-                being told how they ended are told now), and the `folder` of the files in the store.
+            result: of the search: its `best` and all ended `trials` (what a kill kept from being
+                written of them is written now), and the `folder` of the files in the store.
             files: name -> content.
         """
         self._queue(partial(Index.end_search, result=result, files=files))
