@@ -1,3 +1,20 @@
 """UnFuSeD on Ray: learn audio classifiers from few labels, and trust the numbers."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from unfused.inference import load
+
 __version__ = "0.1.0"
+__all__ = ["__version__", "load"]
+
+
+def __getattr__(name: str) -> object:
+    """`unfused.load`, once it is asked for: what it needs takes a second to import."""
+    if name == "load":
+        from unfused.inference import load
+
+        return load
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -126,6 +126,8 @@ BESIDE_OUTSIDE = tuple(name for name, arm in ARMS.items() if arm.usual == "alway
 """And of one with some."""
 METHOD = ARMS["unfused"]
 """The published method, which a search tunes."""
+STUDENT = ARMS["selftrain"]
+"""One network that says what a pool of teachers says, which can leave this platform."""
 PREFERENCE = (
     "mixture", "selftrain", "unfused", "clusterfit", "teacher", "probe", "scratch", "fixmatch",
     "floor",

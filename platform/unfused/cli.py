@@ -191,6 +191,82 @@ def write_summary(summary: Path | None, result: dict[str, Any]) -> None:
         summary.write_text(json.dumps(result, indent=2) + "\n")
 
 
+Named = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        show_default=False,
+        help="A model's folder, its key in the store, models:/NAME/VERSION, best or"
+        " EXPERIMENT:best.",
+    ),
+]
+Clips = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="CLIPS...", show_default=False, help="Files, folders, manifests, s3:// and gs://."
+    ),
+]
+
+
+@app.command("predict")
+def predict(
+    model: Named,
+    clips: Clips,
+    out: Annotated[
+        str | None,
+        typer.Option(
+            show_default=False,
+            help="A file: .csv, .parquet, .jsonl, .selections.txt (Raven), .labels.txt (Audacity);"
+            " - is CSV on the terminal.",
+        ),
+    ] = None,
+    whole: Annotated[
+        bool, typer.Option("--whole", help="One label for a long recording too.")
+    ] = False,
+    timeline: Annotated[
+        bool, typer.Option("--timeline", help="A timeline of a short clip too.")
+    ] = False,
+    window: Annotated[
+        float | None, typer.Option(help="Seconds; default the training clips' middle length.")
+    ] = None,
+    overlap: Annotated[float, typer.Option(help="Of windows, as a share of one.")] = 0.5,
+    threshold: Annotated[
+        float, typer.Option(help="Probability below which a timeline says nothing.")
+    ] = 0.5,
+    min_seconds: Annotated[float, typer.Option(help="Shorter segments are left out.")] = 0.0,
+    store: Store = "store",
+    tracking_uri: TrackingUri = None,
+) -> None:
+    """Label recordings with a model: a table with a row for each, or for each segment of a long
+    one."""
+    quiet_libraries()
+    from unfused.commands.named import named
+    from unfused.commands.predict import Asked, predict
+    from unfused.inference.files import Looking
+    from unfused.inference.timeline import TimelineConfig
+
+    if whole and timeline:
+        raise ConfigError("--whole and --timeline exclude each other; give one of them.")
+    looking = Looking(whole, timeline, TimelineConfig(window, overlap, threshold, min_seconds))
+    predict(Asked(named(model, store, tracking_uri), clips, out), looking)
+
+
+@app.command("embed")
+def embed(
+    model: Named,
+    clips: Clips,
+    out: Annotated[str, typer.Option(help="A file: .parquet or .jsonl.")] = "embeddings.parquet",
+    store: Store = "store",
+    tracking_uri: TrackingUri = None,
+) -> None:
+    """Write the vectors that a model judges recordings by."""
+    quiet_libraries()
+    from unfused.commands.named import named
+    from unfused.commands.predict import Asked, embed
+
+    embed(Asked(named(model, store, tracking_uri), clips, out))
+
+
 @app.command("config")
 def show_config(
     overrides: Overrides = None,

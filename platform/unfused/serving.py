@@ -1,77 +1,111 @@
 """The registered model: MLflow runs this very file to make it, from code and without pickle.
 
-The rule of this room: it scores a waveform exactly as the evaluation scores a clip, and needs no
-Ray. It is the one file beside `tracking` that imports mlflow, whose base class a served model has.
+The rule of this room: it scores a clip exactly as the evaluation does, and needs no Ray. It is the
+one file beside `tracking` that imports mlflow, whose base class a served model has.
 
-Axes: B clips, C windows of a clip, S samples of a waveform, N classes.
+Axes: B clips, S samples of a clip, N classes.
 """
 
 from __future__ import annotations
 
+import base64
+import binascii
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import mlflow
 import numpy as np
 import pandas as pd
-import torch
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
-from unfused import scorers
-from unfused.audio.samples import to_int16
-from unfused.scorers import ScorerFacts
-from unfused.store import Folder
+from unfused.inference import load
+from unfused.inference.folder import RATE
 
-CLIPS_AT_ONCE = 64
+SHORTEST_BASE64 = 60
+"""Characters: no file of audio is shorter than its header. Shorter text is a path."""
+COLUMNS = ("path", "audio", "samples")
+"""Of a data frame: where files lie, their bytes (raw or as base64), or lists of samples."""
 
 
 class Classifier(PythonModel):
-    """Waveforms in; a label and the probability of every class out."""
+    """Recordings in; a label and the probability of every class out."""
 
     def load_context(self, context: PythonModelContext) -> None:
-        """Read the scorer, and what it says of itself."""
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        folder = Folder.of(context.artifacts["classifier"])
-        self.facts = ScorerFacts.model_validate(folder.read_json(scorers.FACTS_FILE))
-        self.scorer = scorers.load(folder, self.facts).to(self.device)
+        """Read the model."""
+        self.model = load(context.artifacts["model"])
 
     def predict(
         self,
         context: PythonModelContext,
-        model_input: np.ndarray,
-        params: dict[str, Any] | None = None,
+        model_input: Any,
+        params: Mapping[str, Any] | None = None,
     ) -> pd.DataFrame:
-        """What MLflow calls, once it has held the input against the signature: see `classify`."""
-        return self.classify(model_input)
+        """What MLflow calls: see `classify`."""
+        return self.classify(model_input, int((params or {}).get(RATE) or 0))
 
-    def classify(self, waveforms: np.ndarray) -> pd.DataFrame:
+    def classify(self, clips: Any, rate: int = 0) -> pd.DataFrame:
         """Label clips.
 
         Args:
-            waveforms: (B, S) in [-1, 1], mono, at the sample rate that the encoder was trained on
-                (16 kHz unless configured otherwise); clips of any one length, S >= 1.
+            clips: waveforms (B, S) or (S,) in [-1, 1], mono, of any number type; or paths, bytes of
+                files or their base64, in a list or in a data frame with one of `COLUMNS`.
+            rate: Hz of waveforms; 0 is the model's own. Another one is resampled.
 
         Returns:
             A row for each clip: `label`, and `probability.<class>` for every class.
 
         Raises:
-            ValueError: there are no samples, or one is not a number.
+            ValueError: there is nothing to label, or it cannot be read.
         """
-        if waveforms.ndim != 2 or not waveforms.size or not np.isfinite(waveforms).all():
-            raise ValueError(
-                f"Got waveforms of shape {waveforms.shape} or with samples that are not numbers;"
-                " give (clips, samples), mono, in [-1, 1]."
-            )
-        blocks = np.array_split(waveforms, -(-len(waveforms) // CLIPS_AT_ONCE))
-        probabilities = np.concatenate([self._score(block) for block in blocks])
-        classes = np.array(self.facts.classes, dtype=object)
+        waves = [self._wave(one, rate) for one in _each(clips)]
+        if not waves:
+            raise ValueError("There is no clip to label; give waveforms, paths or bytes of files.")
+        probabilities = self.model.probabilities(waves)
+        classes = np.array(self.model.classes, dtype=object)
         table = pd.DataFrame(probabilities, columns=[f"probability.{name}" for name in classes])
         table.insert(0, "label", classes[probabilities.argmax(1)])
         return table
 
-    def _score(self, waveforms: np.ndarray) -> np.ndarray:
-        """Waveforms (B, S) to probabilities (B, N), in the int16 that ingest stores."""
-        given = scorers.given(self.facts, to_int16(waveforms), self.device)
-        return self.scorer.scores(given)[0].float().softmax(1).cpu().numpy()
+    def _wave(self, clip: Any, rate: int) -> np.ndarray:
+        if isinstance(clip, str):
+            clip = _bytes_or_path(clip)
+        if isinstance(clip, bytes | str):
+            return self.model.wave(clip)
+        try:
+            samples = np.asarray(clip, np.float32)
+        except (TypeError, ValueError):
+            raise ValueError(
+                f"A clip is of {type(clip).__name__}; give waveforms, paths or bytes of files."
+            ) from None
+        return self.model.wave(samples, rate or self.model.facts.sample_rate)
+
+
+def _each(clips: Any) -> Iterable[Any]:
+    """The clips one by one."""
+    if isinstance(clips, pd.DataFrame):
+        column = next((name for name in COLUMNS if name in clips.columns), None)
+        return clips.to_numpy() if column is None else clips[column]
+    if isinstance(clips, Mapping):
+        return _each(pd.DataFrame({name: list(values) for name, values in clips.items()}))
+    if isinstance(clips, str | bytes):
+        return [clips]
+    if isinstance(clips, np.ndarray) and clips.ndim > 2:
+        raise ValueError(
+            f"Got waveforms of shape {clips.shape}; give (clips, samples), mono, in [-1, 1]."
+        )
+    one_wave = len(clips) > 0 and isinstance(clips[0], int | float | np.number)
+    return [clips] if one_wave else clips
+
+
+def _bytes_or_path(text: str) -> bytes | str:
+    """What a file's base64 stands for, with `data:...;base64,` before it or not; or a path."""
+    body = text.partition(";base64,")[2] if text.startswith("data:") else text
+    if len(body) < SHORTEST_BASE64:
+        return text
+    try:
+        return base64.b64decode(body, validate=True)
+    except binascii.Error:
+        return text
 
 
 mlflow.models.set_model(Classifier())

@@ -5,17 +5,20 @@ The rule of this file: `--dry-run` plans like a run, and builds and writes nothi
 
 from __future__ import annotations
 
+import shlex
 import time
 from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 
-from unfused import arms, cores, display, report, runtime, tracking
+from unfused import cores, display, inference, report, runtime, tracking
+from unfused.arms import ARMS, STUDENT
 from unfused.commands.ending import announcing_end
 from unfused.events import Stream
-from unfused.pipeline import Plan, Recorder, Ref, Request, Run
+from unfused.pipeline import Plan, Recorder, Request, Run, leave_model
 
 
 def show_plan(request: Request) -> None:
@@ -67,16 +70,22 @@ def run_pipeline(request: Request) -> dict[str, Any]:
                 "peak_memory_gib": round(memory.peak / 2**30, 2),
             }
         result["mlflow"] = tracker.describe()
-        _register(plan, tracker)
+        result["models"] = _leave_models(plan, run.id, tracker)
     _show_result(console, plan, result, uri)
     return result
 
 
-def _register(plan: Plan, tracker: tracking.Tracker) -> None:
-    """Register the classifier of the arm that was chosen in the first draw."""
-    arm = arms.ARMS[report.chosen_by_draw(plan)[0]]
-    artifact = plan.artifact(Ref(f"{plan.repetitions[0]}{arm.classifier}"))
-    tracker.register(artifact.folder, artifact.facts, plan.request.options.experiment)
+def _leave_models(plan: Plan, run: str, tracker: tracking.Tracker) -> dict[str, str]:
+    """Folders of the models that a run leaves, by arm: the chosen one first, which is registered;
+    where that is a pool of teachers, the student of them too, which is one network."""
+    chosen = report.chosen_by_draw(plan)[0]
+    folders = {chosen: leave_model(plan, chosen, run)}
+    facts = inference.read_facts(folders[chosen])
+    student = STUDENT.name
+    if ARMS[chosen].source == "probes" and student in plan.request.config.arms:
+        folders[student] = leave_model(plan, student, run)
+    tracker.register(folders[chosen], facts, plan.request.options.experiment)
+    return {arm: folder.uri for arm, folder in folders.items()}
 
 
 def _show_result(console: Console, plan: Plan, result: dict[str, Any], uri: str) -> None:
@@ -92,4 +101,8 @@ def _show_result(console: Console, plan: Plan, result: dict[str, Any], uri: str)
         highlight=False,
     )
     console.print(f"artifacts  {plan.store.root.uri}", highlight=False)
+    for arm, folder in result["models"].items():
+        console.print(f"model      {escape(folder)} ({arm})", highlight=False)
+    first = escape(shlex.quote(next(iter(result["models"].values()))))
+    console.print(f"label      unfused predict {first} CLIPS...", highlight=False)
     console.print(f"compare    {tracking.ui_command(uri)}", highlight=False)

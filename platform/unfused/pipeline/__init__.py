@@ -4,6 +4,7 @@
     graph       nodes and edges, as plain data
     plan        every node's key, and whether the store has it
     run         builds what is missing
+    product     the model that a run leaves in the store
     record      what a run leaves in the store for whoever reports it
 
 The rule of this room: what is decided is data before anything is built.
@@ -11,6 +12,7 @@ The rule of this room: what is decided is data before anything is built.
 
 from unfused.pipeline.graph import OWN, Given, Node, Ref, Teachers, graph
 from unfused.pipeline.plan import Plan, Step
+from unfused.pipeline.product import leave_model
 from unfused.pipeline.record import Recorder
 from unfused.pipeline.request import (
     Inputs,
@@ -39,6 +41,7 @@ __all__ = [
     "Teachers",
     "graph",
     "heard",
+    "leave_model",
     "open_backend",
     "read_inputs",
     "repetitions",

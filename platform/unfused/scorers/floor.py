@@ -140,8 +140,14 @@ class FloorScorer:
     @torch.inference_mode()
     def scores(self, clips: Sequence[Tensor]) -> Tensor:
         """Whole int16 clips (S,), B of them, to scores (R, B, N)."""
-        features = torch.stack([statistics(clip.cpu(), self._log_mel) for clip in clips])
+        features = self.embeddings(clips)["embedding"]
         return torch.stack([one.scores(features) for one in self.draws])
+
+    @torch.inference_mode()
+    def embeddings(self, clips: Sequence[Tensor]) -> dict[str, Tensor]:
+        """The statistics."""
+        rows = [statistics(clip.cpu(), self._log_mel) for clip in clips]
+        return {"embedding": torch.stack(rows)}
 
 
 def load(folder: Folder, facts: ScorerFacts) -> FloorScorer:

@@ -46,6 +46,11 @@ class LinearScorer:
             found += [pool(head(embedding), clips.counts) for head in heads]
         return torch.stack(found)
 
+    @torch.inference_mode()
+    def embeddings(self, clips: Windows[Tensor]) -> dict[str, Tensor]:
+        """The encoder's, its mean over the windows of each clip."""
+        return {"embedding": self.draws[0][0].embed(clips)}
+
 
 def load(folder: Folder, facts: ScorerFacts) -> LinearScorer:
     """See `unfused.scorers.load`."""

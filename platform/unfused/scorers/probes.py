@@ -68,11 +68,7 @@ class ProbesScorer:
         """Whole int16 clips (S,), B of them, to scores (R, B, N)."""
         import torch
 
-        waves = [clip.cpu().numpy() for clip in clips]
-        rows = {
-            name: teacher.embed(teachers.at_rate(waves, self.rate, self.facts[name]))
-            for name, teacher in self.teachers.items()
-        }
+        rows = self._rows(clips)
         found = [
             sum(
                 weight * opinion(voice.probabilities(rows[teacher_of(name)]))
@@ -81,6 +77,19 @@ class ProbesScorer:
             for draw in self.draws
         ]
         return torch.from_numpy(np.stack(found)).float()
+
+    def embeddings(self, clips: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Those of every teacher."""
+        import torch
+
+        return {f"embedding.{name}": torch.from_numpy(r) for name, r in self._rows(clips).items()}
+
+    def _rows(self, clips: Sequence[Tensor]) -> dict[str, np.ndarray]:
+        waves = [clip.cpu().numpy() for clip in clips]
+        return {
+            name: teacher.embed(teachers.at_rate(waves, self.rate, self.facts[name]))
+            for name, teacher in self.teachers.items()
+        }
 
 
 def load(folder: Folder, facts: ScorerFacts) -> ProbesScorer:

@@ -78,3 +78,6 @@ class Scorer(Protocol):
             clips: int16 on the scorer's device: windows of B clips, or B whole clips (S,) each of
                 its own length where `crop_samples` is None.
         """
+
+    def embeddings(self, clips: Windows[Tensor] | Sequence[Tensor]) -> Mapping[str, Tensor]:
+        """The vectors (B, D) that clips are judged by in the first draw, by what gives them."""

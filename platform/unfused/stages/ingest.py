@@ -20,10 +20,10 @@ import pyarrow.parquet as pq
 from unfused import cores, corpora, data
 from unfused.audio.decode import BadClip, decode_with_rate
 from unfused.config import AudioConfig, ConfigError, DataConfig, IngestConfig
-from unfused.corpora import location
 from unfused.corpora.clip import Clip
 from unfused.corpora.overlap import refuse_overlap
 from unfused.data import LabelFacts, PartFacts
+from unfused.data.recordings import read_recording
 from unfused.stages.access import Tasks
 from unfused.stages.contract import Build, Built, Stage
 from unfused.store import Facts, Folder, digest, npy
@@ -257,25 +257,11 @@ class _Shard:
         return cls(**{**plain, "folder": folder, "audio": audio})
 
 
-def _read(path: str) -> bytes:
-    """A clip's bytes.
-
-    Raises:
-        BadClip: there is no such file, or it cannot be read.
-    """
-    try:
-        return location.read_bytes(path)
-    except FileNotFoundError:
-        raise BadClip("missing") from None
-    except OSError as error:
-        raise BadClip(f"unreadable: {error.strerror or error}") from None
-
-
 def _hash_clips(clips: list[tuple[int, str]]) -> dict[str, Any]:
     digests, bad = {}, {}
     for i, path in clips:
         try:
-            digests[i] = hashlib.sha256(_read(path)).hexdigest()
+            digests[i] = hashlib.sha256(read_recording(path)).hexdigest()
         except BadClip as reason:
             bad[i] = str(reason)
     return {"digests": digests, "quarantined": bad, "seen": len(clips)}
@@ -289,7 +275,7 @@ def _decode_shard(plain: Mapping[str, Any]) -> dict[str, Any]:
     for i, path, clip_digest in shard.clips:
         try:
             samples, rate = decode_with_rate(
-                _read(path), shard.audio.sample_rate, shard.max_seconds
+                read_recording(path), shard.audio.sample_rate, shard.max_seconds
             )
         except BadClip as reason:
             bad[i] = str(reason)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from unfused.tracking.place import DEFAULT_URI, TrackingError, initialise, ui_command
 from unfused.tracking.registered import registered_files
+from unfused.tracking.registry import model_name
 from unfused.tracking.tracker import Tracker
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "Tracker",
     "TrackingError",
     "initialise",
+    "model_name",
     "registered_files",
     "ui_command",
 ]

@@ -1,7 +1,7 @@
-"""Registered models: the classifier that a run ends in, as something that MLflow serves.
+"""Registered models: the model that a run ends in, as something that MLflow serves.
 
-The rule of this file: a registered model is a scorer's files, its facts and this package's code,
-run from source; there is no pickle, and nothing to install but libraries.
+The rule of this file: a registered model is the model's folder and this package's code, run from
+source; there is no pickle, and nothing to install but libraries.
 """
 
 from __future__ import annotations
@@ -13,38 +13,43 @@ from pathlib import Path
 from typing import Any
 
 from unfused import scorers
-from unfused.scorers import ScorerFacts
+from unfused.inference.folder import CLASSIFIER, RATE, ModelFacts
 from unfused.store import Folder
 from unfused.tracking.index import Index
 
-SERVED_PACKAGES = ("numpy", "pandas", "pyarrow", "pydantic", "safetensors", "torch", "torchaudio")
-EXAMPLE_SAMPLES = 16000
+SERVED_PACKAGES = (
+    "numpy", "pandas", "pyarrow", "pydantic", "safetensors", "soundfile", "soxr", "torch",
+    "torchaudio",
+)  # fmt: skip
+EXAMPLE_SECONDS = 1.0
 """Of the input example of a model that takes whole clips."""
+MODEL = "model"
+"""The folder of a version that is a model as `inference.folder` has it."""
 
 
-def register(index: Index, folder: Folder, facts: ScorerFacts, name: str) -> None:
-    """Make the classifier of an arm's first draw a version of a registered model.
+def register(index: Index, folder: Folder, facts: ModelFacts, name: str) -> None:
+    """Make a model a version of a registered one.
 
     Args:
         index: of the run.
-        folder: the artifact; what is registered already gets no new version.
-        facts: of its manifest.
+        folder: of the model, in the store; what is registered already gets no new version.
+        facts: of it.
         name: the model is called `unfused-<name>`.
     """
     from mlflow.entities import LoggedModelOutput
 
     if not index.run:
         return
-    model_name, key = _model_name(name), folder.uri.rpartition("/")[2]
-    same = f"name = '{model_name}' and tags.key = '{key}'"
+    called, key = model_name(name), folder.uri.rpartition("/")[2]
+    same = f"name = '{called}' and tags.key = '{key}'"
     known = index.client.search_model_versions(same, max_results=1)
     model = known[0].tags["model_id"] if known else _log_model(index, folder, facts, key)
     index.client.log_outputs(index.run, [LoggedModelOutput(model, step=0)])
     if not known:
-        _add_version(index, model_name, model, folder, key)
+        _add_version(index, called, model, folder, key)
 
 
-def _log_model(index: Index, folder: Folder, facts: ScorerFacts, key: str) -> str:
+def _log_model(index: Index, folder: Folder, facts: ModelFacts, key: str) -> str:
     tags = {"store": folder.uri, "key": key}
     model = index.client.create_logged_model(
         index.experiment_id, "classifier", index.run, tags, model_type="classifier"
@@ -69,7 +74,7 @@ def _add_version(index: Index, name: str, model: str, folder: Folder, key: str) 
     index.client.create_model_version(name, where, index.run, tags, model_id=model)
 
 
-def _model_name(name: str) -> str:
+def model_name(name: str) -> str:
     legal = re.sub(r"[/:'\"]", "-", name)
     return legal if legal.startswith("unfused") else f"unfused-{legal}"
 
@@ -85,45 +90,58 @@ def _ensure_registered(client: Any, name: str) -> None:
 
 
 def _save_model(
-    scratch: Path, folder: Folder, facts: ScorerFacts, *, run: str, model: str
+    scratch: Path, folder: Folder, facts: ModelFacts, *, run: str, model: str
 ) -> Path:
-    """Write the classifier of the first draw to `scratch`/model: weights, facts and code."""
-    import numpy as np
+    """Write the model and this package's code to `scratch`."""
     from mlflow import pyfunc
     from mlflow.models import Model
 
     package = Path(__file__).parents[1]
-    kept = Folder.of(scratch / "classifier")
-    for name in scorers.files(folder, facts, repeat=0):
-        kept.write(name, folder.read(name))
-    one = facts.model_copy(update={"num_repeats": 1})
-    kept.write_json(scorers.FACTS_FILE, one.model_dump(mode="json"))
-    saved = scratch / "model"
+    kept = Folder.of(scratch / MODEL)
+    root = len(folder.path) + 1
+    for info in folder.files():
+        kept.write(info.path[root:], folder.read(info.path[root:]))
+    saved = scratch / "saved"
     pyfunc.save_model(
         str(saved),
         mlflow_model=Model(run_id=run, model_id=model, model_uuid=model),
         python_model=str(package / "serving.py"),
-        artifacts={"classifier": kept.uri},
+        artifacts={MODEL: kept.uri},
         code_paths=[str(package)],
-        signature=_signature(facts.classes),
-        input_example=np.zeros((1, facts.crop_samples or EXAMPLE_SAMPLES), np.float32),
+        signature=_signature(facts),
+        input_example=_example(facts),
         pip_requirements=[
             f"{name}=={_public_version(name)}"
-            for name in (*SERVED_PACKAGES, *scorers.requirements(folder, facts))
+            for name in (*SERVED_PACKAGES, *_libraries(folder, facts))
         ],
     )
     return saved
 
 
-def _signature(classes: list[str]) -> Any:
-    """Waveforms float32 (B, S) to a table with a label and the probability of every class."""
-    import numpy as np
-    from mlflow.models import ModelSignature
-    from mlflow.types import ColSpec, Schema, TensorSpec
+def _libraries(folder: Folder, facts: ModelFacts) -> list[str]:
+    """What a model needs beside what all need."""
+    return scorers.requirements(folder / CLASSIFIER, facts.scorer)
 
-    waveforms = Schema([TensorSpec(np.dtype(np.float32), (-1, -1))])
-    table = [ColSpec("float", f"probability.{name}") for name in classes]
-    return ModelSignature(waveforms, Schema([ColSpec("string", "label"), *table]))
+
+def _example(facts: ModelFacts) -> Any:
+    """Silence (1, S), float32, with its rate."""
+    import numpy as np
+
+    samples = facts.scorer.crop_samples or int(EXAMPLE_SECONDS * facts.sample_rate)
+    return np.zeros((1, samples), np.float32), {RATE: facts.sample_rate}
+
+
+def _signature(facts: ModelFacts) -> Any:
+    """The rate that arrays have unless told otherwise, and a table with a label and the
+    probability of every class; none of the input, which is arrays, paths, bytes or base64."""
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
+
+    table = [ColSpec("float", f"probability.{name}") for name in facts.classes]
+    return ModelSignature(
+        outputs=Schema([ColSpec("string", "label"), *table]),
+        params=ParamSchema([ParamSpec(RATE, DataType.long, facts.sample_rate)]),
+    )
 
 
 def _public_version(package: str) -> str:

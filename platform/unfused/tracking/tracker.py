@@ -20,7 +20,7 @@ from typing import Any
 
 from unfused import events
 from unfused.events import Event
-from unfused.scorers import ScorerFacts
+from unfused.inference import ModelFacts
 from unfused.store import Folder
 from unfused.tracking import registry
 from unfused.tracking.index import NOWHERE, Index
@@ -88,12 +88,12 @@ class Tracker:
         except TimeoutError:
             return dict(NOWHERE)
 
-    def register(self, folder: Folder, facts: ScorerFacts, name: str) -> None:
-        """Make an arm's first classifier a registered model; returns at once.
+    def register(self, folder: Folder, facts: ModelFacts, name: str) -> None:
+        """Make a model a version of a registered one; returns at once.
 
         Args:
-            folder: the artifact, local or remote; what is registered already gets no new version.
-            facts: of its manifest.
+            folder: the model's, local or remote; what is registered already gets no new version.
+            facts: of it.
             name: experiment or task; the model is called `unfused-<name>`.
         """
         self._queue(partial(registry.register, folder=folder, facts=facts, name=name))

@@ -1,0 +1,90 @@
+"""The model that a person names on a command line.
+
+    FOLDER or s3://...      with model.json in it
+    KEY                     of the store's model/
+    models:/NAME/VERSION    of MLflow's registry, or models:/NAME@ALIAS
+    best, EXPERIMENT:best   the champion of an experiment's registered model
+
+The rule of this file: a name that is not there is answered with those that are.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from functools import cache
+from pathlib import Path
+
+from unfused.config import ConfigError
+from unfused.inference.folder import MODEL_FILE, read_facts
+from unfused.store import Folder, Store
+
+KEY = re.compile(r"[0-9a-f]{16}")
+BEST = "best"
+CHAMPION = "champion"
+SHOWN = 10
+"""Models that an answer lists."""
+
+
+@cache
+def _scratch() -> tempfile.TemporaryDirectory:
+    """For files of registered models that lie on another machine, as long as this process lives."""
+    return tempfile.TemporaryDirectory(prefix="unfused-model-")
+
+
+def named(name: str, store: str, tracking_uri: str | None) -> Folder:
+    """The folder of a model.
+
+    Args:
+        name: as in the first lines of this file.
+        store: folder or URI of the artifacts.
+        tracking_uri: MLflow, for a registered model.
+
+    Raises:
+        ConfigError: there is none of this name.
+    """
+    if name.startswith("models:/"):
+        return _registered(name, tracking_uri)
+    if name == BEST or name.endswith(f":{BEST}"):
+        experiment = name.removesuffix(BEST).removesuffix(":") or "unfused"
+        return _registered(f"models:/{_registered_name(experiment)}@{CHAMPION}", tracking_uri)
+    if KEY.fullmatch(name) and (found := Store.at(store).folder("model", name)).exists(MODEL_FILE):
+        return found
+    folder = Folder.of(name)
+    if folder.exists(MODEL_FILE):
+        return folder
+    raise ConfigError(f"There is no model {name!r}; {_those_there(store)}")
+
+
+def _registered_name(experiment: str) -> str:
+    from unfused import tracking
+
+    return tracking.model_name(experiment)
+
+
+def _registered(uri: str, tracking_uri: str | None) -> Folder:
+    from unfused import tracking
+
+    where = tracking.initialise(tracking_uri)
+    classifier = tracking.registered_files(uri, where, Path(_scratch().name))
+    folder = Folder(classifier.uri.rpartition("/")[0])
+    if not folder.exists(MODEL_FILE):
+        raise ConfigError(
+            f"{uri} was registered by an older version, without {MODEL_FILE}; run its pipeline"
+            " again, which registers it anew."
+        )
+    return folder
+
+
+def _those_there(store: str) -> str:
+    root = Store.at(store).root / "model"
+    paths = [info.path for info in root.files() if info.base_name == MODEL_FILE]
+    if not paths:
+        return f"the store {store} has none: name a model's folder, or run a pipeline first."
+    shown = []
+    for path in paths[-SHOWN:]:
+        key = path.split("/")[-2]
+        facts = read_facts(root / key)
+        shown.append(f"{key} ({facts.name}, {facts.arm}, {facts.measured.own_accuracy:.3f})")
+    more = f" and {len(paths) - SHOWN} more" if len(paths) > SHOWN else ""
+    return f"the store {store} has {', '.join(shown)}{more}."

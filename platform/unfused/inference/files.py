@@ -1,0 +1,129 @@
+"""Many recordings through a model, a row of a table for what is said of each.
+
+The rule of this file: memory is that of a few recordings, however many there are; one that cannot
+be read is a row with its reason.
+
+Axes: S samples of a clip.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from unfused.audio.decode import BadClip
+from unfused.inference.model import BLOCK_SECONDS, Audio, Model, read_named
+from unfused.inference.tables import row
+from unfused.inference.timeline import TimelineConfig
+
+BLOCK_CLIPS = 64
+"""That are scored at a time, where they are short."""
+
+
+@dataclass(frozen=True)
+class Looking:
+    """How recordings are looked at.
+
+    Attributes:
+        whole: every one has one label, however long it is.
+        parts: every one is a timeline, however short it is.
+        timeline: windows and thresholds, of those that are.
+    """
+
+    whole: bool = False
+    parts: bool = False
+    timeline: TimelineConfig = field(default_factory=TimelineConfig)
+
+    def in_parts(self, model: Model, wave: np.ndarray) -> bool:
+        """Whether a recording becomes a timeline."""
+        return self.parts or (not self.whole and model.is_long(wave))
+
+
+@dataclass(frozen=True)
+class Recording:
+    """One that was decoded, or why it was not."""
+
+    path: str
+    digest: str
+    wave: np.ndarray | None
+    reason: str = ""
+
+
+def predicted(model: Model, clips: Iterable[Audio], looking: Looking) -> Iterator[dict[str, Any]]:
+    """The rows of recordings, in their order.
+
+    Args:
+        model: that is asked.
+        clips: paths, URIs or the bytes of files.
+        looking: how.
+    """
+    for block in blocks(model, clips):
+        short = [
+            one.wave
+            for one in block
+            if one.wave is not None and not looking.in_parts(model, one.wave)
+        ]
+        said = iter(model.probabilities(short)) if short else iter(())
+        for one in block:
+            if one.wave is None:
+                yield row(one.path, one.digest, reason=one.reason)
+            elif looking.in_parts(model, one.wave):
+                yield from _in_parts(model, one, looking)
+            else:
+                found = model.prediction(one.wave, next(said), one.path, one.digest)
+                yield row(one.path, one.digest, found)
+
+
+def _in_parts(model: Model, one: Recording, looking: Looking) -> Iterator[dict[str, Any]]:
+    assert one.wave is not None
+    found = list(model.segments(one.wave, looking.timeline))
+    yield from (row(one.path, one.digest, segment) for segment in found)
+    if not found:
+        least = looking.timeline.threshold
+        yield row(one.path, one.digest, reason=f"no label has a probability of {least:g}")
+
+
+def embedded(model: Model, clips: Iterable[Audio]) -> Iterator[dict[str, Any]]:
+    """The vectors of recordings, in their order: `path`, `digest`, `reason`, and one column for
+    everything that embeds."""
+    for block in blocks(model, clips):
+        heard = [one.wave for one in block if one.wave is not None]
+        found = model.embeddings(heard) if heard else {}
+        rows = iter(range(len(heard)))
+        for one in block:
+            told = {"path": one.path, "digest": one.digest, "reason": one.reason or None}
+            yield told if one.wave is None else told | _vectors(found, next(rows))
+
+
+def _vectors(found: Mapping[str, np.ndarray], number: int) -> dict[str, Any]:
+    return {name: rows[number].tolist() for name, rows in found.items()}
+
+
+def blocks(model: Model, clips: Iterable[Audio]) -> Iterator[list[Recording]]:
+    """Recordings in order, decoded, as many at a time as are scored together."""
+    most, block, total = BLOCK_SECONDS * model.facts.sample_rate, [], 0
+    for clip in clips:
+        one = _decoded(model, clip)
+        length = 0 if one.wave is None else len(one.wave)
+        if block and (total + length > most or len(block) == BLOCK_CLIPS):
+            yield block
+            block, total = [], 0
+        block.append(one)
+        total += length
+    if block:
+        yield block
+
+
+def _decoded(model: Model, clip: Audio) -> Recording:
+    path = "" if isinstance(clip, bytes) else str(clip)
+    digest = ""
+    try:
+        _, data = read_named(clip)
+        digest = hashlib.sha256(data or b"").hexdigest()
+        return Recording(path, digest, model.wave(data if data is not None else clip))
+    except BadClip as bad:
+        return Recording(path, digest, None, str(bad))

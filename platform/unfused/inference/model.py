@@ -1,0 +1,217 @@
+"""A model that is loaded: audio in, labels out.
+
+The rule of this file: what it says of a clip is what the run's evaluation says of it. A rate that
+nobody has stated is asked for, never guessed.
+
+Axes: B clips, S samples, C channels, N classes, D embedding, W windows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from unfused import scorers
+from unfused.audio.decode import decode, resample
+from unfused.audio.samples import INT16_SCALE, to_int16
+from unfused.corpora import location
+from unfused.data.recordings import read_recording
+from unfused.inference.folder import CLASSIFIER, read_facts
+from unfused.inference.prediction import Prediction, Segment
+from unfused.inference.timeline import Grid, TimelineConfig, segments
+from unfused.store import Folder
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Audio = str | PathLike | bytes | np.ndarray
+"""A path or URI, the bytes of a file, or samples (S,) or (S, C): float in [-1, 1], or int16."""
+MAX_SECONDS = 4 * 3600.0
+"""Of a recording: it is decoded whole, a gigabyte of memory for each of its hours at most."""
+LONG = 4.0
+"""A recording of so many times the longest training clip is looked at in windows."""
+BLOCK_SECONDS = 60.0
+"""Of sound that is scored at a time."""
+
+
+class Model:
+    """A classifier of audio.
+
+    Args:
+        folder: of the model (see `inference.folder`).
+        device: "cpu" or "cuda"; by default a GPU where there is one.
+    """
+
+    def __init__(self, folder: Folder, device: str | None = None) -> None:
+        import torch
+
+        self.facts = read_facts(folder)
+        self.folder = folder
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        scorer = scorers.load(folder / CLASSIFIER, self.facts.scorer)
+        self._scorer = scorer.to(self.device)
+
+    @property
+    def classes(self) -> list[str]:
+        """The label map, in the order of probabilities."""
+        return self.facts.classes
+
+    def predict(self, audio: Audio, rate: int | None = None) -> Prediction:
+        """The label of one clip.
+
+        Args:
+            audio: a path, bytes or samples (see `Audio`); several channels are averaged.
+            rate: Hz of samples; a file states its own.
+
+        Raises:
+            ValueError: samples without a rate, none at all, or one that is no number.
+            BadClip: the file cannot be read.
+        """
+        path, data = read_named(audio)
+        wave = self.wave(audio if data is None else data, rate)
+        found = self.probabilities([wave])[0]
+        digest = hashlib.sha256(data).hexdigest() if data is not None else ""
+        return self.prediction(wave, found, path, digest)
+
+    def predict_all(self, clips: Sequence[Audio]) -> pd.DataFrame:
+        """The labels of files or their bytes, a row each: see `inference.tables.row`.
+
+        What cannot be read has its reason in the place of a label.
+        """
+        from unfused.inference.files import Looking, predicted
+        from unfused.inference.tables import frame
+
+        return frame(self.classes, predicted(self, clips, Looking(whole=True)))
+
+    def timeline(
+        self, audio: Audio, rate: int | None = None, config: TimelineConfig | None = None
+    ) -> list[Segment]:
+        """The segments of a recording that have a label.
+
+        Args:
+            audio: as `predict` takes it.
+            rate: likewise.
+            config: windows and thresholds.
+        """
+        return list(self.segments(self.wave(audio, rate), config or TimelineConfig()))
+
+    def embed(self, audio: Audio, rate: int | None = None) -> Mapping[str, np.ndarray]:
+        """The vectors (D,) that a clip is judged by, by what gives them.
+
+        Args:
+            audio: as `predict` takes it.
+            rate: likewise.
+        """
+        found = self.embeddings([self.wave(audio, rate)])
+        return {name: rows[0] for name, rows in found.items()}
+
+    def wave(self, audio: Audio, rate: int | None = None) -> np.ndarray:
+        """Audio as the model is given it: int16 (S,) at its own rate."""
+        if isinstance(audio, np.ndarray):
+            return self._from_samples(audio, rate)
+        if rate is not None:
+            raise ValueError("A file states its own rate; give `rate` with samples alone.")
+        data = audio if isinstance(audio, bytes) else read_named(audio)[1]
+        return decode(data, self.facts.sample_rate, MAX_SECONDS)
+
+    def _from_samples(self, samples: np.ndarray, rate: int | None) -> np.ndarray:
+        wanted = self.facts.sample_rate
+        if rate is None:
+            raise ValueError(
+                f"Nothing says at which rate these samples are; give it, as in rate={wanted}."
+            )
+        if rate < 1 or samples.ndim not in (1, 2) or not samples.size:
+            raise ValueError(
+                f"Got samples of shape {samples.shape} at {rate} Hz; give (samples,) or"
+                " (samples, channels) at the rate of the recording."
+            )
+        if samples.dtype == np.int16:
+            samples = samples * np.float32(INT16_SCALE)
+        wave = samples.astype(np.float32)
+        if not np.isfinite(wave).all():
+            raise ValueError("There are NaN or infinite samples; repair the recording.")
+        wave = wave if wave.ndim == 1 else wave.mean(axis=1)
+        return to_int16(wave if rate == wanted else resample(wave, rate, wanted))
+
+    def probabilities(self, waves: Sequence[np.ndarray]) -> np.ndarray:
+        """Int16 clips (S,), B of them, each of its own length, to (B, N)."""
+        blocks = []
+        for some in self._blocks(waves):
+            given = scorers.given(self.facts.scorer, some, self.device)
+            blocks.append(self._scorer.scores(given)[0].float().softmax(1).cpu().numpy())
+        return np.concatenate(blocks)
+
+    def embeddings(self, waves: Sequence[np.ndarray]) -> Mapping[str, np.ndarray]:
+        """Int16 clips (S,), B of them, to what they are judged by: (B, D) by what gives it."""
+        blocks = []
+        for some in self._blocks(waves):
+            given = scorers.given(self.facts.scorer, some, self.device)
+            rows = self._scorer.embeddings(given)
+            blocks.append({name: one.float().cpu().numpy() for name, one in rows.items()})
+        return {name: np.concatenate([one[name] for one in blocks]) for name in blocks[0]}
+
+    def _blocks(self, waves: Sequence[np.ndarray]) -> Iterator[Sequence[np.ndarray]]:
+        """Clips in order, as many at a time as are short enough together."""
+        most, first, total = BLOCK_SECONDS * self.facts.sample_rate, 0, 0
+        for number, wave in enumerate(waves):
+            if total and total + len(wave) > most:
+                yield waves[first:number]
+                first, total = number, 0
+            total += len(wave)
+        yield waves[first:]
+
+    def is_long(self, wave: np.ndarray) -> bool:
+        """Whether a recording is one to look for clips in, rather than a clip."""
+        return len(wave) > LONG * self.facts.durations[-1] * self.facts.sample_rate
+
+    def segments(self, wave: np.ndarray, config: TimelineConfig) -> Iterator[Segment]:
+        """The segments of an int16 recording (S,) at the model's rate."""
+        rate = self.facts.sample_rate
+        grid = Grid.of(len(wave), rate, config, self.facts.durations[2])
+        windows = [wave[begin : begin + grid.window] for begin in grid.begins]
+        edges, steps = grid.on_steps(self.probabilities(windows))
+        least = config.min_seconds * rate
+        for begin, end, label, mean in segments(edges, steps, config.threshold, least):
+            yield Segment(begin / rate, end / rate, self.classes[label], self._by_class(mean))
+
+    def prediction(
+        self, wave: np.ndarray, probabilities: np.ndarray, path: str, digest: str
+    ) -> Prediction:
+        """What `probabilities` (N,) say of a clip."""
+        label = self.classes[int(probabilities.argmax())]
+        seconds = len(wave) / self.facts.sample_rate
+        return Prediction(0.0, seconds, label, self._by_class(probabilities), path, digest)
+
+    def _by_class(self, probabilities: np.ndarray) -> dict[str, float]:
+        return dict(zip(self.classes, probabilities.tolist(), strict=True))
+
+    def __repr__(self) -> str:
+        facts = self.facts
+        return f"<Model {facts.name}: {facts.arm}, {len(facts.classes)} classes>"
+
+
+def load(place: str | PathLike, device: str | None = None) -> Model:
+    """The model in a folder, or behind s3:// or gs://.
+
+    Args:
+        place: the model's folder (a run prints it, and has it in its store).
+        device: "cpu" or "cuda"; by default a GPU where there is one.
+
+    Raises:
+        ConfigError: there is no model.
+    """
+    return Model(Folder.of(place if "://" in str(place) else Path(place)), device)
+
+
+def read_named(audio: Audio) -> tuple[str, bytes | None]:
+    """The path of a file and its bytes; samples have neither."""
+    if isinstance(audio, np.ndarray):
+        return "", None
+    if isinstance(audio, bytes):
+        return "", audio
+    return str(audio), read_recording(location.absolute(str(audio)))

@@ -1,0 +1,49 @@
+"""What a model says of one recording, or of a part of it.
+
+The rule of this file: plain data.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A label between two moments.
+
+    Attributes:
+        start, end: seconds.
+        label: the class.
+        probabilities: of every class, the mean over the segment.
+    """
+
+    start: float
+    end: float
+    label: str
+    probabilities: Mapping[str, float] = field(repr=False)
+
+    @property
+    def probability(self) -> float:
+        """Of the label."""
+        return self.probabilities[self.label]
+
+    @property
+    def entropy(self) -> float:
+        """Of the probabilities, in nats: 0 where one class is certain, log(N) of a mere guess."""
+        return -sum(p * math.log(p) for p in self.probabilities.values() if p > 0)
+
+
+@dataclass(frozen=True)
+class Prediction(Segment):
+    """The label of a whole clip.
+
+    Attributes:
+        path: where it lies; empty for samples.
+        digest: SHA-256 of the file's bytes; empty for samples.
+    """
+
+    path: str = ""
+    digest: str = field(default="", repr=False)

@@ -1,0 +1,132 @@
+"""The model that a finished run leaves in the store.
+
+The rule of this file: a model is an artifact like any other, under a key that what it was made of
+decides; the same run again finds it there.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import PurePosixPath
+from typing import Any
+
+from unfused import inference, provenance
+from unfused.arms import ARMS
+from unfused.config import flatten
+from unfused.inference.card import card
+from unfused.inference.folder import License, Measured, ModelFacts
+from unfused.pipeline.graph import Ref
+from unfused.pipeline.plan import Plan, Step
+from unfused.store import Folder, artifact_key
+from unfused.teachers import TeacherFacts
+
+STAGE, VERSION = "model", 1
+
+
+def leave_model(plan: Plan, arm: str, run: str) -> Folder:
+    """Write the model of an arm's first draw, unless it is there.
+
+    Args:
+        plan: of the finished run.
+        arm: which arm.
+        run: the run's id.
+
+    Returns:
+        The model's folder in the store.
+    """
+    scored = _scored(plan, arm)
+    classifier = plan.artifact(_classifier(plan, arm))
+    inputs = {"classifier": classifier.identity, "scores": str(scored.key)}
+    key = artifact_key(STAGE, VERSION, {"name": _name(plan)}, inputs)
+    if plan.store.manifest(STAGE, key) is None:
+        facts = _facts(plan, arm, run)
+        work = plan.store.begin(STAGE, key)
+        inference.write(work, facts, classifier.folder, card(facts))
+        manifest = {
+            "node": f"{STAGE}/{arm}",
+            "stage": STAGE,
+            "key": key,
+            "version": VERSION,
+            "config": {"name": facts.name},
+            "inputs": inputs,
+            "facts": facts.model_dump(mode="json"),
+            "seconds": 0.0,
+            "provenance": {**provenance.collect(), "ended": time.time()},
+        }
+        plan.store.commit(STAGE, key, work, manifest)
+    return plan.store.folder(STAGE, key)
+
+
+def _classifier(plan: Plan, arm: str) -> Ref:
+    return Ref(f"{plan.repetitions[0]}{ARMS[arm].classifier}")
+
+
+def _scored(plan: Plan, arm: str) -> Step:
+    split = plan.request.config.evaluate.split
+    return plan.steps[f"{plan.repetitions[0]}{ARMS[arm].scores(split)}"]
+
+
+def _name(plan: Plan) -> str:
+    """Of the task: its manifest's or folder's."""
+    task = plan.request.task
+    return PurePosixPath(task.rstrip("/")).stem if task else "demo"
+
+
+def _facts(plan: Plan, arm: str, run: str) -> ModelFacts:
+    scored, steps = _scored(plan, arm), plan.steps
+    classifier = plan.artifact(_classifier(plan, arm))
+    taught = steps[_classifier(plan, arm).node].node.inputs
+    clips = plan.artifact(scored.node.inputs["clips"])
+    return ModelFacts(
+        name=_name(plan),
+        arm=arm,
+        sample_rate=clips.facts.audio.sample_rate,
+        durations=plan.artifact(taught["clips"]).facts.durations,
+        scorer=classifier.facts.model_copy(update={"num_repeats": 1}),
+        measured=_measured(scored, classifier.facts),
+        licenses=_licenses(plan),
+        lineage=_lineage(plan, run),
+    )
+
+
+def _measured(scored: Step, classifier: Any) -> Measured:
+    facts, validated = scored.facts, classifier.cross_validated
+    return Measured(
+        split=facts.split,
+        num_clips=facts.num_clips,
+        chance=1 / len(facts.classes),
+        accuracy=facts.accuracy,
+        macro_f1=facts.macro_f1,
+        own_accuracy=facts.accuracy[0],
+        cross_validated=validated[0] if validated else None,
+    )
+
+
+def _licenses(plan: Plan) -> list[License]:
+    told = {
+        step.facts.name: step.facts.license
+        for step in plan.steps.values()
+        if isinstance(step.facts, TeacherFacts) and step.node.outside
+    }
+    return [License(of=name, license=text) for name, text in told.items()]
+
+
+def _lineage(plan: Plan, run: str) -> dict[str, Any]:
+    request = plan.request
+    made = provenance.collect()
+    return {
+        "run": run,
+        "store": plan.store.root.uri,
+        "task": request.task or "",
+        "corpus": request.corpus or "",
+        "teachers": list(request.specs),
+        "code": made["code_digest"],
+        "commit": made["git_commit"],
+        "packages": made["packages"],
+        "config": {name: _plain(value) for name, value in flatten(request.config).items()},
+        "keys": {step.node.name: step.key for step in plan.steps.values()},
+    }
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
