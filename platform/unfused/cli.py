@@ -267,6 +267,24 @@ def embed(
     embed(Asked(named(model, store, tracking_uri), clips, out))
 
 
+@app.command("serve")
+def serve(
+    model: Named,
+    host: Annotated[str, typer.Option(help="0.0.0.0 lets other machines in.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 for any that is free.")] = 8000,
+    max_mib: Annotated[float, typer.Option(min=0.1, help="Of a recording that is sent.")] = 64.0,
+    max_seconds: Annotated[float, typer.Option(min=1, help="Likewise, of sound.")] = 600.0,
+    store: Store = "store",
+    tracking_uri: TrackingUri = None,
+) -> None:
+    """Answer HTTP: send a file of audio, get its label as JSON."""
+    quiet_libraries()
+    from unfused.commands.named import named
+    from unfused.commands.serve import Limits, serve
+
+    serve(named(model, store, tracking_uri), host, port, Limits(max_mib, max_seconds))
+
+
 @app.command("config")
 def show_config(
     overrides: Overrides = None,

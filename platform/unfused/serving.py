@@ -37,7 +37,7 @@ class Classifier(PythonModel):
     def predict(
         self,
         context: PythonModelContext,
-        model_input: Any,
+        model_input,  # MLflow would hold the input against a type that stood here.
         params: Mapping[str, Any] | None = None,
     ) -> pd.DataFrame:
         """What MLflow calls: see `classify`."""

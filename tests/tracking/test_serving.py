@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import subprocess
 import sys
@@ -11,78 +12,31 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+import soundfile
 import torch
 
-from unfused import data, scorers, tracking
-from unfused.audio.samples import Cut, Windows
-from unfused.config import AudioConfig, ConfigError
+from small_classifier import (
+    CLASSES,
+    CROP,
+    evaluated,
+    model_facts,
+    random_classifier,
+    tones,
+    write_model,
+)
+from unfused import tracking
+from unfused.audio.decode import resample
+from unfused.config import ConfigError
 from unfused.events import RunFinished, RunStarted
-from unfused.models.classifier import ClipClassifier
 from unfused.models.clip_encoder import ClipEncoder
-from unfused.models.encoders.audio_ntt import Config as AudioNTTConfig
-from unfused.models.heads import LinearClassifier
-from unfused.models.pooling import on_device
-from unfused.scorers import ScorerFacts
 from unfused.store import Folder
 
-CLASSES = ["C# minor", "dog", "label"]
-CROP, POOLING = AudioConfig().crop_samples, "attention"
 LENGTHS = {"shorter": CROP // 3, "exact": CROP, "longer": 2 * CROP + 777}
 
 
 @pytest.fixture(scope="module")
 def classifier(tmp_path_factory: pytest.TempPathFactory) -> Folder:
     return random_classifier(Folder.of(tmp_path_factory.mktemp("store") / "finetune" / "feedface"))
-
-
-def random_classifier(folder: Folder) -> Folder:
-    """A finetune artifact as the stage writes it, with random weights and two draws."""
-    torch.manual_seed(0)
-    encoder = ClipEncoder(AudioConfig(), AudioNTTConfig(embedding_dim=16), mean=-8.0, std=4.0)
-    encoder.save(folder, "start")
-    for repeat in range(2):
-        head = LinearClassifier(16, len(CLASSES), power=0.5)
-        torch.nn.init.normal_(next(head.parameters()), std=1.0)
-        ClipClassifier.save_head(folder, repeat, head, CLASSES, "start")
-    return folder
-
-
-def scorer_facts(num_crops: int | str) -> ScorerFacts:
-    return ScorerFacts(
-        kind="linear",
-        classes=CLASSES,
-        num_repeats=2,
-        num_labels=9,
-        num_validation_labels=0,
-        num_crops=num_crops,
-        crop_samples=CROP,
-        pooling=POOLING,
-    )
-
-
-def tones(length: int, count: int = 3) -> np.ndarray:
-    """int16 clips (B, S) whose pitch changes all the time, so that each window sounds different."""
-    rng = np.random.default_rng(length)
-    time = np.arange(length) / 16000
-    pitch = rng.uniform(200, 800, (count, 1)) * (1 + time)
-    wave = np.sin(2 * np.pi * pitch * time) * rng.uniform(0.2, 0.9, (count, 1))
-    return (wave * 32767).astype(np.int16)
-
-
-def evaluated(
-    clips: np.ndarray, folder: Folder, num_crops: int | str, tmp_path: Path
-) -> np.ndarray:
-    """Probabilities (B, N) by the way of the evaluation: shards, windows, classifier."""
-    place = Folder.of(tmp_path / f"part-{clips.shape[1]}")
-    writer = data.ShardWriter(place, "part-00000.parquet")
-    for number, clip in enumerate(clips):
-        writer.add(str(number), clip)
-    writer.close()
-    piece = data.Slice(place, "part-00000.parquet", 0, len(clips), 0)
-    block = data.even_block(piece, Cut(CROP, num_crops))
-    windows = Windows(block["samples"], np.bincount(block["clip"]))
-    windows = on_device(windows, torch.device("cpu"))
-    return ClipClassifier.load(folder).predict(windows, POOLING).numpy()
 
 
 def probabilities(table: pd.DataFrame) -> np.ndarray:
@@ -94,9 +48,8 @@ def served(folder: Folder, num_crops: int | str = 1):
     from unfused.serving import Classifier
 
     model = Classifier()
-    facts = scorer_facts(num_crops).model_copy(update={"num_repeats": 1})
-    folder.write_json(scorers.FACTS_FILE, facts.model_dump(mode="json"))
-    model.load_context(SimpleNamespace(artifacts={"classifier": folder.uri}))
+    place = write_model(Folder(f"{folder.uri}-{num_crops}"), folder, num_crops)
+    model.load_context(SimpleNamespace(artifacts={"model": place.uri}))
     return model
 
 
@@ -116,7 +69,7 @@ def test_a_waveform_is_scored_as_the_evaluation_scores_the_clip(
 def test_more_clips_than_fit_at_once_give_the_same_scores(classifier, monkeypatch):
     model, clips = served(classifier), tones(CROP, count=5).astype(np.float32) / 32768
     whole = probabilities(model.classify(clips))
-    monkeypatch.setattr("unfused.serving.CLIPS_AT_ONCE", 2)
+    monkeypatch.setattr("unfused.inference.model.BLOCK_SECONDS", 2.0)
     np.testing.assert_allclose(probabilities(model.classify(clips)), whole, atol=1e-6)
 
 
@@ -130,11 +83,50 @@ def test_what_is_louder_than_full_scale_is_clipped_as_by_ingest(classifier):
 
 
 @pytest.mark.parametrize(
-    "wrong", [np.zeros(100), np.zeros((0, 100)), np.zeros((2, 0)), np.array([[0.0, np.nan]])]
+    ("wrong", "told"),
+    [
+        (np.zeros((2, 3, 100)), r"give \(clips, samples\)"),
+        (np.zeros((0, 100)), "no clip to label"),
+        (np.zeros((2, 0)), r"give \(samples,\)"),
+        (np.array([[0.0, np.nan]]), "NaN"),
+        ([{}], "A clip is of dict"),
+        (["no/such.wav"], "missing"),
+        ([base64.b64encode(b"this is no audio" * 9).decode()], "not audio"),
+    ],
 )
-def test_what_is_not_a_batch_of_waveforms_is_refused(classifier, wrong):
-    with pytest.raises(ValueError, match=r"give \(clips, samples\)"):
+def test_what_is_no_recording_is_refused(classifier, wrong, told):
+    with pytest.raises(ValueError, match=told):
         served(classifier).classify(wrong)
+
+
+def test_a_rate_that_is_not_the_models_is_resampled(classifier):
+    model, rate = served(classifier), 44100
+    low = tones(2 * CROP) / 32768
+    high = np.stack([resample(wave, 16000, rate) for wave in low])
+    wanted = probabilities(model.predict(None, low))
+    there = probabilities(model.predict(None, high, {"sample_rate": rate}))
+    unstated = probabilities(model.predict(None, high))
+    off, far = (np.abs(found - wanted).max() for found in (there, unstated))
+    assert off < 0.01 and far > 5 * off, (off, far)
+
+
+@pytest.mark.parametrize("column", ["path", "audio", "base64", "data", "alone"])
+def test_files_are_given_by_path_by_their_bytes_or_as_base64(classifier, column, tmp_path):
+    model, wave = served(classifier), tones(CROP, count=1)[0]
+    path = tmp_path / "clip.flac"
+    soundfile.write(path, np.stack([wave, wave], 1), 16000)
+    text = base64.b64encode(path.read_bytes()).decode()
+    given = {
+        "path": pd.DataFrame({"path": [str(path)]}),
+        "audio": pd.DataFrame({"audio": [path.read_bytes()]}),
+        "base64": [text],
+        "data": f"data:audio/flac;base64,{text}",
+        "alone": str(path),
+    }[column]
+    wanted = model.classify(wave[None] / 32768.0)
+    np.testing.assert_allclose(
+        probabilities(model.classify(given)), probabilities(wanted), atol=1e-6
+    )
 
 
 @pytest.fixture(scope="module")
@@ -143,10 +135,13 @@ def registered(classifier: Folder, tmp_path_factory: pytest.TempPathFactory) -> 
     from mlflow import MlflowClient
 
     uri = tracking.initialise(f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow.db")
-    facts = scorer_facts(num_crops=3)
+    facts = model_facts(num_crops=3)
     runs = []
-    other = random_classifier(Folder.of(tmp_path_factory.mktemp("store") / "finetune" / "decade"))
-    for folder in (classifier, classifier, other):
+    one, other = (
+        write_model(Folder.of(tmp_path_factory.mktemp("store") / "model" / key), classifier, 3)
+        for key in ("feedface", "decade")
+    )
+    for folder in (one, one, other):
         tracker = tracking.Tracker(uri, "spoken/digits", "store")
         tracker(RunStarted({}, (), {}))
         tracker(RunFinished("FINISHED"))
@@ -159,13 +154,13 @@ def registered(classifier: Folder, tmp_path_factory: pytest.TempPathFactory) -> 
     return SimpleNamespace(uri=uri, client=client, runs=runs, versions=versions)
 
 
-def test_every_new_classifier_is_a_version_that_leads_back_to_its_pipeline(registered, classifier):
+def test_every_new_classifier_is_a_version_that_leads_back_to_its_pipeline(registered):
     first, _, third = registered.runs
     assert [version.run_id for version in registered.versions] == [first, third]
     assert {version.status for version in registered.versions} == {"READY"}
     tags = registered.versions[0].tags
     assert tags["key"] == "feedface"
-    assert tags["store"] == classifier.uri
+    assert tags["store"].endswith("/model/feedface")
     assert tags["pipeline"] == first
 
 
@@ -203,11 +198,11 @@ def test_the_model_is_signed_holds_one_draw_and_no_pickle(registered):
 
     folder = Path(registered.versions[0].source.removeprefix("file://"))
     files = {path.name for path in folder.rglob("*") if path.is_file()}
-    assert {"head-00.safetensors", "start.safetensors", "serving.py"} <= files
+    assert {"head-00.safetensors", "start.safetensors", "serving.py", "model.json"} <= files
     assert not {name for name in files if name.endswith((".pkl", ".pyc")) or "head-01" in name}
     signature = Model.load(str(folder)).signature
-    (waveforms,) = signature.inputs.inputs
-    assert (waveforms.type, waveforms.shape) == (np.dtype(np.float32), (-1, -1))
+    (rate,) = signature.params.params
+    assert (rate.name, rate.default) == ("sample_rate", 16000)
     names = [column.name for column in signature.outputs.inputs]
     assert names == ["label", *(f"probability.{name}" for name in CLASSES)]
     assert "+" not in (folder / "requirements.txt").read_text()

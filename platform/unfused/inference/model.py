@@ -45,10 +45,15 @@ class Model:
     Args:
         folder: of the model (see `inference.folder`).
         device: "cpu" or "cuda"; by default a GPU where there is one.
+        max_seconds: longer files are refused.
     """
 
-    def __init__(self, folder: Folder, device: str | None = None) -> None:
+    def __init__(
+        self, folder: Folder, device: str | None = None, max_seconds: float = MAX_SECONDS
+    ) -> None:
         import torch
+
+        self.max_seconds = max_seconds
 
         self.facts = read_facts(folder)
         self.folder = folder
@@ -117,7 +122,7 @@ class Model:
         if rate is not None:
             raise ValueError("A file states its own rate; give `rate` with samples alone.")
         data = audio if isinstance(audio, bytes) else read_named(audio)[1]
-        return decode(data, self.facts.sample_rate, MAX_SECONDS)
+        return decode(data, self.facts.sample_rate, self.max_seconds)
 
     def _from_samples(self, samples: np.ndarray, rate: int | None) -> np.ndarray:
         wanted = self.facts.sample_rate

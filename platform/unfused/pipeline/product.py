@@ -106,7 +106,7 @@ def _licenses(plan: Plan) -> list[License]:
     told = {
         step.facts.name: step.facts.license
         for step in plan.steps.values()
-        if isinstance(step.facts, TeacherFacts) and step.node.outside
+        if isinstance(step.facts, TeacherFacts) and step.facts.file
     }
     return [License(of=name, license=text) for name, text in told.items()]
 

@@ -1,0 +1,171 @@
+"""A model's folder, and what it says of audio however that is given."""
+
+from __future__ import annotations
+
+import itertools
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+import unfused
+from small_classifier import (
+    CLASSES,
+    CROP,
+    evaluated,
+    model_facts,
+    random_classifier,
+    tones,
+    write_model,
+)
+from unfused.audio.decode import BadClip
+from unfused.config import ConfigError
+from unfused.inference import Model, TimelineConfig, read_facts
+from unfused.inference.files import Looking, predicted
+from unfused.store import Folder
+
+
+@pytest.fixture(scope="module")
+def classifier(tmp_path_factory: pytest.TempPathFactory) -> Folder:
+    return random_classifier(Folder.of(tmp_path_factory.mktemp("classifier")))
+
+
+@pytest.fixture(scope="module")
+def folder(classifier: Folder, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("models") / "noises"
+    write_model(Folder.of(place), classifier)
+    return place
+
+
+@pytest.fixture(scope="module")
+def model(folder: Path) -> Model:
+    return unfused.load(folder)
+
+
+def wav(path: Path, wave: np.ndarray, rate: int = 16000, **how: str) -> Path:
+    soundfile.write(path, wave, rate, **how)
+    return path
+
+
+def test_a_file_is_scored_as_the_evaluation_scores_it(model, classifier, tmp_path):
+    clips = tones(3 * CROP + 11)
+    wanted = evaluated(clips, classifier, "auto", tmp_path)
+    for number, clip in enumerate(clips):
+        found = model.predict(wav(tmp_path / f"{number}.wav", clip))
+        np.testing.assert_allclose(list(found.probabilities.values()), wanted[number], atol=1e-6)
+        assert found.label == CLASSES[wanted[number].argmax()]
+        assert found.probability == max(found.probabilities.values())
+        assert len(found.digest) == 64 and found.end == pytest.approx(len(clip) / 16000)
+
+
+def test_samples_bytes_and_files_of_one_recording_are_labelled_alike(model, tmp_path):
+    clip = tones(CROP, count=1)[0]
+    path = wav(tmp_path / "clip.wav", clip)
+    given = [
+        (path, None), (path.read_bytes(), None), (clip, 16000), (clip / 32768, 16000),
+        (np.stack([clip, clip], 1).astype(np.float64) / 32768, 16000),
+    ]  # fmt: skip
+    found = [list(model.predict(*one).probabilities.values()) for one in given]
+    np.testing.assert_allclose(found, [found[0]] * len(found), atol=1e-4)
+
+
+@pytest.mark.parametrize("rate", [8000, 22050, 44100, 96000])
+@pytest.mark.parametrize("kind", ["wav", "flac", "ogg"])
+def test_samples_at_a_files_rate_are_labelled_as_the_file(model, tmp_path, rate, kind):
+    if kind == "ogg" and rate > 48000:
+        rate = 48000
+    time = np.arange(rate) / rate
+    wave = 0.4 * np.sin(2 * np.pi * 440 * time)
+    path = wav(tmp_path / f"clip.{kind}", np.stack([wave, 0.5 * wave], 1), rate)
+    samples, read = soundfile.read(path)
+    one, other = model.predict(path), model.predict(samples, read)
+    assert one.label == other.label
+    np.testing.assert_allclose(
+        list(one.probabilities.values()), list(other.probabilities.values()), atol=1e-3
+    )
+
+
+def test_what_cannot_be_understood_is_refused(model, tmp_path):
+    with pytest.raises(ValueError, match="rate=16000"):
+        model.predict(np.zeros(100))
+    with pytest.raises(ValueError, match="its own rate"):
+        model.predict(b"", 16000)
+    with pytest.raises(ValueError, match="NaN"):
+        model.predict(np.full(100, np.nan), 16000)
+    with pytest.raises(BadClip, match="missing"):
+        model.predict(tmp_path / "none.wav")
+
+
+def test_many_files_are_a_table_and_what_cannot_be_read_has_its_reason(model, tmp_path):
+    good = wav(tmp_path / "good.wav", tones(CROP, count=1)[0])
+    bad = tmp_path / "[a] bad.wav"
+    bad.write_bytes(b"this is no audio")
+    table = model.predict_all([good, bad, tmp_path / "none.wav", good])
+    assert list(table["reason"].isna()) == [True, False, False, True]
+    assert table["reason"][1].startswith("not audio") and table["reason"][2] == "missing"
+    assert list(table["path"])[:2] == [str(good), str(bad)]
+    assert table["label"][0] == table["label"][3] == model.predict(good).label
+    total = table[[f"probability.{name}" for name in CLASSES]].iloc[0].sum()
+    assert total == pytest.approx(1)
+
+
+def test_a_long_recording_is_a_timeline_and_one_label_if_asked(model, tmp_path):
+    pieces = tones(CROP, count=8)
+    path = wav(tmp_path / "long.wav", np.concatenate([*pieces, *pieces]))
+    rows = list(predicted(model, [path], Looking(timeline=TimelineConfig(threshold=0.0))))
+    assert rows[0]["start"] == 0 and rows[-1]["end"] == pytest.approx(16 * CROP / 16000)
+    assert all(a["end"] == b["start"] for a, b in itertools.pairwise(rows))
+    assert all(a["label"] != b["label"] for a, b in itertools.pairwise(rows))
+    (whole,) = predicted(model, [path], Looking(whole=True))
+    assert whole["label"] == model.predict(path).label
+    (none,) = predicted(model, [path], Looking(timeline=TimelineConfig(threshold=1.0)))
+    assert none["label"] is None and "no label" in none["reason"]
+
+
+def test_a_clip_has_the_vector_that_its_classifier_sees(model):
+    found = model.embed(tones(CROP, count=1)[0], 16000)
+    assert {name: row.shape for name, row in found.items()} == {"embedding": (16,)}
+
+
+def test_the_card_says_what_the_model_is_scored_and_was_made_of(folder):
+    card = (folder / "README.md").read_text()
+    scores = ("0.750", "0.625 ± 0.177", "0.333")
+    for told in ("# noises", "`dog`", *scores, "Apache-2.0", "noises.csv"):
+        assert told in card
+    assert read_facts(Folder.of(folder)) == model_facts()
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        ("{", "damaged"),
+        ('{"form": 1}', "damaged"),
+        ('{"form": 99}', "the form 99"),
+        (None, "no model"),
+    ],
+)
+def test_a_folder_that_is_no_model_is_one_sentence(tmp_path, damage, told):
+    if damage is not None:
+        (tmp_path / "model.json").write_text(damage)
+    with pytest.raises(ConfigError, match=told):
+        unfused.load(tmp_path)
+
+
+ALONE = """
+import sys
+sys.modules["ray"] = sys.modules["mlflow"] = None
+import unfused
+print(unfused.load(sys.argv[1]).predict(sys.argv[2]).label)
+"""
+
+
+@pytest.mark.slow
+def test_three_lines_label_a_file_without_ray_and_mlflow(model, folder, tmp_path):
+    path = wav(tmp_path / "clip.wav", tones(CROP, count=1)[0], 16000)
+    done = subprocess.run(
+        [sys.executable, "-c", ALONE, str(folder), str(path)], capture_output=True, text=True
+    )
+    assert done.stdout.strip() == model.predict(path).label, done.stderr
