@@ -4,8 +4,15 @@ from __future__ import annotations
 
 import base64
 import json
+import os
+import signal
+import socket
 import subprocess
 import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -28,6 +35,7 @@ from unfused import tracking
 from unfused.audio.decode import resample
 from unfused.config import ConfigError
 from unfused.events import RunFinished, RunStarted
+from unfused.inference import load
 from unfused.models.clip_encoder import ClipEncoder
 from unfused.store import Folder
 
@@ -237,3 +245,59 @@ def test_a_process_without_ray_and_without_this_project_loads_it_and_gets_the_sa
         wanted = evaluated(clips[name], classifier, 3, tmp_path)
         np.testing.assert_allclose(probabilities(pd.DataFrame(table)), wanted, atol=1e-5)
         assert table["label"] == [CLASSES[i] for i in wanted.argmax(1)]
+
+
+@pytest.fixture(scope="module")
+def served_by_mlflow(registered) -> Iterator[str]:
+    """`mlflow models serve`, in the environment at hand."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    folder = registered.versions[0].source.removeprefix("file://")
+    command = [sys.executable, "-m", "mlflow", "models", "serve", "--model-uri", folder]
+    command += ["--env-manager", "local", "--port", str(port), "--workers", "1"]
+    # It finds its server on the path, as in an environment that is activated.
+    env = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    process = subprocess.Popen(
+        command, env=env, start_new_session=True, stderr=subprocess.DEVNULL
+    )
+    url = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(200):
+            with suppress(OSError):
+                urllib.request.urlopen(f"{url}/ping", timeout=5).close()
+                break
+            time.sleep(0.5)
+        yield url
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(30)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["base64", "path", "float64 at 8 kHz"])
+def test_mlflows_own_server_answers_for_files_and_for_arrays(
+    served_by_mlflow, registered, kind, tmp_path
+):
+    wave, rate = tones(2 * CROP, count=1)[0][::2], 8000
+    path = tmp_path / "clip.flac"
+    soundfile.write(path, wave, rate)
+    body = {
+        "base64": {"inputs": [base64.b64encode(path.read_bytes()).decode()]},
+        "path": {"dataframe_split": {"columns": ["path"], "data": [[str(path)]]}},
+        "float64 at 8 kHz": {
+            "inputs": [(wave / 32768).tolist()],
+            "params": {"sample_rate": rate},
+        },
+    }[kind]
+    request = urllib.request.Request(
+        f"{served_by_mlflow}/invocations",
+        json.dumps(body).encode(),
+        {"Content-Type": "application/json"},
+    )
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        (told,) = json.loads(answer.read())["predictions"]
+    folder = Folder.of(registered.versions[0].source.removeprefix("file://"))
+    wanted = load((folder / "artifacts" / "model").uri).predict(path)
+    assert told["label"] == wanted.label
+    for name, probability in wanted.probabilities.items():
+        assert told[f"probability.{name}"] == pytest.approx(probability, abs=1e-3)
