@@ -65,6 +65,7 @@ def run_pipeline(request: Request) -> dict[str, Any]:
                 run.execute()
             result |= report.summarize(plan)
             result["run"] = {
+                "id": run.id,
                 "seconds": round(time.monotonic() - began, 1),
                 "jobs": runtime.jobs_at_once(request.options, hardware),
                 "peak_memory_gib": round(memory.peak / 2**30, 2),

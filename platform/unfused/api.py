@@ -1,0 +1,220 @@
+"""The program as functions: `unfused.run` and `unfused.search`, for notebooks and scripts.
+
+The rule of this file: they do what the commands do, print what those print, and give tables back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from unfused import config as configuration
+from unfused.inference import Model, load
+from unfused.store import Folder, Store
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from unfused.pipeline import Request
+
+Settings = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What came of a run.
+
+    Attributes:
+        summary: as `--summary` writes it.
+        record: the folder of what the run left in the store.
+    """
+
+    summary: dict[str, Any] = field(repr=False)
+    record: Folder
+
+    @property
+    def arms(self) -> pd.DataFrame:
+        """A row for each arm: accuracy and its deviation over draws, macro-F1, cross-validated
+        accuracy, and by how much the chosen arm is ahead."""
+        import pandas as pd
+
+        ahead = self.summary["chosen"]["ahead_of"]
+        rows = {
+            name: {
+                "accuracy": arm["accuracy"]["mean"],
+                "sd": _sd(arm["accuracy"]),
+                "macro_f1": arm["macro_f1"]["mean"],
+                "cross_validated": (arm["cross_validated"] or {}).get("mean"),
+                "chosen_ahead_by": ahead[name]["mean"],
+            }
+            for name, arm in self.summary["arms"].items()
+        }
+        return pd.DataFrame.from_dict(rows, orient="index").rename_axis("arm")
+
+    @property
+    def trust(self) -> pd.DataFrame:
+        """A row for each teacher: cross-validated accuracy and weight of its probe."""
+        import pandas as pd
+
+        return pd.DataFrame.from_dict(self.summary["trust"], orient="index").rename_axis("teacher")
+
+    @property
+    def stages(self) -> pd.DataFrame:
+        """A row for each stage: key, hit or built, seconds."""
+        import pandas as pd
+
+        return pd.DataFrame(self.summary["stages"]).set_index("name")
+
+    @cached_property
+    def clips(self) -> pd.DataFrame:
+        """A row for each clip: file, digest, split, label, cluster, and by arm what every draw
+        predicts."""
+        import pyarrow.parquet as pq
+
+        with self.record.filesystem.open_input_file(f"{self.record.path}/clips.parquet") as file:
+            return pq.read_table(file).to_pandas()
+
+    @cached_property
+    def model(self) -> Model:
+        """The model of the chosen arm."""
+        return load(next(iter(self.summary["models"].values())))
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """What came of a search.
+
+    Attributes:
+        summary: as `--summary` writes it.
+    """
+
+    summary: dict[str, Any] = field(repr=False)
+
+    @property
+    def trials(self) -> pd.DataFrame:
+        """A row for each trial: state, objectives, what was changed."""
+        import pandas as pd
+
+        names = self.summary["objectives"]
+        rows = [
+            {
+                "trial": one["number"],
+                "state": one["state"],
+                **dict(zip(names, one.get("values") or [None] * len(names), strict=True)),
+                **one["changes"],
+            }
+            for one in self.summary["trials"]
+        ]
+        return pd.DataFrame(rows).set_index("trial")
+
+    @property
+    def best(self) -> dict[str, Any]:
+        """What the best trial changed."""
+        return dict(self.summary["best"]["changes"])
+
+
+def _sd(spread: Mapping[str, Any]) -> float | None:
+    """None of a single draw."""
+    return spread["sd"] if len(spread["values"]) > 1 else None
+
+
+def run(
+    task: str | Path | None = None,
+    corpus: str | Path | None = None,
+    *,
+    settings: Settings | None = None,
+    teachers: Sequence[str] = (),
+    preset: str = "recommended",
+    seeds: int = 1,
+    folds: bool = False,
+    **options: Any,
+) -> RunResult:
+    """Run the whole pipeline; see `unfused run --help`.
+
+    Args:
+        task: labelled clips, a manifest or a folder; none is the demo's.
+        corpus: unlabelled ones.
+        settings: by dotted name, as in {"cluster.num_clusters": 64}.
+        teachers: as `--teacher` has them.
+        preset: recommended, faithful, demo or large.
+        seeds: repetitions of the learned stages.
+        folds: whether to cross-validate over `fold`.
+        options: store, tracking_uri, experiment, num_workers, gpus_per_worker, jobs.
+
+    Raises:
+        ConfigError: what was asked for cannot be done.
+    """
+    from unfused.commands.run import run_pipeline
+
+    request = _request(task, corpus, settings, teachers, preset, seeds, folds, options)
+    summary = run_pipeline(request)
+    root = Store.at(request.options.store).root
+    return RunResult(summary, root / "runs" / summary["run"]["id"])
+
+
+def search(
+    space: str | Path,
+    task: str | Path | None = None,
+    corpus: str | Path | None = None,
+    *,
+    num_trials: int = 20,
+    sampler: str = "tpe",
+    pruner: str = "median",
+    search_seed: int = 0,
+    concurrency: int | None = None,
+    study: str | None = None,
+    study_storage: str | None = None,
+    settings: Settings | None = None,
+    teachers: Sequence[str] = (),
+    preset: str = "recommended",
+    seeds: int = 1,
+    folds: bool = False,
+    **options: Any,
+) -> SearchResult:
+    """Look for better settings; see `unfused search --help`.
+
+    Args:
+        space: what may change, a file as in search_spaces/.
+        task, corpus, settings, teachers, preset, seeds, folds, options: as `run` has them.
+        num_trials: trials in the study.
+        sampler: tpe, nsga2 or random.
+        pruner: median, halving or none.
+        search_seed: of the sampler.
+        concurrency: trials at a time; by default what fits.
+        study: its name; by default from space, settings and the task's path.
+        study_storage: a file, or the URL of a database.
+
+    Raises:
+        ConfigError: what was asked for cannot be done.
+    """
+    from unfused.commands.search import run_search
+    from unfused.search import SearchRequest
+    from unfused.search.space import load as load_space
+
+    request = _request(task, corpus, settings, teachers, preset, seeds, folds, options)
+    asked = (num_trials, sampler, pruner, search_seed, study, study_storage)
+    what = SearchRequest(request, load_space(str(space), request.config), *asked)
+    found = run_search(what, concurrency, dry_run=False)
+    assert found is not None
+    return SearchResult(found)
+
+
+def _request(
+    task: str | Path | None,
+    corpus: str | Path | None,
+    settings: Settings | None,
+    teachers: Sequence[str],
+    preset: str,
+    seeds: int,
+    folds: bool,
+    options: Mapping[str, Any],
+) -> Request:
+    from unfused.commands.asked import understood
+
+    config = configuration.override(configuration.preset(preset), dict(settings or {}))
+    where = configuration.run_options(**options)
+    places = (None if place is None else str(place) for place in (corpus, task))
+    return understood(config, where, *places, seeds, folds, teachers)
