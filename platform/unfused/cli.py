@@ -267,6 +267,29 @@ def embed(
     embed(Asked(named(model, store, tracking_uri), clips, out))
 
 
+@app.command("pseudo-label")
+def pseudo_label(
+    clusters: Annotated[
+        str,
+        typer.Argument(
+            metavar="CLUSTERS",
+            show_default=False,
+            help="The key of a clustering in the store, or a model of a run that made one.",
+        ),
+    ],
+    clips: Clips,
+    out: Annotated[
+        str | None, typer.Option(show_default=False, help="A file: .csv, .parquet or .jsonl.")
+    ] = None,
+    store: Store = "store",
+) -> None:
+    """Say which cluster each recording belongs to, by the centroids that a run has fitted."""
+    quiet_libraries()
+    from unfused.commands.pseudo_label import pseudo_label
+
+    pseudo_label(clusters, store, clips, out)
+
+
 @app.command("serve")
 def serve(
     model: Named,

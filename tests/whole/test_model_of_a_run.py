@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import subprocess
 import sys
 from pathlib import Path
+
+import pyarrow.parquet as pq
 
 import unfused
 from conftest import ROOT, TINY
@@ -74,3 +77,19 @@ def test_the_notebook_runs_from_its_first_cell_to_its_last(finished, small_task)
     assert told["accuracy"] == [arm["accuracy"]["mean"] for arm in summary["arms"].values()]
     assert told["right"] == summary["chosen"]["accuracy"]["values"][0]
     assert told["label"] in ("high", "low", "mid") and told["trust"] and told["segments"]
+
+
+def test_clips_that_were_clustered_have_their_pseudo_labels_again(finished, small_task):
+    one, summary = finished
+    model = next(iter(summary["models"].values()))
+    done = subprocess.run(
+        [sys.executable, "-m", "unfused", "pseudo-label", model, str(small_task / "train")],
+        cwd=one.folder, env=one.environment, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = {row["digest"]: row for row in csv.DictReader(done.stdout.splitlines())}
+    (record,) = (one.folder / "store" / "runs").glob(f"{summary['run']['id']}/clips.parquet")
+    rows = [row for row in pq.read_table(record).to_pylist() if row["cluster"] is not None]
+    assert len(rows) == 48
+    assert [int(found[row["digest"]]["cluster"]) for row in rows] == [r["cluster"] for r in rows]
+    assert sum(row["reason"] != "" for row in found.values()) == 2

@@ -28,7 +28,6 @@ from unfused.inference.tables import (
     WRITERS,
     columns_of,
     opened,
-    write_csv,
     writer,
 )
 from unfused.store import Folder
@@ -60,16 +59,34 @@ class Asked:
 
 def predict(asked: Asked, looking: Looking) -> None:
     """Label recordings."""
-    write = writer(asked.out) if asked.out else None
+    if asked.out:
+        writer(asked.out)
     facts, clips = read_facts(asked.folder), listed(asked.places)
-    rows = _Told(_rows(asked, clips, partial(predicted, looking=looking)))
-    if write is None and sys.stdout.isatty():
-        _show(rows)
+    rows = _rows(asked, clips, partial(predicted, looking=looking))
+    if asked.out is None and sys.stdout.isatty():
+        told = _Told(rows)
+        _show(told)
+        _sum_up(told, len(clips), None)
     else:
-        out = asked.out or STANDARD_OUTPUT
-        with opened(out) as file:
-            (write or write_csv)(file, columns_of(facts.classes), rows)
-    _sum_up(rows, len(clips), asked.out)
+        finish(rows, columns_of(facts.classes), len(clips), asked.out)
+
+
+def finish(
+    rows: Iterator[dict[str, Any]], columns: Sequence[str], total: int, out: str | None
+) -> None:
+    """Write a table, and say what came of it.
+
+    Args:
+        rows: of the table.
+        columns: their names.
+        total: recordings.
+        out: a file's name; none is the standard output.
+    """
+    told, out = _Told(rows), out or STANDARD_OUTPUT
+    write = writer(out)
+    with opened(out) as file:
+        write(file, columns, told)
+    _sum_up(told, total, out)
 
 
 def embed(asked: Asked) -> None:

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from unfused.audio.decode import BadClip
-from unfused.inference.model import BLOCK_SECONDS, Audio, Model, read_named
+from unfused.inference.hearing import Audio, Hearing, read_named
+from unfused.inference.model import BLOCK_SECONDS, Model
 from unfused.inference.tables import row
 from unfused.inference.timeline import TimelineConfig
 
@@ -61,7 +62,7 @@ def predicted(model: Model, clips: Iterable[Audio], looking: Looking) -> Iterato
         clips: paths, URIs or the bytes of files.
         looking: how.
     """
-    for block in blocks(model, clips):
+    for block in blocks(model.hearing, clips):
         short = [
             one.wave
             for one in block
@@ -90,24 +91,29 @@ def _in_parts(model: Model, one: Recording, looking: Looking) -> Iterator[dict[s
 def embedded(model: Model, clips: Iterable[Audio]) -> Iterator[dict[str, Any]]:
     """The vectors of recordings, in their order: `path`, `digest`, `reason`, and one column for
     everything that embeds."""
-    for block in blocks(model, clips):
+    for block in blocks(model.hearing, clips):
         heard = [one.wave for one in block if one.wave is not None]
         found = model.embeddings(heard) if heard else {}
         rows = iter(range(len(heard)))
         for one in block:
-            told = {"path": one.path, "digest": one.digest, "reason": one.reason or None}
+            told = told_of(one)
             yield told if one.wave is None else told | _vectors(found, next(rows))
+
+
+def told_of(one: Recording) -> dict[str, Any]:
+    """`path`, `digest` and `reason` of a recording."""
+    return {"path": one.path, "digest": one.digest or None, "reason": one.reason or None}
 
 
 def _vectors(found: Mapping[str, np.ndarray], number: int) -> dict[str, Any]:
     return {name: rows[number].tolist() for name, rows in found.items()}
 
 
-def blocks(model: Model, clips: Iterable[Audio]) -> Iterator[list[Recording]]:
+def blocks(hearing: Hearing, clips: Iterable[Audio]) -> Iterator[list[Recording]]:
     """Recordings in order, decoded, as many at a time as are scored together."""
-    most, block, total = BLOCK_SECONDS * model.facts.sample_rate, [], 0
+    most, block, total = BLOCK_SECONDS * hearing.sample_rate, [], 0
     for clip in clips:
-        one = _decoded(model, clip)
+        one = _decoded(hearing, clip)
         length = 0 if one.wave is None else len(one.wave)
         if block and (total + length > most or len(block) == BLOCK_CLIPS):
             yield block
@@ -118,12 +124,12 @@ def blocks(model: Model, clips: Iterable[Audio]) -> Iterator[list[Recording]]:
         yield block
 
 
-def _decoded(model: Model, clip: Audio) -> Recording:
+def _decoded(hearing: Hearing, clip: Audio) -> Recording:
     path = "" if isinstance(clip, bytes) else str(clip)
     digest = ""
     try:
         _, data = read_named(clip)
         digest = hashlib.sha256(data or b"").hexdigest()
-        return Recording(path, digest, model.wave(data if data is not None else clip))
+        return Recording(path, digest, hearing.wave(data if data is not None else clip))
     except BadClip as bad:
         return Recording(path, digest, None, str(bad))

@@ -1,9 +1,8 @@
 """A model that is loaded: audio in, labels out.
 
-The rule of this file: what it says of a clip is what the run's evaluation says of it. A rate that
-nobody has stated is asked for, never guessed.
+The rule of this file: what it says of a clip is what the run's evaluation says of it.
 
-Axes: B clips, S samples, C channels, N classes, D embedding, W windows.
+Axes: B clips, S samples, N classes, D embedding, W windows.
 """
 
 from __future__ import annotations
@@ -17,11 +16,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from unfused import scorers
-from unfused.audio.decode import decode, resample
-from unfused.audio.samples import INT16_SCALE, to_int16
-from unfused.corpora import location
-from unfused.data.recordings import read_recording
 from unfused.inference.folder import CLASSIFIER, read_facts
+from unfused.inference.hearing import MAX_SECONDS, Audio, Hearing, read_named
 from unfused.inference.prediction import Prediction, Segment
 from unfused.inference.timeline import Grid, TimelineConfig, segments
 from unfused.store import Folder
@@ -29,10 +25,6 @@ from unfused.store import Folder
 if TYPE_CHECKING:
     import pandas as pd
 
-Audio = str | PathLike | bytes | np.ndarray
-"""A path or URI, the bytes of a file, or samples (S,) or (S, C): float in [-1, 1], or int16."""
-MAX_SECONDS = 4 * 3600.0
-"""Of a recording: it is decoded whole, a gigabyte of memory for each of its hours at most."""
 LONG = 4.0
 """A recording of so many times the longest training clip is looked at in windows."""
 BLOCK_SECONDS = 60.0
@@ -53,9 +45,8 @@ class Model:
     ) -> None:
         import torch
 
-        self.max_seconds = max_seconds
-
         self.facts = read_facts(folder)
+        self.hearing = Hearing(self.facts.sample_rate, max_seconds)
         self.folder = folder
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         scorer = scorers.load(folder / CLASSIFIER, self.facts.scorer)
@@ -70,7 +61,7 @@ class Model:
         """The label of one clip.
 
         Args:
-            audio: a path, bytes or samples (see `Audio`); several channels are averaged.
+            audio: a path, bytes or samples (see `hearing.Audio`); several channels are averaged.
             rate: Hz of samples; a file states its own.
 
         Raises:
@@ -116,32 +107,8 @@ class Model:
         return {name: rows[0] for name, rows in found.items()}
 
     def wave(self, audio: Audio, rate: int | None = None) -> np.ndarray:
-        """Audio as the model is given it: int16 (S,) at its own rate."""
-        if isinstance(audio, np.ndarray):
-            return self._from_samples(audio, rate)
-        if rate is not None:
-            raise ValueError("A file states its own rate; give `rate` with samples alone.")
-        data = audio if isinstance(audio, bytes) else read_named(audio)[1]
-        return decode(data, self.facts.sample_rate, self.max_seconds)
-
-    def _from_samples(self, samples: np.ndarray, rate: int | None) -> np.ndarray:
-        wanted = self.facts.sample_rate
-        if rate is None:
-            raise ValueError(
-                f"Nothing says at which rate these samples are; give it, as in rate={wanted}."
-            )
-        if rate < 1 or samples.ndim not in (1, 2) or not samples.size:
-            raise ValueError(
-                f"Got samples of shape {samples.shape} at {rate} Hz; give (samples,) or"
-                " (samples, channels) at the rate of the recording."
-            )
-        if samples.dtype == np.int16:
-            samples = samples * np.float32(INT16_SCALE)
-        wave = samples.astype(np.float32)
-        if not np.isfinite(wave).all():
-            raise ValueError("There are NaN or infinite samples; repair the recording.")
-        wave = wave if wave.ndim == 1 else wave.mean(axis=1)
-        return to_int16(wave if rate == wanted else resample(wave, rate, wanted))
+        """Audio as the model is given it: int16 (S,) at its own rate; see `Hearing.wave`."""
+        return self.hearing.wave(audio, rate)
 
     def probabilities(self, waves: Sequence[np.ndarray]) -> np.ndarray:
         """Int16 clips (S,), B of them, each of its own length, to (B, N)."""
@@ -211,12 +178,3 @@ def load(place: str | PathLike, device: str | None = None) -> Model:
         ConfigError: there is no model.
     """
     return Model(Folder.of(place if "://" in str(place) else Path(place)), device)
-
-
-def read_named(audio: Audio) -> tuple[str, bytes | None]:
-    """The path of a file and its bytes; samples have neither."""
-    if isinstance(audio, np.ndarray):
-        return "", None
-    if isinstance(audio, bytes):
-        return "", audio
-    return str(audio), read_recording(location.absolute(str(audio)))

@@ -123,6 +123,7 @@ def _together(rows: Iterable[Mapping]) -> Iterator[list[Mapping]]:
         yield block
 
 
+NUMBERS = {"cluster"}
 TEXT = {"path", "digest", "label", "reason"}
 
 
@@ -131,6 +132,8 @@ def _type(name: str, rows: Sequence[Mapping]) -> Any:
 
     if name in TEXT:
         return pa.string()
+    if name in NUMBERS:
+        return pa.int64()
     if any(isinstance(one.get(name), list) for one in rows):
         return pa.list_(pa.float32())
     return pa.float64()
