@@ -65,6 +65,16 @@ class GroupedMelPower(nn.Module):
             pairs = bands[low:high].repeat_interleave(2, dim=0).contiguous()
             self.register_buffer(f"filters_{number}", pairs, persistent=False)
 
+    @property
+    def filters(self) -> Tensor:
+        """(n_fft // 2 + 1, F), as they were given."""
+        num_bins = len(self.window) // 2 + 1
+        groups = [
+            pad(self.get_buffer(f"filters_{number}")[::2], (0, 0, low // 2, num_bins - high // 2))
+            for number, (low, high) in enumerate(self._bins)
+        ]
+        return torch.cat(groups, dim=1)
+
     def forward(self, waves: Tensor) -> Tensor:
         n_fft = len(self.window)
         padded = pad(waves, (n_fft // 2, n_fft // 2))
