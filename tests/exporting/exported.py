@@ -1,4 +1,4 @@
-"""Small classifiers with random weights, as their stages leave them, and real clips of many lengths."""
+"""Small classifiers with random weights, as their stages leave them, and real clips of any length."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from unfused import scorers
 from unfused.audio.decode import decode
 from unfused.config import AudioConfig, EncoderConfig
 from unfused.config.choices import default
@@ -16,6 +17,8 @@ from unfused.models.classifier import ClipClassifier
 from unfused.models.clip_encoder import ClipEncoder
 from unfused.models.heads import LinearClassifier
 from unfused.scorers import ScorerFacts
+from unfused.scorers.floor import Config as FloorConfig
+from unfused.scorers.floor import fit
 from unfused.store import Folder
 
 RATE = 16000
@@ -30,10 +33,8 @@ def linear(
     audio = AudioConfig().settled()
     settings = default(EncoderConfig, kind).model_copy(update={"embedding_dim": 64})
     encoder = ClipEncoder(audio, settings, mean=-8.0, std=3.0)
-    lively(encoder)
+    head = lively(encoder)
     encoder.save(Folder.of(folder), "encoder-00")
-    head = LinearClassifier(64, len(CLASSES), power=0.5)
-    nn.init.normal_(head.linear.weight, std=2.0)
     ClipClassifier.save_head(Folder.of(folder), 0, head, CLASSES, "encoder-00")
     return ScorerFacts(
         kind="linear",
@@ -47,19 +48,30 @@ def linear(
     )
 
 
-def lively(encoder: nn.Module) -> None:
-    """Batch norms as if something had been learned, so that embeddings of clips differ."""
-    for module in encoder.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.uniform_(module.running_mean, -0.2, 0.2)
-            nn.init.uniform_(module.running_var, 0.2, 1.5)
-            nn.init.uniform_(module.weight, 0.5, 2.0)
-            nn.init.uniform_(module.bias, -0.2, 0.2)
+def lively(encoder: ClipEncoder) -> LinearClassifier:
+    """Batch norms of an encoder and a head as if something had been learned: scores of the order
+    of 1 that differ by clip."""
+    rng = np.random.default_rng(0)
+    noise = rng.standard_normal((24, encoder.audio.crop_samples)).cumsum(1)
+    noise[::2] = np.diff(noise[::2], axis=1, prepend=0)
+    noise = noise / np.abs(noise).max(1, keepdims=True) * rng.uniform(10, 30000, (24, 1))
+    samples = torch.from_numpy(noise.astype(np.int16))
+    head = LinearClassifier(encoder.embedding_dim, len(CLASSES), power=0.5)
+    with torch.no_grad():
+        for module in encoder.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.momentum = 1.0
+        encoder.train()(samples)
+        nn.init.normal_(head.linear.weight)
+        scores = head(encoder.eval().embed_windows(samples))
+        head.linear.weight /= scores.std(0, keepdim=True).T
+        head.linear.bias.copy_(-(scores / scores.std(0)).mean(0))
+    return head
 
 
 def recordings(shared_data: Path, count: int = 4) -> list[np.ndarray]:
     """Real int16 clips: digits of half a second, sounds of five with silence in them, and of these
-    one shorter than a window, one a little longer, and one of twenty seconds."""
+    parts about as long as a window, and one of fourteen seconds."""
     found = []
     for table in ("fsdd/digits.csv", "esc10/sounds.csv"):
         place = shared_data / table
@@ -67,10 +79,30 @@ def recordings(shared_data: Path, count: int = 4) -> list[np.ndarray]:
         some = rows[:: max(1, len(rows) // count)][:count]
         found += [decode((place.parent / row["path"]).read_bytes(), RATE, 60.0) for row in some]
     last = found[-1]
-    return [*found, last[:200], last[:1], last[:16000], last[:16720], last[:16721], joined(found)]
+    return [*found, last[:200], last[:1], last[:16000], last[:16720], last[:16721], joined(found[2:6])]
 
 
 def joined(clips: list[np.ndarray]) -> np.ndarray:
     """All of them one after the other, with silence between."""
     pause = np.zeros(RATE, np.int16)
     return np.concatenate([part for clip in clips for part in (clip, pause)])
+
+
+def floor(folder: Path, clips: list[np.ndarray]) -> ScorerFacts:
+    """The floor fitted to clips that take turns to be of each class."""
+    labels = np.arange(len(clips)) % len(CLASSES)
+    fit(FloorConfig(), clips, labels, len(CLASSES), RATE).save(Folder.of(folder), 0)
+    return ScorerFacts(
+        kind="floor",
+        classes=CLASSES,
+        num_repeats=1,
+        num_labels=len(clips),
+        num_validation_labels=0,
+    )
+
+
+def expected(folder: Path, facts: ScorerFacts, clips: list[np.ndarray]) -> np.ndarray:
+    """The probabilities (B, N) that the scorer itself gives."""
+    scorer, cpu = scorers.load(Folder.of(folder), facts), torch.device("cpu")
+    scores = scorer.scores(scorers.given(facts, clips, cpu))
+    return scores[0].softmax(1).numpy()

@@ -34,8 +34,14 @@ class EncodedWindows(nn.Module):
 
     def forward(self, samples: Tensor) -> tuple[Tensor, Tensor]:
         windows, sound = self.windowed(samples)
-        images = self.normalize(self.spectrum(windows.flatten(0, 1)))[:, None]
-        return self.encoder(images).clip.unflatten(0, (-1, windows.shape[1])), sound
+        # Those in silence are not encoded; in their places stand zeros, which nobody looks at.
+        (kept,) = sound.flatten().nonzero(as_tuple=True)
+        torch._check(kept.shape[0] >= 1)
+        images = self.normalize(self.spectrum(windows.flatten(0, 1).index_select(0, kept)))
+        found = self.encoder(images[:, None]).clip
+        rows = found.new_zeros(samples.shape[0] * windows.shape[1], found.shape[1])
+        rows = rows.index_put((kept,), found)
+        return rows.unflatten(0, (samples.shape[0], windows.shape[1])), sound
 
 
 class Linear(nn.Module):
