@@ -42,6 +42,7 @@ def save(made: Made, out: Path, metadata: Mapping[str, str]) -> None:
             opset_version=OPSET,
             input_names=[INPUT],
             output_names=[PROBABILITIES, EMBEDDING],
+            dynamic_shapes={INPUT: {0: "batch", 1: "samples"}},
             verbose=False,
         )
     assert found is not None

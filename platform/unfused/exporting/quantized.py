@@ -17,8 +17,8 @@ from unfused.exporting.facts import INPUT
 from unfused.exporting.onnxfile import require, waveform
 
 OPERATORS = ("Conv", "MatMul", "Gemm")
-FRONT_END = "spectrum"
-"""In the names of the weights that nobody learned."""
+SCOPES, FRONT_END = "pkg.torch.onnx.name_scopes", ".spectrum"
+"""Where an exported node says which modules it comes from, and those that make log-mel."""
 
 
 def save(path: Path, out: Path, calibration: Sequence[np.ndarray]) -> None:
@@ -38,10 +38,13 @@ def save(path: Path, out: Path, calibration: Sequence[np.ndarray]) -> None:
 
     with tempfile.TemporaryDirectory() as scratch:
         prepared = Path(scratch) / "prepared.onnx"
-        quantization.shape_inference.quant_pre_process(path, prepared, skip_symbolic_shape=True)
+        # Unoptimised: the Fourier basis would become numbers, and most of the file.
+        quantization.shape_inference.quant_pre_process(
+            path, prepared, skip_optimization=True, skip_symbolic_shape=True
+        )
         common = {
             "op_types_to_quantize": list(OPERATORS),
-            "nodes_to_exclude": front_end(prepared),
+            "nodes_to_exclude": front_end(path),
             "weight_type": quantization.QuantType.QInt8,
         }
         if not calibration:
@@ -56,8 +59,12 @@ def front_end(path: Path) -> list[str]:
     """The names of the nodes that make log-mel of samples."""
     import onnx
 
-    nodes = onnx.load(path).graph.node
-    return [node.name for node in nodes if any(FRONT_END in name for name in node.input)]
+    return [
+        node.name
+        for node in onnx.load(path).graph.node
+        for said in node.metadata_props
+        if said.key == SCOPES and FRONT_END in said.value
+    ]
 
 
 def _reader(clips: Sequence[np.ndarray]) -> Any:

@@ -27,31 +27,39 @@ class PlainLogMel(nn.Module):
         log_mel: the front end.
     """
 
-    fourier: Tensor
+    window: Tensor
+    turn: Tensor
     filters: Tensor
 
     def __init__(self, log_mel: LogMel) -> None:
         super().__init__()
         power = log_mel.steps[1]
         used = power.filters.any(dim=1).nonzero()[:, 0]
-        bins = torch.arange(int(used[0]), int(used[-1]) + 1)
-        self.hop_length = log_mel.hop_length
-        self.register_buffer("fourier", fourier(power.window, bins))
-        self.register_buffer("filters", power.filters[bins].clone())
+        self.bins = int(used[0]), int(used[-1]) + 1
+        self.size, self.hop_length = len(power.window), log_mel.hop_length
+        self.register_buffer("window", power.window.clone())
+        self.register_buffer("turn", one_turn(self.size))
+        self.register_buffer("filters", power.filters[slice(*self.bins)].clone())
 
     def forward(self, samples: Tensor) -> Tensor:
-        waves, size = samples[:, None] * INT16_SCALE, self.fourier.shape[2]
-        parts = conv1d(waves, self.fourier, stride=self.hop_length, padding=size // 2).square()
+        waves = samples[:, None] * INT16_SCALE
+        padding = self.size // 2
+        parts = conv1d(waves, self._fourier(), stride=self.hop_length, padding=padding).square()
         real, imaginary = parts.unflatten(1, (2, -1)).unbind(1)
         power = (real + imaginary).transpose(1, 2) @ self.filters
         return (power + LOG_FLOOR).log().transpose(1, 2)
 
+    def _fourier(self) -> Tensor:
+        """The real parts, then the imaginary ones, of a windowed transform: (2 K, 1, N).
 
-def fourier(window: Tensor, bins: Tensor) -> Tensor:
-    """The real parts, then the imaginary ones, of a windowed transform at `bins`: (2 K, 1, N)."""
-    size = len(window)
-    # The phase of a whole turn is none: in integers, for their products are large.
-    turns = (bins[:, None] * torch.arange(size)) % size
-    angles = turns.double() * (2 * math.pi / size)
-    basis = torch.cat([angles.cos(), -angles.sin()]) * window.double()
-    return basis[:, None].float()
+        Made when the file is opened: as numbers in it they would be most of its bytes.
+        """
+        places = torch.arange(*self.bins)[:, None] * torch.arange(self.size) % self.size
+        basis = self.turn.index_select(1, places.flatten()).reshape(-1, self.size)
+        return (basis * self.window)[:, None]
+
+
+def one_turn(size: int) -> Tensor:
+    """Cosine and negative sine of N angles once round: (2, N)."""
+    angles = torch.arange(size, dtype=torch.float64) * (2 * math.pi / size)
+    return torch.stack([angles.cos(), -angles.sin()]).float()
