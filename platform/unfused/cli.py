@@ -290,6 +290,41 @@ def pseudo_label(
     pseudo_label(clusters, store, clips, out)
 
 
+@app.command("export")
+def export(
+    model: Named,
+    out: Annotated[str, typer.Option(help="The file.")],
+    format: Annotated[str, typer.Option(help="onnx or torch.")] = "onnx",
+    int8: Annotated[
+        bool, typer.Option("--int8", help="Also a variant with 8-bit weights, FILE.int8.onnx.")
+    ] = False,
+    store: Store = "store",
+    tracking_uri: TrackingUri = None,
+) -> None:
+    """Write a model as one file: waveform in, probabilities and embedding out."""
+    quiet_libraries()
+    from unfused.commands.export import export
+    from unfused.commands.named import named
+
+    export(named(model, store, tracking_uri), format, out, int8)
+
+
+@app.command("page")
+def page(
+    model: Named,
+    out: Annotated[str, typer.Option(help="The file.")] = "page.html",
+    int8: Annotated[bool, typer.Option("--int8", help="With 8-bit weights: smaller.")] = False,
+    store: Store = "store",
+    tracking_uri: TrackingUri = None,
+) -> None:
+    """Write a model as one HTML file that labels recordings in a browser."""
+    quiet_libraries()
+    from unfused.commands.export import write_page
+    from unfused.commands.named import named
+
+    write_page(named(model, store, tracking_uri), out, int8)
+
+
 @app.command("serve")
 def serve(
     model: Named,

@@ -1,4 +1,4 @@
-"""Small classifiers with random weights, as their stages leave them, and real clips of any length."""
+"""Small classifiers with random weights, as stages leave them, and real clips of any length."""
 
 from __future__ import annotations
 
@@ -79,7 +79,8 @@ def recordings(shared_data: Path, count: int = 4) -> list[np.ndarray]:
         some = rows[:: max(1, len(rows) // count)][:count]
         found += [decode((place.parent / row["path"]).read_bytes(), RATE, 60.0) for row in some]
     last = found[-1]
-    return [*found, last[:200], last[:1], last[:16000], last[:16720], last[:16721], joined(found[2:6])]
+    short = [last[:length] for length in (200, 1, 16000, 16720, 16721)]
+    return [*found, *short, joined(found[2:6])]
 
 
 def joined(clips: list[np.ndarray]) -> np.ndarray:

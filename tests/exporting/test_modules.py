@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from exporting import exported
 
+from exporting import exported
 from unfused import exporting
 from unfused.audio.cepstra import front_end as of_cepstra
 from unfused.audio.frontend import LogMel

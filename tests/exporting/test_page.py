@@ -1,0 +1,111 @@
+"""The page of a model in a real browser, with real files: it says what the model says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+import unfused
+from browser import CHROMIUM, Browser
+from small_classifier import CLASSES, CROP, random_classifier, tones, write_model
+from unfused.commands.export import write_page
+from unfused.config import ConfigError
+from unfused.exporting import webruntime
+from unfused.inference import Model
+from unfused.store import Folder
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt-get install chromium"),
+]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    root = tmp_path_factory.mktemp("page")
+    classifier = random_classifier(Folder.of(root / "classifier"))
+    write_model(Folder.of(root / "noises"), classifier)
+    return unfused.load(root / "noises")
+
+
+@pytest.fixture(scope="module")
+def browser(model: Model) -> Iterator[Browser]:
+    out = Path(model.folder.path).with_name("page.html")
+    try:
+        write_page(model.folder, str(out), int8=False)
+    except ConfigError as error:
+        pytest.skip(str(error))
+    with Browser() as page:
+        page.open(out.as_uri())
+        page.wait("noises", "Ready.")
+        yield page
+
+
+def said_by(page: Browser, file: Path) -> dict:
+    """What the page makes of a file that is chosen in it."""
+    page.look("window.unfused = null")
+    page.choose("#file", file)
+    page.until(lambda: page.look("Boolean(window.unfused)"), "answer")
+    return page.look("window.unfused")
+
+
+def sound(rate: int, seconds: float) -> np.ndarray:
+    """Falling noise in two channels (S, 2)."""
+    rng = np.random.default_rng(rate)
+    noise = np.cumsum(rng.standard_normal((int(rate * seconds), 2)), 0)
+    noise -= np.linspace(noise[0], noise[-1], len(noise))
+    return 0.7 * noise / np.abs(noise).max()
+
+
+@pytest.mark.parametrize(
+    ("kind", "rate"),
+    [
+        ("wav", 16000), ("flac", 16000), ("wav", 8000), ("flac", 44100), ("wav", 48000),
+        ("mp3", 44100),
+    ],
+)
+def test_a_file_that_is_chosen_is_labelled_as_the_model_labels_it(
+    browser, model, kind, rate, tmp_path
+):
+    path = tmp_path / f"[a] clip.{kind}"
+    soundfile.write(path, sound(rate, 1.7), rate)
+    said, wanted = said_by(browser, path), model.predict(path)
+    assert said["name"] == path.name and said["label"] == wanted.label
+    within = 1e-3 if kind != "mp3" else 1e-2
+    for name, probability in zip(CLASSES, said["probabilities"], strict=True):
+        assert probability == pytest.approx(wanted.probabilities[name], abs=within)
+    assert f"{path.name}: {wanted.label}" in browser.text
+
+
+def test_a_long_recording_has_a_timeline_on_the_page(browser, model, tmp_path):
+    path = tmp_path / "long.wav"
+    soundfile.write(path, np.concatenate(tones(CROP, count=6)), 16000)
+    segments = said_by(browser, path)["segments"]
+    wanted = model.timeline(path, config=unfused.inference.TimelineConfig(threshold=0.0))
+    assert [CLASSES[one["label"]] for one in segments] == [one.label for one in wanted]
+    for one, other in zip(segments, wanted, strict=True):
+        assert one["end"] / 16000 == pytest.approx(other.end, abs=1e-3)
+        assert one["probability"] == pytest.approx(other.probability, abs=1e-3)
+
+
+def test_what_is_no_audio_is_said_on_the_page(browser, tmp_path):
+    (tmp_path / "words.wav").write_bytes(b"this is no audio" * 20)
+    browser.choose("#file", tmp_path / "words.wav")
+    browser.wait("words.wav cannot be read by this browser")
+
+
+def test_a_runtime_that_is_another_one_is_refused(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("NPM_CONFIG_REGISTRY", (tmp_path / "registry").as_uri())
+    with pytest.raises(ConfigError, match="Cannot fetch"):
+        webruntime.runtime()
+    place = tmp_path / "registry" / "onnxruntime-web" / "-"
+    place.mkdir(parents=True)
+    (place / f"onnxruntime-web-{webruntime.VERSION}.tgz").write_bytes(b"something else")
+    with pytest.raises(ConfigError, match="another onnxruntime-web"):
+        webruntime.runtime()
+    assert not (tmp_path / "unfused").exists()
