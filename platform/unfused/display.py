@@ -63,6 +63,13 @@ def _metrics(metrics: dict[str, float]) -> str:
     return " ".join(f"{name} {value:.4g}" for name, value in shown.items())
 
 
+def note_line(event: events.Note) -> str:
+    """A note as a plain line."""
+    where = f"{event.node}: " if event.node else ""
+    mark = "warning: " if event.level == "warning" else ""
+    return f"{mark}{where}{event.text}"
+
+
 def _ending(event: events.NodeFailed) -> str:
     return "given up" if event.given_up else f"failed: {event.reason}"
 
@@ -121,9 +128,7 @@ class Plain:
             case events.TrialEnded():
                 return trial_line(event)
             case events.Note():
-                where = f"{event.node}: " if event.node else ""
-                mark = "warning: " if event.level == "warning" else ""
-                return f"{mark}{where}{event.text}"
+                return note_line(event)
         return ""
 
     def _epoch(self, event: events.EpochDone) -> str:

@@ -14,10 +14,10 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
-from unfused import cores, display, inference, report, runtime, tracking
+from unfused import cores, corpora, display, inference, report, runtime, tracking
 from unfused.arms import ARMS, STUDENT
 from unfused.commands.ending import announcing_end
-from unfused.events import Stream
+from unfused.events import Note, Stream
 from unfused.pipeline import Plan, Recorder, Request, Run, leave_model
 
 
@@ -32,6 +32,8 @@ def show_plan(request: Request) -> None:
         for s in plan.steps.values()
     ]
     console = display.make_console()
+    for note in clip_notes(plan):
+        console.print(display.note_line(note), markup=False, highlight=False)
     console.print(display.plan_table(rows))
     missing = len(plan.missing)
     console.print(f"{len(rows) - missing} hits, {missing} to build.")
@@ -40,6 +42,14 @@ def show_plan(request: Request) -> None:
 def resolved(request: Request, hardware: runtime.Hardware) -> Request:
     """The request with every `auto` settled."""
     return replace(request, config=runtime.resolve(request.config, hardware))
+
+
+def clip_notes(plan: Plan) -> list[Note]:
+    """The clips of every split and class, and a warning where the score would be in doubt."""
+    tasks = [task.clips for task in plan.inputs.tasks]
+    notes = [Note(line) for line in corpora.count_lines(tasks)]
+    told = corpora.doubt(tasks, plan.request.config.evaluate.split)
+    return [*notes, Note(told, level="warning")] if told else notes
 
 
 def run_pipeline(request: Request) -> dict[str, Any]:
@@ -57,6 +67,8 @@ def run_pipeline(request: Request) -> dict[str, Any]:
     stream.subscribe(Recorder(plan, run.id))
     shown = display.for_terminal(console)
     stream.subscribe(shown)
+    for note in clip_notes(plan):
+        stream.emit(note)
     result: dict[str, Any] = {}
     with closing(tracker):
         with announcing_end(stream, shown, result):

@@ -4,6 +4,7 @@ The rule of this room: it says which clips there are and what each is for, and o
 """
 
 from unfused.corpora.clip import Clip, ManifestError
+from unfused.corpora.counts import count_lines, doubt
 from unfused.corpora.demo import write as demo_manifests
 from unfused.corpora.manifest import read
 from unfused.corpora.overlap import OverlapError, overlap, refuse_overlap
@@ -16,7 +17,9 @@ __all__ = [
     "as_corpus",
     "assign",
     "check_task",
+    "count_lines",
     "demo_manifests",
+    "doubt",
     "folds",
     "for_fold",
     "label_map",

@@ -1,7 +1,7 @@
 """Decides which clips are learned from, which choose and which are scored.
 
-The rule of this file: a split is a function of the clips' names and a seed, so it is the same
-everywhere, and a clip that is added leaves the others where they are.
+The rule of this file: a split is a function of the clips' names, labels and groups and a seed, so
+it is the same everywhere, and a clip that is added moves few of the others.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from hashlib import blake2b
 
 from unfused.corpora.clip import Clip, ManifestError
+from unfused.corpora.units import Units
 
 
 def as_corpus(clips: Iterable[Clip]) -> list[Clip]:
@@ -35,10 +35,11 @@ def assign(
 ) -> list[Clip]:
     """Give every clip a split, by class, and a whole group the same one.
 
-    A clip (or its group) goes where the hash of its name and the seed points, so fractions are
-    met on average. A class of three clips or more is in all three splits, a smaller one in train,
-    as far as the groups allow. A manifest's own splits stay; where it has no valid, a share
-    `valid_fraction` of its train clips becomes it.
+    Every class of three clips or more has its share in each split, to a clip, and at least one; a
+    smaller one is in train; both as far as the groups allow. A clip (or its group) goes where the
+    hash of its name and the seed points, and few are moved from there. A manifest's own splits
+    stay; where it has no valid, what points there of its train clips becomes it, a share
+    `valid_fraction` on average.
 
     Args:
         clips: A task; all of them or none have a split.
@@ -51,7 +52,8 @@ def assign(
     """
     present = Counter(clip.split for clip in clips)
     if set(present) == {None}:
-        return _whole(_divide(clips, {"test": test_fraction, "valid": valid_fraction}, seed))
+        shares = {"test": test_fraction, "valid": valid_fraction}
+        return _whole(_divide(clips, shares, seed, even=True))
     if None in present:
         raise ManifestError(
             f"{present[None]} of {len(clips)} clips have no split; fill in the column `split`."
@@ -144,83 +146,22 @@ def check_task(clips: Sequence[Clip]) -> None:
         )
 
 
-def _divide(clips: Sequence[Clip], shares: Mapping[str, float], seed: int) -> list[Clip]:
+def _divide(
+    clips: Sequence[Clip], shares: Mapping[str, float], seed: int, *, even: bool = False
+) -> list[Clip]:
     """Move whole units, a group or a clip of none, from train to the other splits."""
-    members: dict[str, list[int]] = defaultdict(list)
-    for i, clip in enumerate(clips):
-        members[_unit(clip)].append(i)
-    labels = {unit: {clips[i].label for i in indices} for unit, indices in members.items()}
-    split_of = _Units(labels, shares, seed).split_of
-    return [replace(clip, split=split_of[_unit(clip)]) for clip in clips]
+    labels: dict[str, Counter[str | None]] = defaultdict(Counter)
+    for clip in clips:
+        labels[_unit(clip)][clip.label] += 1
+    units = Units(labels, shares, seed)
+    if even:
+        units.even_out()
+    return [replace(clip, split=units.split_of[_unit(clip)]) for clip in clips]
 
 
 def _unit(clip: Clip) -> str:
     """What stays together; clips of equal names, as of two data sets, go the same way."""
     return f"group {clip.group}" if clip.group else f"clip {clip.name or clip.path}"
-
-
-class _Units:
-    """Where each unit goes: where its hash points, then moved so that no class is missing."""
-
-    def __init__(
-        self, labels: Mapping[str, set[str | None]], shares: Mapping[str, float], seed: int
-    ) -> None:
-        self._labels, self._shares = labels, shares
-        self._hash = {unit: _uniform(seed, unit) for unit in labels}
-        self.split_of = {unit: self._pointed(position) for unit, position in self._hash.items()}
-        self._of_class: dict[str | None, list[str]] = defaultdict(list)
-        self._count: Counter[tuple[str | None, str]] = Counter()
-        for unit, classes in labels.items():
-            for label in classes:
-                self._of_class[label].append(unit)
-                self._count[label, self.split_of[unit]] += 1
-        for label in sorted(self._of_class, key=str):
-            for split in self._needed(label):
-                self._provide(label, split)
-
-    def _pointed(self, position: float) -> str:
-        edge = 0.0
-        for split, share in self._shares.items():
-            edge += share
-            if position < edge:
-                return split
-        return "train"
-
-    def _needed(self, label: str | None) -> tuple[str, ...]:
-        """Train first, which has to know every class."""
-        splits = ("train", *self._shares)
-        return splits if len(self._of_class[label]) >= len(splits) else splits[:1]
-
-    def _provide(self, label: str | None, split: str) -> None:
-        """Give a split that lacks the class a unit from where the class has the most to spare."""
-        if self._count[label, split]:
-            return
-        spare = [unit for unit in self._of_class[label] if self._can_leave(unit)]
-        if spare:
-            self._move(min(spare, key=lambda unit: self._reluctance(label, unit)), split)
-
-    def _can_leave(self, unit: str) -> bool:
-        """Whether no class of the unit needs it where it is."""
-        here = self.split_of[unit]
-        return all(
-            self._count[label, here] > 1 or here not in self._needed(label)
-            for label in self._labels[unit]
-        )
-
-    def _reluctance(self, label: str | None, unit: str) -> tuple[int, float]:
-        return -self._count[label, self.split_of[unit]], self._hash[unit]
-
-    def _move(self, unit: str, split: str) -> None:
-        for label in self._labels[unit]:
-            self._count[label, self.split_of[unit]] -= 1
-            self._count[label, split] += 1
-        self.split_of[unit] = split
-
-
-def _uniform(seed: int, unit: str) -> float:
-    """A number in [0, 1) from the seed and a name, the same on every machine."""
-    value = blake2b(f"{seed} {unit}".encode(), digest_size=8).digest()
-    return int.from_bytes(value, "big") / 2**64
 
 
 def _natural(name: str) -> list[tuple[bool, int, str]]:
