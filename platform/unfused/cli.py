@@ -12,6 +12,9 @@ import os
 import shlex
 import sys
 import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, redirect_stdout
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -28,14 +31,26 @@ if TYPE_CHECKING:
     from unfused.pipeline import Request
 
 DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
-SETTING_WIDTH = 48
-"""Columns for a setting and its value, before what it means; few are longer."""
 
-app = typer.Typer(add_completion=False, no_args_is_help=True)
+app = typer.Typer(no_args_is_help=True)
+
+
+def setting_names(incomplete: str) -> list[str]:
+    """The settings that begin like this: what a shell completes."""
+    names = configuration.flatten(Config())
+    return [name for name in names if name.startswith(incomplete)]
+
+
+def preset_names(incomplete: str) -> list[str]:
+    """The presets that begin like this."""
+    return [name for name in configuration.PRESETS if name.startswith(incomplete)]
 
 
 Overrides = Annotated[
-    list[str] | None, typer.Argument(metavar="[section.key=value]...", show_default=False)
+    list[str] | None,
+    typer.Argument(
+        metavar="[section.key=value]...", show_default=False, autocompletion=setting_names
+    ),
 ]
 Corpus = Annotated[str | None, typer.Option(help="Unlabelled clips (as --task).")]
 Task = Annotated[str | None, typer.Option(help="Labelled clips: manifest or folder.")]
@@ -56,7 +71,10 @@ TrackingUri = Annotated[
     typer.Option(help="MLflow; default MLFLOW_TRACKING_URI, else sqlite:///mlflow.db."),
 ]
 Experiment = Annotated[str, typer.Option(help="MLflow experiment.")]
-Preset = Annotated[str, typer.Option(help="recommended, faithful, demo or large.")]
+Preset = Annotated[
+    str,
+    typer.Option(help="recommended, faithful, demo or large.", autocompletion=preset_names),
+]
 Seeds = Annotated[int, typer.Option(min=1, help="Repetitions of the learned stages.")]
 Folds = Annotated[bool, typer.Option("--folds", help="Cross-validate over `fold`.")]
 NumWorkers = Annotated[
@@ -70,6 +88,10 @@ GpusPerWorker = Annotated[
 ]
 Summary = Annotated[Path | None, typer.Option(help="Write the numbers here (JSON).")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be built.")]
+AsJson = Annotated[
+    bool,
+    typer.Option("--json", help="Print the outcome as JSON, and all else on standard error."),
+]
 
 
 @app.command(context_settings={"allow_interspersed_args": True})
@@ -89,6 +111,7 @@ def run(
     gpus_per_worker: GpusPerWorker = None,
     summary: Summary = None,
     dry_run: DryRun = False,
+    as_json: AsJson = False,
 ) -> None:
     """Run the whole pipeline: pretrain, embed, cluster, distill, finetune, evaluate."""
     quiet_libraries()
@@ -100,10 +123,13 @@ def run(
         num_workers=num_workers, jobs=jobs, gpus_per_worker=gpus_per_worker,
     )  # fmt: skip
     check_summary(summary)
-    if dry_run:
-        show_plan(request)
-    else:
-        write_summary(summary, run_pipeline(request))
+    with only_json(as_json) as answer:
+        if dry_run:
+            answer(show_plan(request))
+        else:
+            result = run_pipeline(request)
+            write_summary(summary, result)
+            answer(result)
 
 
 @app.command("search", context_settings={"allow_interspersed_args": True})
@@ -137,6 +163,7 @@ def search(
     gpus_per_worker: GpusPerWorker = None,
     summary: Summary = None,
     dry_run: DryRun = False,
+    as_json: AsJson = False,
 ) -> None:
     """Look for better settings with Ray Tune and Optuna; a trial is a pipeline run."""
     quiet_libraries()
@@ -152,9 +179,11 @@ def search(
     check_summary(summary)
     asked = (num_trials, sampler, pruner, search_seed, study, study_storage)
     what = SearchRequest(request, load(space, request.config), *asked)
-    found = run_search(what, concurrency, dry_run)
-    if found is not None:
-        write_summary(summary, found)
+    with only_json(as_json) as answer:
+        found = run_search(what, concurrency, dry_run)
+        if found is not None:
+            write_summary(summary, found)
+        answer(found)
 
 
 def _understood(
@@ -171,13 +200,36 @@ def _understood(
     from unfused.commands.asked import understood
 
     found = configuration.run_options(**options)
-    config = _configuration(preset, overrides)
-    return understood(config, found, corpus, task, seeds, folds, specs or [])
+    config = _configuration(preset, overrides or [])
+    request = understood(config, found, corpus, task, seeds, folds, specs or [])
+    chosen = configuration.chosen_names(config, configuration.parse_overrides(overrides or []))
+    return replace(request, chosen=frozenset(chosen))
 
 
-def _configuration(preset: str, overrides: list[str] | None) -> Config:
-    changes = configuration.parse_overrides(overrides or [])
-    return configuration.override(configuration.preset(preset), changes)
+def _configuration(preset: str, overrides: list[str]) -> Config:
+    """A preset with settings changed; of one that is given twice the last holds, which is said."""
+    changes = configuration.parse_overrides(overrides)
+    config = configuration.override(configuration.preset(preset), changes)
+    for told in configuration.repeated(overrides):
+        display.make_console(error=True).print(f"note: {told}", markup=False, highlight=False)
+    return config
+
+
+@contextmanager
+def only_json(wanted: bool) -> Iterator[Callable[[Any], None]]:
+    """What is printed meanwhile goes to standard error, if that is wanted; gives what prints JSON.
+
+    Args:
+        wanted: whether it is; else all is printed as ever, and no JSON.
+    """
+    out = sys.stdout
+
+    def answer(value: Any) -> None:
+        if wanted:
+            print(json.dumps(value, indent=2), file=out)
+
+    with redirect_stdout(sys.stderr) if wanted else nullcontext():
+        yield answer
 
 
 def check_summary(summary: Path | None) -> None:
@@ -345,18 +397,26 @@ def serve(
 
 @app.command("config")
 def show_config(
-    overrides: Overrides = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[KEY | section.key=value]...", show_default=False, autocompletion=setting_names
+        ),
+    ] = None,
     preset: Preset = "recommended",
+    as_json: Annotated[bool, typer.Option("--json", help="The same as JSON.")] = False,
 ) -> None:
-    """List every setting with its value and what it means."""
-    config = _configuration(preset, overrides)
-    lines = {
-        f"{name}={configuration.shown(value)}": configuration.describe(config)[name]
-        for name, value in configuration.flatten(config).items()
-    }
-    width = max(len(line) for line in lines if len(line) <= SETTING_WIDTH)
-    for line, meaning in lines.items():
-        print(f"{line:{width}}  # {meaning}")
+    """List every setting with its value and what it means; KEY, a setting or a section, explains
+    what it may be and its default."""
+    from unfused.commands.settings import as_json as written
+    from unfused.commands.settings import explained, listed
+
+    keys = [word for word in settings or [] if "=" not in word]
+    config = _configuration(preset, [word for word in settings or [] if "=" in word])
+    if as_json:
+        print(written(config, keys))
+    else:
+        print(explained(config, keys) if keys else listed(config))
 
 
 def show_version(wanted: bool) -> None:
@@ -389,11 +449,11 @@ def quiet_libraries() -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with its status."""
-    given = sys.argv[1:] if arguments is None else arguments
+    given = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     console = display.make_console(error=True)
     try:
         # Typer makes a status of Ctrl-C and returns it.
-        status = app(given, standalone_mode=False) or DONE
+        status = app(given, prog_name="unfused", standalone_mode=False) or DONE
     except ConfigError as error:
         console.print(f"[red]error:[/] {escape(str(error))}", highlight=False)
         leave(WRONG)

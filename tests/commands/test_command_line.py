@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from conftest import TINY
@@ -90,6 +92,64 @@ def test_every_setting_can_be_listed_with_its_meaning_and_given_back(command):
     assert "cluster.num_clusters=classes" in settings
     assert override(Config(), parse_overrides(settings)) == preset("faithful")
     assert all(meaning.strip() for meaning in meanings)
+
+
+def test_a_setting_is_explained_with_its_range_and_default(command):
+    status, said = command("config", "cluster.num_clusters", "cluster.num_clusters=7")
+    assert status == 0
+    assert said.splitlines() == [
+        "cluster.num_clusters=7",
+        '    k; "classes" is the number of target classes.',
+        "    range    a whole number of 2 or more, or classes",
+        "    default  64 (faithful: classes, demo: 32, large: 256)",
+    ]
+    status, said = command("config", "cluster.num_cluster")
+    assert status == 2 and "did you mean cluster.num_clusters?" in said
+
+
+def test_scripts_get_settings_as_json(command):
+    status, said = command("config", "--json", "--preset", "demo")
+    found = json.loads(said)
+    assert status == 0
+    assert {name: one["value"] for name, one in found.items()} == json.loads(
+        json.dumps(flatten(preset("demo")))
+    )
+    assert found["rounds"]["range"] == "a whole number from 1 to 10"
+    assert list(json.loads(command("config", "--json", "rounds")[1])) == ["rounds"]
+
+
+def test_a_setting_given_twice_is_said_and_the_last_one_holds(command):
+    status, said = command("config", "rounds=3", "rounds=2", "rounds")
+    assert status == 0
+    assert said.startswith("note: rounds is set twice; the last one holds: rounds=2\nrounds=2\n")
+
+
+def test_the_command_alone_is_its_help(command):
+    status, said = command()
+    assert status == 0
+    assert "Usage: unfused" in said and "error" not in said
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [("config cluster.num_c", "cluster.num_clusters"), ("run --preset fa", "faithful")],
+)
+def test_a_shell_completes_settings_and_presets(command, monkeypatch, words, found):
+    monkeypatch.setenv("_UNFUSED_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", f"unfused {words}")
+    monkeypatch.setenv("COMP_CWORD", str(len(words.split())))
+    status, said = command()
+    assert status == 0 and found in said.split()
+
+
+def test_a_plan_as_json_is_alone_on_standard_output(command, small_task, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["run", "--task", str(small_task), "--dry-run", "--json", *TINY])
+        raise SystemExit(0)
+    out = capsys.readouterr()
+    plan = json.loads(out.out)
+    assert plan[0] == plan[0] | {"node": "ingest/task", "status": "miss"}
+    assert "to build" in out.err and "clips      train" in out.err
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -14,6 +14,7 @@ from unfused.config import (
     override,
     parse_overrides,
     preset,
+    repeated,
 )
 from unfused.config.changes import paths
 from unfused.config.choices import kinds
@@ -79,9 +80,17 @@ def test_an_override_that_is_no_assignment_is_refused(text):
         parse_overrides([text])
 
 
-def test_setting_one_key_twice_is_refused():
-    with pytest.raises(ConfigError, match="twice"):
-        parse_overrides(["cluster.seed=1", "cluster.seed=2"])
+def test_of_a_setting_given_twice_the_last_one_holds_and_that_is_said():
+    given = ["cluster.seed=1", "distill.seed=4", "cluster.seed=2"]
+    assert parse_overrides(given) == {"distill.seed": "4", "cluster.seed": "2"}
+    assert repeated(given) == ["cluster.seed is set twice; the last one holds: cluster.seed=2"]
+    assert repeated(given[1:]) == []
+
+
+def test_what_is_set_again_holds_against_what_stood_in_between():
+    given = ["student.dropout=0.1", "encoder.dropout=0.2", "student.dropout=0.4"]
+    config = override(Config(), parse_overrides(given))
+    assert (config.teacher.dropout, config.student.dropout) == (0.2, 0.4)
 
 
 def test_the_two_label_budgets_exclude_each_other():

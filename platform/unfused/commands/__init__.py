@@ -2,6 +2,7 @@
 
     run        `unfused run`
     search     `unfused search`
+    settings   `unfused config`
     trials     the trackers of a search's trials
     ending     how a command's listeners learn how it ended
 

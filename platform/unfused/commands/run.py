@@ -21,8 +21,9 @@ from unfused.events import Note, Stream
 from unfused.pipeline import Plan, Recorder, Request, Run, leave_model
 
 
-def show_plan(request: Request) -> None:
-    """Print node, key, hit or miss, and what it asks of the cluster; builds nothing."""
+def show_plan(request: Request) -> list[dict[str, str]]:
+    """Print node, key, hit or miss, and what it asks of the cluster, and return it; builds
+    nothing."""
     hardware = runtime.probe(request.options)
     plan = Plan(resolved(request, hardware))
     run = Run(plan, hardware, Stream())
@@ -37,6 +38,7 @@ def show_plan(request: Request) -> None:
     console.print(display.plan_table(rows))
     missing = len(plan.missing)
     console.print(f"{len(rows) - missing} hits, {missing} to build.")
+    return [dict(zip(("node", "key", "status", "asks_for"), row, strict=True)) for row in rows]
 
 
 def resolved(request: Request, hardware: runtime.Hardware) -> Request:

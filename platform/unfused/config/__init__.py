@@ -6,16 +6,19 @@
     options     where and how a run happens
     changes     dotted names: listing, describing, `override`
     presets     named sets of changes
+    reference   a setting explained: what it means, what it may be, its default
 
 The rule of this room: what changes numbers is a typed field of one frozen section.
 """
 
 from unfused.config.changes import (
+    chosen_names,
     describe,
     difference,
     flatten,
     override,
     parse_overrides,
+    repeated,
     shown,
 )
 from unfused.config.choices import (
@@ -27,6 +30,7 @@ from unfused.config.choices import (
 )
 from unfused.config.options import RunOptions, run_options
 from unfused.config.presets import DEMO, FAITHFUL, PRESETS, preset
+from unfused.config.reference import Reference, reference
 from unfused.config.section import (
     ConfigError,
     Count,
@@ -88,6 +92,7 @@ __all__ = [
     "Positive",
     "PretrainConfig",
     "ProjectorConfig",
+    "Reference",
     "RunOptions",
     "ScorerConfig",
     "ScoringConfig",
@@ -97,6 +102,7 @@ __all__ = [
     "Training",
     "Weight",
     "Width",
+    "chosen_names",
     "describe",
     "difference",
     "flatten",
@@ -104,6 +110,8 @@ __all__ = [
     "override",
     "parse_overrides",
     "preset",
+    "reference",
+    "repeated",
     "run_options",
     "shown",
 ]

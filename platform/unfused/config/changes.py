@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from pydantic import ValidationError
@@ -19,8 +20,8 @@ from unfused.config.sections import Config
 
 Path = tuple[str, ...]
 """The attributes that lead from a configuration to a setting."""
-TOGETHER = {"encoder.": ("teacher.", "student.")}
-"""Beginnings of dotted names that stand for several."""
+TOGETHER = {"encoder": ("teacher", "student")}
+"""Sections' names that stand for several."""
 
 
 def paths(section: Section, prefix: str = "", before: Path = ()) -> Iterator[tuple[str, Path]]:
@@ -43,10 +44,10 @@ def flatten(config: Section) -> dict[str, Any]:
 
 def describe(config: Section) -> dict[str, str]:
     """What every setting means, under its dotted name."""
-    return {name: _meaning(at(config, path[:-1]), path[-1]) for name, path in paths(config)}
+    return {name: meaning(at(config, path[:-1]), path[-1]) for name, path in paths(config)}
 
 
-def _meaning(section: Section, name: str) -> str:
+def meaning(section: Section, name: str) -> str:
     """A field's docstring; where a section only gives another default, that of the base."""
     for kind in type(section).__mro__:
         field = getattr(kind, "model_fields", {}).get(name)
@@ -85,7 +86,7 @@ def override(config: Config, changes: Mapping[str, Any]) -> Config:
     for name, value in wanted.items():
         name = _canonical(name, known)
         if name not in known:
-            raise ConfigError(_unknown(name, config, known))
+            raise unknown(name, config, known)
         *section, leaf = known[name]
         _branch(tree, tuple(section))[leaf] = value
     return _validated(tree, known)
@@ -93,20 +94,29 @@ def override(config: Config, changes: Mapping[str, Any]) -> Config:
 
 def difference(base: Config, config: Config) -> dict[str, Any]:
     """What `override` has to be given to make `config` of `base`."""
-    kinds_of = {name: at(config, path) for name, path in paths(config) if path[-1] == "kind"}
-    like, before = flatten(override(base, kinds_of)), flatten(base)
+    chosen = kinds_of(config)
+    like, before = flatten(override(base, chosen)), flatten(base)
     return {
         name: value
         for name, value in flatten(config).items()
-        if value != (before if name in kinds_of else like)[name]
+        if value != (before if name in chosen else like)[name]
     }
 
 
+def kinds_of(config: Config) -> dict[str, Any]:
+    """The kinds of objective and encoders, under their dotted names."""
+    return {name: at(config, path) for name, path in paths(config) if path[-1] == "kind"}
+
+
+def chosen_names(config: Config, keys: Iterable[str]) -> list[str]:
+    """The dotted names of `config` that keys stand for, however they are spelled."""
+    known = dict(paths(config))
+    return [_canonical(name, known) for key in keys for name in _names(key)]
+
+
 def _names(key: str) -> list[str]:
-    for beginning, several in TOGETHER.items():
-        if key.startswith(beginning):
-            return [f"{one}{key.removeprefix(beginning)}" for one in several]
-    return [key]
+    section, dot, rest = key.partition(".")
+    return [f"{one}{dot}{rest}" for one in TOGETHER.get(section, (section,))]
 
 
 def _canonical(name: str, known: Mapping[str, Path]) -> str:
@@ -148,8 +158,8 @@ def _validated(tree: Mapping[str, Any], known: Mapping[str, Path]) -> Config:
         raise ConfigError(sentence(error, known)) from None
 
 
-def parse_overrides(arguments: list[str]) -> dict[str, str]:
-    """`["cluster.num_clusters=64"]` -> `{"cluster.num_clusters": "64"}`."""
+def parse_overrides(arguments: Iterable[str]) -> dict[str, str]:
+    """`["cluster.num_clusters=64"]` -> `{"cluster.num_clusters": "64"}`; of two the last holds."""
     changes: dict[str, str] = {}
     for argument in arguments:
         key, equals, value = argument.partition("=")
@@ -157,10 +167,22 @@ def parse_overrides(arguments: list[str]) -> dict[str, str]:
             raise ConfigError(
                 f"{argument!r} is not section.key=value, as in distill.temperature=2."
             )
-        if key in changes:
-            raise ConfigError(f"{key} is set twice; keep one of the two.")
+        # What is set again comes after what was set in between (`encoder.` and `student.`).
+        changes.pop(key, None)
         changes[key] = value
     return changes
+
+
+def repeated(arguments: Iterable[str]) -> list[str]:
+    """A sentence for every key that is set more than once."""
+    counts = Counter(argument.partition("=")[0] for argument in arguments)
+    last = parse_overrides(arguments)
+    return [
+        f"{key} is set {'twice' if count == 2 else f'{count} times'}; the last one holds:"
+        f" {key}={last[key]}"
+        for key, count in counts.items()
+        if count > 1
+    ]
 
 
 def shown(value: Any) -> str:
@@ -184,16 +206,17 @@ def _plain(value: Any) -> Any:
     return text.strip("'\"")
 
 
-def _unknown(key: str, config: Config, known: Mapping[str, Path]) -> str:
+def unknown(key: str, config: Config, known: Mapping[str, Path]) -> ConfigError:
+    """What to say of a setting that is not there: the nearest one, or the kinds that have it."""
     if other := _of_another_kind(key, config, known):
-        return other
+        return ConfigError(other)
     leaves = {name.rpartition(".")[2]: name for name in known}
     near = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
     if not near:
         leaf = difflib.get_close_matches(key.rpartition(".")[2], leaves, n=1)
         near = [leaves[name] for name in leaf]
     hint = f"did you mean {near[0]}?" if near else "`unfused config` lists them all."
-    return f"There is no setting {key!r}; {hint}"
+    return ConfigError(f"There is no setting {key!r}; {hint}")
 
 
 def _of_another_kind(key: str, config: Config, known: Mapping[str, Path]) -> str:

@@ -49,12 +49,17 @@ def _class_lines(of_class: dict[str, Counter[str | None]], folds: bool) -> list[
     if left := len(of_class) - len(shown):
         largest = max(of_class.values(), key=Counter.total)
         parts.append(f"and {left} more of up to {_sizes(largest, folds)}")
+    return [f"           {line}" for line in _wrapped(parts)]
+
+
+def _wrapped(parts: Sequence[str]) -> list[str]:
+    """Lines of parts that are kept whole, with commas between them."""
     lines = [""]
-    for part in parts:
+    for part, comma in zip(parts, [*"," * (len(parts) - 1), ""], strict=True):
         if lines[-1] and len(lines[-1]) + len(part) > WIDTH:
             lines.append("")
-        lines[-1] += f", {part}" if lines[-1] else part
-    return [f"           {line}" for line in lines]
+        lines[-1] += f"{' ' if lines[-1] else ''}{part}{comma}"
+    return lines
 
 
 def _sizes(count: Counter[str | None], folds: bool) -> str:

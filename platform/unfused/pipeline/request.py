@@ -44,6 +44,8 @@ class Request:
     """Whose embeddings are clustered and trusted."""
     specs: tuple[str, ...] = ()
     """As they were named."""
+    chosen: frozenset[str] = frozenset()
+    """The settings that this person chose, by dotted name."""
 
 
 def heard(
