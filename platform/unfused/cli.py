@@ -178,7 +178,8 @@ def search(
     )  # fmt: skip
     check_summary(summary)
     asked = (num_trials, sampler, pruner, search_seed, study, study_storage)
-    what = SearchRequest(request, load(space, request.config), *asked)
+    trials = load(space, request.config, sorted(request.chosen))
+    what = SearchRequest(request, trials, *asked)
     with only_json(as_json) as answer:
         found = run_search(what, concurrency, dry_run)
         if found is not None:

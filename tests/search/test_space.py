@@ -119,3 +119,48 @@ def test_another_arm_is_another_study(tmp_path):
     arms = ("", "\narm = 'unfused'", "\narm = 'clusterfit'")
     names = [load(write_space(tmp_path, f"{text}{arm}"), Config()).identity() for arm in arms]
     assert names[0] == names[1] != names[2]
+
+
+@pytest.mark.parametrize(
+    ("text", "changes", "says"),
+    [
+        (
+            "space = {'cluster.num_clusters': IntDistribution(8, 64)}",
+            {"cluster.num_clusters": 4},
+            "rules out cluster.num_clusters=4: its trials have 8 to 64; set one",
+        ),
+        (
+            "space = {'distill.head_width': CHOICES((128, 256))}",
+            {"distill.head_width": 0},
+            "rules out distill.head_width=0: its trials have 128 or 256",
+        ),
+        (
+            "space = {'pretrain.objective': CHOICES(('features', 'barlow_twins'))}",
+            {"pretrain.objective": "nt_xent", "pretrain.temperature": 0.3},
+            "rules out pretrain.objective=nt_xent: its trials have features or barlow_twins",
+        ),
+        (
+            "space = {'teacher.kind': CHOICES(('audio_ntt', 'mobile_net'))}",
+            {"teacher.kind": "mobile_net", "teacher.dropout": 0.1},
+            "",
+        ),
+        ("space = {'rounds': IntDistribution(1, 2)}", {"cluster.num_clusters": 4}, ""),
+        ("space = {'rounds': IntDistribution(1, 2)}", {"rounds": 2}, ""),
+    ],
+)
+def test_a_space_that_rules_out_what_a_person_chose_says_so(tmp_path, text, changes, says):
+    path, config = write_space(tmp_path, text), override(Config(), changes)
+    if not says:
+        assert load(path, config, sorted(changes))
+        return
+    with pytest.raises(ConfigError) as refused:
+        load(path, config, sorted(changes))
+    assert f"{path} {says}" in str(refused.value)
+    assert load(path, config)
+
+
+def test_a_setting_of_kinds_that_no_trial_has_is_ruled_out(tmp_path):
+    path = write_space(tmp_path, "space = {'pretrain.objective': CHOICES(('features', 'byol_a'))}")
+    config = override(Config(), {"pretrain.objective": "nt_xent", "pretrain.temperature": 0.3})
+    with pytest.raises(ConfigError, match=r"features or byol_a, and none of these has that setti"):
+        load(path, config, ["pretrain.temperature"])

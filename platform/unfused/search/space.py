@@ -12,7 +12,7 @@ can propose passes the one door for changes, `config.override`.
 from __future__ import annotations
 
 import runpy
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from optuna.distributions import (
 
 from unfused.arms import ARMS, METHOD, Arm
 from unfused.config import Config, ConfigError, flatten, override, shown
-from unfused.config.changes import paths
+from unfused.config.changes import kinds_of
 from unfused.search.metrics import METRICS, Labels
 from unfused.store import digest
 
@@ -150,8 +150,13 @@ def _contains(distribution: BaseDistribution, value: Any) -> bool:
         return False
 
 
-def load(path: str, config: Config) -> Space:
+def load(path: str, config: Config, chosen: Collection[str] = ()) -> Space:
     """Read a space and hold it against the configuration that it is to change.
+
+    Args:
+        path: of the file.
+        config: that trials change.
+        chosen: the settings of it that a person chose, which the space must not rule out.
 
     Raises:
         ConfigError: one sentence, which names the file and the remedy.
@@ -171,6 +176,8 @@ def load(path: str, config: Config) -> Space:
     _check_conditions(path, space)
     for key in space.distributions:
         _check_values(path, space, key, config)
+    for key in chosen:
+        _check_chosen(path, space, key, config)
     return space
 
 
@@ -300,12 +307,44 @@ def _check_values(path: str, space: Space, key: str, config: Config) -> None:
                 raise ConfigError(f"{path}{where}: {error}") from None
 
 
+def _check_chosen(path: str, space: Space, key: str, config: Config) -> None:
+    """What a person chose is what some trial may have."""
+    value = as_proposed(flatten(config)[key])
+    ruled_out = f"{path} rules out {key}={shown(value)}"
+    distribution = space.distributions.get(key)
+    if distribution is not None and not _contains(distribution, value):
+        raise ConfigError(
+            f"{ruled_out}: its trials have {_told(distribution)}; set one of these, or take the"
+            " key out of the space."
+        )
+    for chooser in _choosers(space, config) - {key}:
+        kinds = _samples(space.distributions[chooser])
+        if not any(key in flatten(override(config, {chooser: kind})) for kind in kinds):
+            raise ConfigError(
+                f"{ruled_out}: its trials have {chooser}={' or '.join(map(shown, kinds))}, and"
+                " none of these has that setting; leave it out, or name a kind that has it in the"
+                " space."
+            )
+
+
+def _told(distribution: BaseDistribution) -> str:
+    """The values of a distribution in words."""
+    if isinstance(distribution, CategoricalDistribution):
+        return " or ".join(map(shown, distribution.choices))
+    low, *_, high = _samples(distribution)
+    return f"{low:g} to {high:g}"
+
+
+def _choosers(space: Space, config: Config) -> set[str]:
+    """The keys of a space that choose a kind of objective or encoder."""
+    return space.distributions.keys() & kinds_of(config).keys()
+
+
 def _contexts(space: Space, key: str, config: Config) -> Iterator[dict[str, Any]]:
     """What else may be chosen where a key is asked for: every kind of objective or encoder."""
     base = space.context(key)
     yield base
-    choosers = {name for name, place in paths(config) if place[-1] == "kind"} - {key}
-    for chooser in choosers & space.distributions.keys():
+    for chooser in _choosers(space, config) - {key}:
         allowed = space.conditions.get(key, {}).get(chooser)
         for kind in allowed or _samples(space.distributions[chooser]):
             yield {**base, chooser: kind}
