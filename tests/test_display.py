@@ -1,11 +1,27 @@
-"""Plain output: one line per event, and a time left that can be believed."""
+"""Plain output has one line per event, live output one a stage; the time left can be believed."""
 
 from __future__ import annotations
 
+import io
 import time
 
-from unfused import display
-from unfused.events import EpochDone, NodeStarted, Note, Progress, Resumed, RunStarted
+import pytest
+from rich.console import Console
+
+from unfused import display, terminal
+from unfused.events import (
+    INTERRUPTED,
+    EpochDone,
+    NodeFailed,
+    NodeHit,
+    NodeStarted,
+    Note,
+    Phase,
+    Progress,
+    Resumed,
+    RunStarted,
+    TrialEnded,
+)
 
 
 def _epoch(number: int) -> EpochDone:
@@ -40,7 +56,7 @@ def test_a_warning_is_marked(capsys):
 
 
 def test_pieces_of_work_side_by_side_are_counted_together():
-    shown = display.Live(display.make_console())
+    shown = terminal.Live(display.make_console())
     shown(NodeStarted("tune", "finetune", "k", {}, {}))
     for part, done in ((0, 1), (1, 1), (0, 3)):
         shown(Progress("tune", done, 8, "epochs", part=part))
@@ -55,3 +71,112 @@ def test_the_first_line_says_which_code_runs_and_in_what_precision():
     assert line == "code aaaa, commit bbbbbbbbbb with changes, bfloat16, float32"
     plain = RunStarted({"pretrain.precision": "float32"}, (), {"code_digest": "aaaa"})
     assert display.code_line(plain) == "code aaaa, float32"
+
+
+@pytest.fixture
+def live(monkeypatch):
+    """A live display, the clock that it looks at, and what it has printed for good."""
+    now, out = [0.0], io.StringIO()
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    console = Console(file=out, width=200, emoji=False, soft_wrap=True)
+    shown = terminal.Live(console, {"cluster.num_clusters"})
+    yield shown, now, out
+    shown.close()
+
+
+def _now_shown(shown: terminal.Live) -> dict[str, str]:
+    return {task.description: task.fields["doing"] for task in shown._bars.tasks}
+
+
+def _left(shown: terminal.Live) -> str:
+    (task,) = shown._bars.tasks
+    return task.fields["left"]
+
+
+def test_what_no_worker_has_taken_waits(live):
+    shown, _, _ = live
+    shown(NodeStarted("pretrain", "pretrain", "k", {}, {}))
+    shown(NodeStarted("evaluate/x", "evaluate", "k", {}, {}))
+    shown(Progress("pretrain", 0, 0))
+    assert _now_shown(shown) == {"pretrain": "at work", "evaluate/x": "waiting"}
+    shown(Progress("pretrain", 10, 40, "clips", "epoch 1/4", 0, 0, 4))
+    shown(Progress("pretrain", 0, 0))
+    assert _now_shown(shown)["pretrain"] == "epoch 1/4"
+
+
+def test_the_time_left_moves_within_the_first_epoch(live):
+    shown, now, _ = live
+    shown(NodeStarted("pretrain", "pretrain", "k", {}, {}))
+    now[0] = 30.0
+    shown(Progress("pretrain", 0, 0))
+    seen = []
+    for now[0], done in ((50.0, 10), (60.0, 20), (70.0, 30)):
+        shown(Progress("pretrain", done, 100, "clips", "epoch 1/4", 0, 0, 4))
+        seen.append(_left(shown))
+    assert seen == ["", "6:20 left", "6:10 left"], "waiting and reading do not count"
+    (task,) = shown._bars.tasks
+    assert task.percentage == pytest.approx(100 * 0.3 / 4)
+
+
+def test_the_time_left_moves_within_what_has_no_epochs_and_goes_on_after_a_first_pass(live):
+    shown, now, _ = live
+    shown(NodeStarted("embed", "embed", "k", {}, {}))
+    shown(Progress("embed", 10, 40))
+    now[0] = 5.0
+    shown(Progress("embed", 20, 40))
+    assert _left(shown) == "0:10 left"
+    shown(Progress("embed", 20, 40, "clips", "first pass", 0, 0, 0))
+    assert _left(shown) == ""
+
+
+def test_the_first_seconds_say_what_they_are_until_a_worker_begins(live):
+    shown, _, _ = live
+    shown(Phase("starting Ray on this machine"))
+    shown(Phase("starting workers"))
+    assert list(_now_shown(shown)) == ["starting workers"]
+    shown(NodeStarted("pretrain", "pretrain", "k", {}, {}))
+    shown(Progress("pretrain", 0, 0))
+    assert list(_now_shown(shown)) == ["pretrain"]
+
+
+def test_an_interruption_is_no_failure(live, capsys):
+    shown, _, out = live
+    stopped = NodeFailed("pretrain", INTERRUPTED)
+    shown(stopped)
+    assert out.getvalue() == "- pretrain stopped\n"
+    display.Plain()(stopped)
+    display.Plain()(NodeFailed("pretrain", "out of memory"))
+    assert capsys.readouterr().out == "pretrain stopped\npretrain failed: out of memory\n"
+
+
+def test_what_people_have_named_is_printed_as_it_is_written(live):
+    shown, _, out = live
+    name = "teacher/[a] x.wav [/red]"
+    shown(NodeHit(name, "teacher", "k", {}))
+    shown(Note("/data/[a] x.wav is no audio", "", "warning"))
+    shown(NodeFailed(name, "[b]no[/b]"))
+    shown(TrialEnded(3, "FAIL", {"arms": "[own,other]"}, {"failed": "[a] x.wav"}))
+    shown(NodeStarted(name, "teacher", "k", {}, {}))
+    assert list(_now_shown(shown)) == [name]
+    shown._bars.refresh()
+    assert out.getvalue().splitlines()[:4] == [
+        f"= {name} k already built",
+        "! /data/[a] x.wav is no audio",
+        f"x {name} failed: [b]no[/b]",
+        "trial 3 fail: [a] x.wav arms=[own,other]",
+    ]
+    table = Console(file=(told := io.StringIO()), width=100)
+    table.print(display.plan_table([(name, "k", "hit", "[x]")]))
+    assert name in told.getvalue() and "[x]" in told.getvalue()
+
+
+@pytest.mark.parametrize(("setting", "told"), [("num_clusters", True), ("num_components", False)])
+def test_a_warning_about_a_setting_is_for_who_has_chosen_it(live, capsys, setting, told):
+    shown, _, out = live
+    note = Note("try another", "cluster", "warning", f"cluster.{setting}")
+    shown(note)
+    assert bool(out.getvalue()) == told
+    display.Plain({"cluster.num_clusters"})(note)
+    assert bool(capsys.readouterr().out) == told
+    display.Plain()(note)
+    assert capsys.readouterr().out == "warning: cluster: try another\n"

@@ -22,7 +22,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from unfused import __version__, display
+from unfused import __version__, display, terminal
 from unfused import config as configuration
 from unfused.config import Config, ConfigError
 from unfused.runtime import leave
@@ -115,7 +115,8 @@ def run(
 ) -> None:
     """Run the whole pipeline: pretrain, embed, cluster, distill, finetune, evaluate."""
     quiet_libraries()
-    from unfused.commands.run import run_pipeline, show_plan
+    with terminal.busy(display.make_console(error=True), "loading libraries"):
+        from unfused.commands.run import run_pipeline, show_plan
 
     request = _understood(
         preset, overrides, corpus, task, seeds, folds, teacher,
@@ -167,9 +168,10 @@ def search(
 ) -> None:
     """Look for better settings with Ray Tune and Optuna; a trial is a pipeline run."""
     quiet_libraries()
-    from unfused.commands.search import run_search
-    from unfused.search import SearchRequest
-    from unfused.search.space import load
+    with terminal.busy(display.make_console(error=True), "loading libraries"):
+        from unfused.commands.search import run_search
+        from unfused.search import SearchRequest
+        from unfused.search.space import load
 
     request = _understood(
         preset, overrides, corpus, task, seeds, folds, teacher,

@@ -1,24 +1,24 @@
-"""What a run shows at the terminal: one live line a stage, or plain lines where nobody watches.
+"""What a run tells in plain lines, and the tables at its end.
 
 The rule of this room: it only listens to events. Plain output has one line per event that a script
-may wait for.
+may wait for. Where somebody watches, `terminal` shows the same alive.
 """
 
 from __future__ import annotations
 
 import sys
-import time
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from rich.table import Table
 
 from unfused import events
 from unfused.events import Event
+from unfused.pace import Pace
 
 PLAIN_WIDTH = 200
 """Columns of tables that go to a file: nothing is cut."""
@@ -31,11 +31,6 @@ SCORES_SHOWN = (
     "cluster_stability",
     "held_out_loss",
 )
-
-
-def for_terminal(console: Console) -> Plain | Live:
-    """The display that suits where the output goes."""
-    return Live(console) if console.is_terminal else Plain()
 
 
 def clock(seconds: float) -> str:
@@ -58,8 +53,9 @@ def code_line(event: events.RunStarted) -> str:
     return ", ".join([f"code {record['code_digest']}{commit}{changed}", *sorted(chosen)])
 
 
-def _metrics(metrics: dict[str, float]) -> str:
-    shown = {k: v for k, v in metrics.items() if k != "learning_rate"}
+def metrics(found: dict[str, float]) -> str:
+    """The metrics of an epoch in a line."""
+    shown = {k: v for k, v in found.items() if k != "learning_rate"}
     return " ".join(f"{name} {value:.4g}" for name, value in shown.items())
 
 
@@ -70,31 +66,33 @@ def note_line(event: events.Note) -> str:
     return f"{mark}{where}{event.text}"
 
 
-def _ending(event: events.NodeFailed) -> str:
-    return "given up" if event.given_up else f"failed: {event.reason}"
+def ending(event: events.NodeFailed) -> str:
+    """How a node ended that was not built."""
+    if event.given_up:
+        return "given up"
+    return "stopped" if event.reason == events.INTERRUPTED else f"failed: {event.reason}"
 
 
-class Clock:
-    """How long a node's remaining epochs take, judged by those that this run has trained."""
+def time_left(seconds: float | None) -> str:
+    """Empty where nobody knows."""
+    return "" if seconds is None else f"{clock(seconds)} left"
 
-    def __init__(self) -> None:
-        self._began: dict[str, tuple[float, int]] = {}
 
-    def start(self, node: str, epoch: int = 0) -> None:
-        self._began[node] = (time.monotonic(), epoch)
-
-    def left(self, event: events.EpochDone) -> str:
-        now = time.monotonic()
-        began, first = self._began.get(event.node, (now, 0))
-        each = (now - began) / max(1, event.epoch - first)
-        return clock(each * (event.num_epochs - event.epoch))
+def concerns(event: events.Note, chosen: Collection[str] | None) -> bool:
+    """Whether a note is for who chose these settings; None is all of them."""
+    return not event.setting or chosen is None or event.setting in chosen
 
 
 class Plain:
-    """One line per event, flushed."""
+    """One line per event, flushed.
 
-    def __init__(self) -> None:
-        self._clock = Clock()
+    Args:
+        chosen: the settings that this person chose: who left a setting alone is not told of it.
+            None is all of them.
+    """
+
+    def __init__(self, chosen: Collection[str] | None = None) -> None:
+        self._pace, self._chosen = Pace(), chosen
 
     def __call__(self, event: Event) -> None:
         line = self._line(event)
@@ -108,130 +106,36 @@ class Plain:
         match event:
             case events.RunStarted():
                 return code_line(event)
+            case events.Phase():
+                return event.text
             case events.NodeHit():
                 return f"{event.node} hit {event.key}"
             case events.NodeStarted():
-                self._clock.start(event.node)
+                self._pace.start(event.node)
                 return f"{event.node} started {event.key}"
             case events.Resumed():
-                self._clock.start(event.node, event.epoch)
+                self._pace.start(event.node, event.epoch)
                 return f"{event.node} resumes after epoch {event.epoch}"
             case events.EpochDone():
                 return self._epoch(event)
             case events.NodeFinished():
                 return f"{event.node} built {event.key} in {event.seconds:.1f} s"
             case events.NodeFailed():
-                return f"{event.node} {_ending(event)}"
+                return f"{event.node} {ending(event)}"
             case events.OfTrial():
                 inner = of_trial(event)
                 return self._line(inner) if inner else ""
             case events.TrialEnded():
                 return trial_line(event)
-            case events.Note():
+            case events.Note() if concerns(event, self._chosen):
                 return note_line(event)
         return ""
 
     def _epoch(self, event: events.EpochDone) -> str:
-        left = self._clock.left(event)
+        left = time_left(self._pace.after(event.node, event.epoch, event.num_epochs))
         return (
-            f"{event.node} epoch {event.epoch}/{event.num_epochs} {_metrics(event.metrics)}"
-            f" {event.clips_per_second:.0f} clips/s, {left} left"
-        )
-
-
-class Live:
-    """A live line for every stage that is running; finished ones stay as plain lines."""
-
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._bars = Progress(
-            SpinnerColumn(),
-            TextColumn("[bold]{task.description}"),
-            BarColumn(bar_width=28),
-            TextColumn("{task.fields[doing]}"),
-            TextColumn("[dim]{task.fields[detail]}"),
-            console=console,
-            transient=True,
-        )
-        self._tasks: dict[str, TaskID] = {}
-        self._clock = Clock()
-        self._epochs: dict[str, tuple[int, int]] = {}
-        self._parts: dict[str, dict[int, int]] = {}
-        """What each part of a node has done."""
-        self._bars.start()
-
-    def close(self) -> None:
-        """Take the live lines away."""
-        self._bars.stop()
-
-    def __call__(self, event: Event) -> None:
-        match event:
-            case events.RunStarted():
-                self._say(code_line(event))
-            case events.NodeHit():
-                self._say(f"[green]=[/] {event.node} [dim]{event.key} already built[/]")
-            case events.NodeStarted():
-                self._start(event.node)
-            case events.Resumed():
-                self._clock.start(event.node, event.epoch)
-                self._say(f"[yellow]>[/] {event.node} resumes after epoch {event.epoch}")
-            case events.Progress():
-                self._progress(event)
-            case events.EpochDone():
-                self._epoch(event)
-            case events.NodeFinished():
-                self._end(event.node)
-                self._say(
-                    f"[green]+[/] {event.node} [dim]{event.key} built in {clock(event.seconds)}[/]"
-                )
-            case events.NodeFailed():
-                self._end(event.node)
-                self._say(f"[red]x[/] {event.node} {escape(_ending(event))}")
-            case events.OfTrial():
-                inner = of_trial(event)
-                if inner:
-                    self(inner)
-            case events.TrialEnded():
-                self._say(escape(trial_line(event)))
-            case events.Note():
-                self._say(f"[yellow]![/] {event.text}" if event.level == "warning" else event.text)
-
-    def _say(self, text: str) -> None:
-        self._console.print(text, highlight=False)
-
-    def _start(self, node: str) -> None:
-        self._clock.start(node)
-        self._tasks[node] = self._bars.add_task(node, total=None, doing="starting", detail="")
-
-    def _end(self, node: str) -> None:
-        if node in self._tasks:
-            self._bars.remove_task(self._tasks.pop(node))
-
-    def _progress(self, event: events.Progress) -> None:
-        if event.node not in self._tasks:
-            return
-        epoch, epochs = self._epochs.get(event.node, (0, 1))
-        parts = self._parts.setdefault(event.node, {})
-        parts[event.part] = event.done
-        done = sum(parts.values())
-        share = (epoch + done / max(1, event.total)) / epochs
-        doing = event.doing or f"{done}/{event.total} {event.unit}"
-        self._bars.update(
-            self._tasks[event.node], total=1.0, completed=share, doing=doing
-        )
-
-    def _epoch(self, event: events.EpochDone) -> None:
-        if event.node not in self._tasks:
-            return
-        self._epochs[event.node] = (event.epoch, event.num_epochs)
-        left = self._clock.left(event)
-        detail = f"{_metrics(event.metrics)}  {event.clips_per_second:.0f} clips/s  {left} left"
-        self._bars.update(
-            self._tasks[event.node],
-            total=1.0,
-            completed=event.epoch / event.num_epochs,
-            doing=f"epoch {event.epoch}/{event.num_epochs}",
-            detail=detail,
+            f"{event.node} epoch {event.epoch}/{event.num_epochs} {metrics(event.metrics)}"
+            f" {event.clips_per_second:.0f} clips/s{', ' if left else ''}{left}"
         )
 
 
@@ -270,10 +174,10 @@ def trials_table(result: dict[str, Any]) -> Table:
     columns = [key if leaves.count(leaf) > 1 else leaf for key, leaf in pairs]
     table = Table(box=None, pad_edge=False)
     for name in ("trial", *result["objectives"], *columns, "hits", "built", "seconds"):
-        table.add_column(name, overflow="fold")
+        table.add_column(escape(name), overflow="fold")
     for row in leaders:
         values = [f"{value:.4g}" for value in row["values"]]
-        settings = [_shown(row["changes"].get(key, "-")) for key in keys]
+        settings = [escape(_shown(row["changes"].get(key, "-"))) for key in keys]
         cost = [str(row["hits"]), str(row["built"]), f"{row['seconds']:.0f}"]
         style = "bold" if row["number"] == result["best"]["number"] else ""
         table.add_row(str(row["number"]), *values, *settings, *cost, style=style)
@@ -288,7 +192,7 @@ def plan_table(rows: list[tuple[str, str, str, str]]) -> Table:
     """Node, key, status and needs of a dry run."""
     table = Table("node", "key", "status", "asks for", box=None, pad_edge=False)
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(escape, row))
     return table
 
 

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 log = logging.getLogger(__name__)
+INTERRUPTED = "interrupted"
+"""The reason of a node that a person has stopped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +28,13 @@ class RunStarted(Event):
     """Every knob under its dotted name."""
     nodes: tuple[str, ...]
     provenance: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Phase(Event):
+    """What the run as a whole waits for before its nodes begin; empty when that is there."""
+
+    text: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +92,8 @@ class EpochDone(Event):
 
 @dataclass(frozen=True, slots=True)
 class Progress(Event):
-    """Work inside a stage or an epoch: `done` of `total` units."""
+    """Work inside a stage or an epoch: `done` of `total` units; of none at all where a worker has
+    begun and there is no more to tell yet."""
 
     node: str
     done: int
@@ -92,6 +102,10 @@ class Progress(Event):
     doing: str = ""
     part: int = 0
     """Which of several pieces of work side by side has done so much; `total` is of all of them."""
+    epoch: int = 0
+    """Epochs that were finished before this one."""
+    num_epochs: int = 1
+    """Of all epochs; 0 in a pass before the first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +123,8 @@ class Note(Event):
     text: str
     node: str = ""
     level: str = "info"
+    setting: str = ""
+    """The setting that it is about, where only those who have set it need to know."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -632,7 +632,11 @@ def test_the_description_warns_of_small_and_empty_clusters_with_the_numbers():
     assert described.points_per_centroid == 15.0
     assert described.inertia == fitted.inertia
     few, empty = described.warnings
-    assert "15.0 points per centroid (60 for 4); below 39" in few
+    assert few == (
+        "k-means saw 15 points per centroid; 39 or more give steady clusters: add clips"
+    )
+    more = describe(fitted, np.array([100, 100, 100, 100]), num_fitted=120).warnings
+    assert more[0].endswith("steady clusters: try cluster.num_clusters=3")
     assert "1 of 4 clusters are empty" in empty and "3 are left" in empty
     quiet = describe(fitted, np.array([39, 39, 39, 39]), num_fitted=156)
     assert quiet.warnings == ()

@@ -176,8 +176,8 @@ def _warnings(num_clusters: int, num_nonempty: int, num_fitted: int) -> tuple[st
     points = num_fitted / num_clusters
     if points < MIN_POINTS_PER_CENTROID:
         found.append(
-            f"k-means saw {points:.1f} points per centroid ({num_fitted} for {num_clusters}); "
-            f"below {MIN_POINTS_PER_CENTROID} clusters are noisy: fewer clusters may be better."
+            f"k-means saw {points:.0f} points per centroid; {MIN_POINTS_PER_CENTROID} or more give"
+            f" steady clusters: {_remedy(num_fitted)}"
         )
     if num_nonempty < num_clusters:
         found.append(
@@ -185,6 +185,12 @@ def _warnings(num_clusters: int, num_nonempty: int, num_fitted: int) -> tuple[st
             f"{num_nonempty} are left."
         )
     return tuple(found)
+
+
+def _remedy(num_fitted: int) -> str:
+    """What to set for so many clips."""
+    steady = num_fitted // MIN_POINTS_PER_CENTROID
+    return f"try cluster.num_clusters={steady}" if steady >= 2 else "add clips"
 
 
 def _check_enough(num_nonempty: int, num_clusters: int) -> None:

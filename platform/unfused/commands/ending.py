@@ -9,13 +9,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from unfused import display
+from unfused import display, terminal
 from unfused.events import RunFinished, Stream
 
 
 @contextmanager
 def announcing_end(
-    stream: Stream, shown: display.Plain | display.Live, summary: dict[str, Any] | None = None
+    stream: Stream, shown: display.Plain | terminal.Live, summary: dict[str, Any] | None = None
 ) -> Iterator[None]:
     """Tell a stream how the body ends: finished, killed, or failed and why.
 

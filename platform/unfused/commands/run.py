@@ -12,9 +12,8 @@ from dataclasses import replace
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 
-from unfused import cores, corpora, display, inference, report, runtime, tracking
+from unfused import cores, corpora, display, inference, report, runtime, terminal, tracking
 from unfused.arms import ARMS, STUDENT
 from unfused.commands.ending import announcing_end
 from unfused.events import Note, Stream
@@ -57,17 +56,18 @@ def clip_notes(plan: Plan) -> list[Note]:
 def run_pipeline(request: Request) -> dict[str, Any]:
     """Plan, build what is missing, track it, and show the arms; returns the summary."""
     console = display.make_console()
-    hardware = runtime.probe(request.options)
-    request = resolved(request, hardware)
-    plan = Plan(request)
-    stream = Stream()
-    run = Run(plan, hardware, stream)
-    run.check_fit()
-    uri = tracking.initialise(request.options.tracking_uri)
+    with terminal.busy(console, "listing clips, opening MLflow"):
+        hardware = runtime.probe(request.options)
+        request = resolved(request, hardware)
+        plan = Plan(request)
+        stream = Stream()
+        run = Run(plan, hardware, stream)
+        run.check_fit()
+        uri = tracking.initialise(request.options.tracking_uri)
     tracker = tracking.Tracker(uri, request.options.experiment, request.options.store)
     stream.subscribe(tracker)
     stream.subscribe(Recorder(plan, run.id))
-    shown = display.for_terminal(console)
+    shown = terminal.for_terminal(console, request.chosen)
     stream.subscribe(shown)
     for note in clip_notes(plan):
         stream.emit(note)
@@ -108,16 +108,17 @@ def _show_result(console: Console, plan: Plan, result: dict[str, Any], uri: str)
     console.print(display.arms_table(result))
     console.print()
     for line in display.choice_lines(result):
-        console.print(line, highlight=False)
+        console.print(line, markup=False, highlight=False)
     took = result["run"]
     console.print(
         f"took       {display.clock(took['seconds'])}, {took['jobs']} jobs at a time,"
         f" {took['peak_memory_gib']:.1f} GiB of memory here at most",
         highlight=False,
     )
-    console.print(f"artifacts  {plan.store.root.uri}", highlight=False)
+    lines = {"artifacts": plan.store.root.uri}
     for arm, folder in result["models"].items():
-        console.print(f"model      {escape(folder)} ({arm})", highlight=False)
-    first = escape(shlex.quote(next(iter(result["models"].values()))))
-    console.print(f"label      unfused predict {first} CLIPS...", highlight=False)
-    console.print(f"compare    {tracking.ui_command(uri)}", highlight=False)
+        console.print(f"model      {folder} ({arm})", markup=False, highlight=False)
+    first = shlex.quote(next(iter(result["models"].values())))
+    lines |= {"label": f"unfused predict {first} CLIPS...", "compare": tracking.ui_command(uri)}
+    for name, told in lines.items():
+        console.print(f"{name:9}  {told}", markup=False, highlight=False)

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from unfused import config as configuration
-from unfused import display, runtime, tracking
+from unfused import display, runtime, terminal, tracking
 from unfused.commands.ending import announcing_end
 from unfused.commands.run import resolved
 from unfused.commands.trials import TrialTrackers
@@ -49,7 +49,8 @@ def run_search(
         name, parent = f"{search.name} trial {number}", tracker.describe()["run_id"]
         return new_tracker(uri, search, name=name, kind="trial", parent=parent, trial=number)
 
-    trials, shown = TrialTrackers(of_trial), display.for_terminal(console)
+    chosen = {*search.request.chosen, *search.space.distributions}
+    trials, shown = TrialTrackers(of_trial), terminal.for_terminal(console, chosen)
     for listener in (tracker, trials, shown):
         stream.subscribe(listener)
     with closing(tracker), announcing_end(stream, shown):
@@ -113,8 +114,8 @@ def _show_search_result(
     )
     again = escape(best_command(search, best["line"], defaults))
     console.print(f"reproduce   {again}", highlight=False)
-    console.print(f"results     {result['folder']}", highlight=False)
-    console.print(f"compare     {tracking.ui_command(uri)}", highlight=False)
+    console.print(f"results     {escape(result['folder'])}", highlight=False)
+    console.print(f"compare     {escape(tracking.ui_command(uri))}", highlight=False)
 
 
 def best_command(search: SearchRequest, line: str, defaults: Config) -> str:

@@ -42,6 +42,11 @@ class EvaluateJob:
     classifiers: Mapping[str, Artifact[ScorerFacts]]
     config: EvaluateConfig
 
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        """Those whose classifiers these are."""
+        return tuple(self.classifiers)
+
     def run(self, worker: training.Worker) -> dict[str, Predictions]:
         """Predictions by node; every worker predicts its share of the clips."""
         found = {

@@ -24,6 +24,7 @@ from unfused.store import Artifact, Folder
 class FitJob:
     """One arm: a scorer for every draw."""
 
+    node: str
     clips: Artifact[PartFacts]
     labels: Artifact[LabelFacts]
     config: ScorerConfig

@@ -19,10 +19,12 @@ from typing import TYPE_CHECKING, Any
 from unfused import provenance, runtime, stages
 from unfused.config import RunOptions, flatten
 from unfused.events import (
+    INTERRUPTED,
     NodeFailed,
     NodeFinished,
     NodeHit,
     NodeStarted,
+    Phase,
     Resumed,
     RunStarted,
     Stream,
@@ -129,6 +131,7 @@ class Run:
         """
         ended: queue.SimpleQueue[_Building] = queue.SimpleQueue()
         running: list[_Building] = []
+        self.stream.emit(Phase("starting workers" if self._more_than_ingest else ""))
         if self._ingesting and self._more_than_ingest and not self.hardware.joined:
             # The workers start while the first clips are read.
             backend.pool.start()
@@ -246,7 +249,7 @@ class Run:
             # Nobody wants it. What ends because another node failed is gone on with.
             build.checkpoints.delete()
         stopped = isinstance(error, KeyboardInterrupt)
-        reason = "interrupted" if stopped else str(error) or type(error).__name__
+        reason = INTERRUPTED if stopped else str(error) or type(error).__name__
         self.stream.emit(NodeFailed(step.node.name, reason, given_up))
 
     def _as_build(self, step: Step) -> Build:
@@ -316,6 +319,7 @@ def open_backend(
         storage: for Ray Train's own records while it runs.
         shared: whether others build on it at the same time.
     """
+    stream.emit(Phase("loading torch and Ray"))
     from unfused import training
 
     with runtime.connect(options, hardware, stream, shared=shared) as cluster:

@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 
 from unfused.config import ConfigError, RunOptions
 from unfused.cores import ENVIRONMENT
-from unfused.events import Note, Stream
+from unfused.events import Note, Phase, Stream
 from unfused.runtime.hardware import (
     GROWS_TO,
     Hardware,
@@ -122,12 +122,15 @@ def connect(
     import ray
 
     mine = not ray.is_initialized()
+    address = os.environ.get("RAY_ADDRESS")
+    stream.emit(Phase(f"joining Ray at {address}" if address else "starting Ray on this machine"))
     start(options)
     place = beside_driver()
     leases = shared_leases(place | {"namespace": NAMESPACE}) if shared or hardware.joined else None
     cluster = Cluster(Pump(start_mailbox(place)), leases, stream, hardware, options)
     # A search gives every trial a stream of its own: it is looked up for each event.
     cluster.pump.start(lambda event: cluster.stream.emit(event))
+    stream.emit(Phase())
     try:
         yield cluster
     except BaseException:

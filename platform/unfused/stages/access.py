@@ -58,12 +58,14 @@ class Workers:
         """Run jobs (`training.Job`), side by side where there is room; what each returned."""
         return self.pool.run(jobs)
 
-    def call(self, function: Callable[..., Any], calls: Sequence[tuple[Any, ...]]) -> list[Any]:
-        """`function(*arguments, emit)` for every call, each on one worker; `emit` takes events.
+    def call(
+        self, function: Callable[..., Any], calls: Mapping[str, tuple[Any, ...]]
+    ) -> list[Any]:
+        """`function(*arguments, emit)` for every node, each on one worker; `emit` takes events.
 
         For what no more than one process has use for.
         """
-        return self.run([_Call(function, arguments) for arguments in calls])
+        return self.run([_Call(node, function, arguments) for node, arguments in calls.items()])
 
     def share(self, total: int) -> list[range]:
         """So many pieces of work, each of them whole, as what each job takes of them."""
@@ -75,6 +77,7 @@ class Workers:
 class _Call:
     """A function as a job: the first worker calls it, and others have nothing to do."""
 
+    node: str
     function: Callable[..., Any]
     arguments: tuple[Any, ...]
 
@@ -113,6 +116,7 @@ class Tasks:
             [{"task": row} for row in rows], override_num_blocks=max(1, len(rows))
         )
         done = 0
+        self.cluster.stream.emit(Progress(node, done, total, doing=doing))
         for row in items.map(_OnJson(task), concurrency=most).iter_rows():
             result = json.loads(row["result"])
             done += result["seen"]

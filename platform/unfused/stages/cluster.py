@@ -50,8 +50,8 @@ def check(config: Mapping[str, Any], parts: Mapping[str, Any]) -> None:
 
 
 def run(builds: Sequence[Build], workers: Workers) -> list[Built]:
-    calls = [
-        (
+    calls = {
+        build.node: (
             build.inputs["embeddings"],
             build.config["cluster"],
             num_clusters(build),
@@ -59,7 +59,7 @@ def run(builds: Sequence[Build], workers: Workers) -> list[Built]:
             build.node,
         )
         for build in builds
-    ]
+    }
     return workers.call(cluster_embeddings, calls)
 
 
@@ -85,11 +85,12 @@ def cluster_embeddings(
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         facts = _cluster(embeddings, config, k, out)
-    told = tuple(str(w.message) for w in caught if w.category is UserWarning) + facts.warnings
-    for text in told:
-        emit(Note(text, node, "warning"))
+    of_whitening = tuple(str(w.message) for w in caught if w.category is UserWarning)
+    for setting, told in (("num_components", of_whitening), ("num_clusters", facts.warnings)):
+        for text in told:
+            emit(Note(text, node, "warning", f"cluster.{setting}"))
     seconds = time.perf_counter() - began
-    more = {"warnings": told, "clustering_seconds": round(seconds, 3)}
+    more = {"warnings": of_whitening + facts.warnings, "clustering_seconds": round(seconds, 3)}
     return Built(facts.model_copy(update=more))
 
 

@@ -15,6 +15,7 @@ def run(builds: Sequence[Build], workers: Workers) -> list[Built]:
 
     jobs = [
         FitJob(
+            build.node,
             build.inputs["clips"],
             build.inputs["labels"],
             build.config["scorer"],

@@ -41,8 +41,8 @@ EMBEDDINGS = "embeddings/"
 
 
 def run(builds: Sequence[Build], workers: Workers) -> list[Built]:
-    calls = [
-        (
+    calls = {
+        build.node: (
             {
                 name.removeprefix(EMBEDDINGS): artifact.folder
                 for name, artifact in build.inputs.items()
@@ -54,7 +54,7 @@ def run(builds: Sequence[Build], workers: Workers) -> list[Built]:
             build.out,
         )
         for build in builds
-    ]
+    }
     return workers.call(measure, calls)
 
 

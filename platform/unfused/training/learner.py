@@ -25,6 +25,12 @@ class Job(Protocol):
         """Train or compute, write the result and return its facts; called on every worker."""
 
 
+def nodes_of(job: Job) -> tuple[str, ...]:
+    """The nodes that a job works for: its `nodes`, or its `node`, or nobody's."""
+    node = getattr(job, "node", "")
+    return tuple(getattr(job, "nodes", (node,) if node else ()))
+
+
 class Learner(nn.Module):
     """What `Worker.fit` trains: `forward(batch)` is this worker's loss.
 

@@ -178,10 +178,10 @@ class Loop:
                 last = time.monotonic()
                 done = (step + 1) * self.stream.num_clips // self.stream.num_steps
                 doing = f"epoch {epoch + 1}/{self.training.epochs}" if epoch >= 0 else "first pass"
-                share = self.worker.world
-                self._emit(
-                    Progress(self.node, done * share, self.stream.num_clips * share, "clips", doing)
-                )
+                every = self.worker.world
+                sizes = (done * every, self.stream.num_clips * every)
+                epochs = (epoch, self.training.epochs) if epoch >= 0 else (0, 0)
+                self._emit(Progress(self.node, *sizes, "clips", doing, 0, *epochs))
 
     def _timed(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         began = time.perf_counter()

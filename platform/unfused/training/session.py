@@ -17,10 +17,10 @@ from typing import Any, Protocol
 
 from unfused import cores, distributed, runtime
 from unfused.config import RunOptions
-from unfused.events import Event, Progress
+from unfused.events import Event, Phase, Progress
 from unfused.store import Folder
 from unfused.training.lean import lean
-from unfused.training.learner import Job
+from unfused.training.learner import Job, nodes_of
 from unfused.training.worker import Worker
 
 MAX_FAILURES = 4
@@ -215,6 +215,7 @@ def run_worker(config: dict[str, Any]) -> None:
 
     sender = Sender(config["relay"])
     worker, queue = _worker(sender), config["queue"]
+    sender.emit(Phase())
     number = ray.get(queue.first_unfinished.remote())
     while (packed := ray.get(queue.next.remote(number))) is not None:
         worker.is_cancelled = lambda number=number: ray.get(queue.is_cancelled.remote(number))
@@ -276,6 +277,9 @@ def run_job(worker: Worker, job: Job, queue: Any, number: int) -> Outcome:
     import ray
 
     try:
+        if worker.is_first:
+            for node in nodes_of(job):
+                worker.emit(Progress(node, 0, 0))
         return Outcome(job.run(worker))
     except runtime.Cancelled as error:
         return Outcome(reason=str(error), cancelled=True)
