@@ -129,6 +129,17 @@ def test_the_time_left_moves_within_what_has_no_epochs_and_goes_on_after_a_first
     assert _left(shown) == ""
 
 
+def test_a_second_pass_over_the_same_clips_has_a_pace_of_its_own(live):
+    shown, now, _ = live
+    shown(NodeStarted("ingest/task", "ingest", "k", {}, {}))
+    seen = []
+    passes = ((0, 0, "reading"), (60, 40, "reading"), (70, 0, "decoding"), (80, 20, "decoding"))
+    for now[0], done, doing in passes:
+        shown(Progress("ingest/task", done, 40, doing=doing))
+        seen.append(_left(shown))
+    assert seen == ["", "0:00 left", "", "0:10 left"]
+
+
 def test_the_first_seconds_say_what_they_are_until_a_worker_begins(live):
     shown, _, _ = live
     shown(Phase("starting Ray on this machine"))

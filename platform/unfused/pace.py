@@ -9,12 +9,17 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
+SHORTEST = 1.0
+"""Seconds that a pace is judged by, at least."""
+
 
 @dataclass
 class _Began:
     at: float
     place: float
     """How far it was then, in epochs."""
+    last: float
+    """How far it was when it was last seen."""
     working: bool = False
     """Whether it was seen at work then; else it may have begun later."""
 
@@ -27,14 +32,18 @@ class Pace:
 
     def start(self, node: str, place: float = 0.0) -> None:
         """It begins, or goes on from there."""
-        self._began[node] = _Began(time.monotonic(), place)
+        self._began[node] = _Began(time.monotonic(), place, place)
 
     def within(self, node: str, place: float, end: float) -> float | None:
         """Seconds that are left, told while an epoch is under way; None where nobody knows yet."""
         began = self._began.get(node)
-        if began is None or not began.working:
-            # What came before its first steps, as reading clips, is not how fast they are.
-            self._began[node] = _Began(time.monotonic(), place, working=True)
+        if began is None or not began.working or place < began.last:
+            # What came before its first steps, as reading clips, is not how fast they are; nor is
+            # what came before it began again from the start.
+            self._began[node] = _Began(time.monotonic(), place, place, working=True)
+            return None
+        began.last = place
+        if time.monotonic() - began.at < SHORTEST:
             return None
         return self._left(began, place, end)
 
@@ -44,7 +53,7 @@ class Pace:
         return self._left(began, place, end) if began else None
 
     def _left(self, began: _Began, place: float, end: float) -> float | None:
+        seconds = time.monotonic() - began.at
         if place <= began.place:
             return None
-        each = (time.monotonic() - began.at) / (place - began.place)
-        return max(0.0, each * (end - place))
+        return max(0.0, seconds / (place - began.place) * (end - place))
