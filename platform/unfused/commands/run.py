@@ -115,10 +115,13 @@ def _show_result(console: Console, plan: Plan, result: dict[str, Any], uri: str)
         f" {took['peak_memory_gib']:.1f} GiB of memory here at most",
         highlight=False,
     )
-    lines = {"artifacts": plan.store.root.uri}
-    for arm, folder in result["models"].items():
-        console.print(f"model      {folder} ({arm})", markup=False, highlight=False)
+    models = [f"{folder} ({arm})" for arm, folder in result["models"].items()]
     first = shlex.quote(next(iter(result["models"].values())))
-    lines |= {"label": f"unfused predict {first} CLIPS...", "compare": tracking.ui_command(uri)}
-    for name, told in lines.items():
+    lines = [
+        ("artifacts", plan.store.root.uri),
+        *(("model", told) for told in models),
+        ("label", f"unfused predict {first} CLIPS..."),
+        ("compare", tracking.ui_command(uri)),
+    ]
+    for name, told in lines:
         console.print(f"{name:9}  {told}", markup=False, highlight=False)
