@@ -45,13 +45,14 @@ def save(path: Path, out: Path, calibration: Sequence[np.ndarray]) -> None:
         common = {
             "op_types_to_quantize": list(OPERATORS),
             "nodes_to_exclude": front_end(path),
-            "weight_type": quantization.QuantType.QInt8,
         }
         if not calibration:
-            quantization.quantize_dynamic(prepared, out, **common)
+            unsigned = quantization.QuantType.QUInt8
+            quantization.quantize_dynamic(prepared, out, weight_type=unsigned, **common)
             return
+        # In 7 bits: sums of products of 8 overflow on processors without VNNI.
         quantization.quantize_static(
-            prepared, out, _reader(calibration), per_channel=True, **common
+            prepared, out, _reader(calibration), per_channel=True, reduce_range=True, **common
         )
 
 
