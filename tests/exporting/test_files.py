@@ -11,8 +11,8 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from exporting import exported
 
+from exporting import exported
 from unfused import exporting, teachers
 from unfused.config import ConfigError
 from unfused.exporting import onnxfile

@@ -16,7 +16,6 @@ import numpy as np
 from rich.markup import escape
 
 from unfused import data, display, exporting
-from unfused.arms import STUDENT
 from unfused.config import ConfigError
 from unfused.exporting.page import page
 from unfused.inference import ModelFacts, read_facts
@@ -88,11 +87,6 @@ def _written(
     Raises:
         ConfigError: such a model cannot be exported.
     """
-    if facts.scorer.kind == "probes":
-        raise ConfigError(
-            f"This model is a pool of teachers ({facts.arm}), which is no single network; export the"
-            f" model of their student, which its run left beside it (the arm {STUDENT.name})."
-        )
     licenses = "; ".join(f"{one.of}: {one.license}" for one in facts.licenses if one.license)
     with tempfile.TemporaryDirectory(dir=out.resolve().parent, prefix=".unfused-") as scratch:
         made = exporting.write(
