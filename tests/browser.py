@@ -142,6 +142,11 @@ class Browser:
         self.until(lambda: self.look(f"Boolean({box})"), "a box that selects all rows")
         self.look(f"{box}.click()")
 
+    def without_assistant(self) -> None:
+        """Close the panel of MLflow's assistant, where it is open."""
+        self.look("document.querySelector('[data-component-id*=assistant][data-component-id*=close]"
+                  ", [aria-label*=\"lose\" i][data-component-id*=assistant]')?.click()")
+
     def picture(self, file: Path) -> None:
         """What the page shows, as a PNG of few colours."""
         import io

@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -53,6 +61,12 @@ SUMMARY = {
             "macro_f1": {"mean": 0.5, "sd": 0.0, "values": [0.5]},
         },
     },
+    "chance": 0.5,
+    "chosen": {
+        "by_draw": ["unfused"],
+        "accuracy": {"mean": 0.75, "sd": 0.0625, "values": [0.75]},
+        "ahead_of": {"scratch": {"mean": 0.5, "interval": [0.25, 0.75]}},
+    },
     "pseudo_labels": {"num_clusters": 9, "num_nonempty": 8, "nmi": 0.625},
     "stages": [{"name": "pretrain", "seconds": 3.0}],
     "clips": {"task": {"read": 600, "quarantined": 2}},
@@ -97,8 +111,9 @@ def eyes_on(database: str, name: str) -> SimpleNamespace:
     )
 
 
-def started() -> RunStarted:
-    return RunStarted(flatten(CONFIG), ("ingest/task", "pretrain"), PROVENANCE)
+def started(k: int = 9, temperature: float = 2.5) -> RunStarted:
+    config = override(CONFIG, {"cluster.num_clusters": k, "distill.temperature": temperature})
+    return RunStarted(flatten(config), ("ingest/task", "pretrain"), PROVENANCE)
 
 
 def pretrain_started(key: str = "aaaa") -> NodeStarted:
@@ -117,20 +132,36 @@ def ingest_hit() -> NodeHit:
     return NodeHit("ingest/task", "ingest", "1111", INGEST)
 
 
-def a_whole_run() -> list:
+def a_whole_run(
+    k: int = 9, temperature: float = 2.5, accuracy: float = 0.75, *, hit: bool = False
+) -> list:
+    """The events of a run; `hit` is one that finds its teacher in the store."""
     epochs = [
         EpochDone("pretrain", n, 3, {"loss": 1.0 / n}, 100.0 * n, wait_seconds=n / 2)
         for n in (1, 2, 3)
     ]
+    built = [pretrain_started(), Progress("pretrain", 1, 2), *epochs, pretrain_finished()]
+    found = [NodeHit("pretrain", "pretrain", "aaaa", {"facts": {}})]
     return [
-        started(),
+        started(k, temperature),
         ingest_hit(),
-        pretrain_started(),
-        Progress("pretrain", 1, 2),
-        *epochs,
-        pretrain_finished(),
-        RunFinished("FINISHED", SUMMARY),
+        *(found if hit else built),
+        RunFinished("FINISHED", summary_of(accuracy)),
     ]
+
+
+def ingest_built() -> list:
+    """The events of an ingest that found nothing in the store."""
+    what = ("ingest/task", "ingest", "1111")
+    return [NodeStarted(*what, {}, {}), NodeFinished(*what, 2.5, INGEST)]
+
+
+def summary_of(accuracy: float) -> dict[str, Any]:
+    """A summary in which the chosen arm is right so often."""
+    found = json.loads(json.dumps(SUMMARY))
+    found["arms"]["unfused"]["accuracy"]["mean"] = accuracy
+    found["chosen"]["accuracy"]["mean"] = accuracy
+    return found
 
 
 def play(tracker: tracking.Tracker, happened: list) -> tracking.Tracker:
@@ -147,3 +178,37 @@ def read_artifact(client: Any, run_id: str, name: str, tmp_path: Path):
 def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as found:
         return found.getsockname()[1]
+
+
+@contextmanager
+def served(database: str, folder: Path) -> Iterator[tuple[str, subprocess.Popen]]:
+    """A real MLflow server on loopback: its address and its process."""
+    port, artifacts = free_port(), f"--artifacts-destination={folder / 'served'}"
+    where = [f"--backend-store-uri={database}", artifacts, f"--port={port}", "--workers=1"]
+    command = [sys.executable, "-m", "mlflow", "server", "--host=127.0.0.1", *where]
+    with open(folder / "server.log", "w") as out:
+        process = subprocess.Popen(command, stdout=out, stderr=out, start_new_session=True)
+    uri = f"http://127.0.0.1:{port}"
+    try:
+        _wait_for(f"{uri}/health", process)
+        yield uri, process
+    finally:
+        stop(process)
+
+
+def _wait_for(url: str, process: subprocess.Popen) -> None:
+    for _ in range(2400):
+        assert process.poll() is None, "the MLflow server ended"
+        try:
+            urllib.request.urlopen(url, timeout=1).close()
+            return
+        except OSError:
+            time.sleep(0.1)
+    raise AssertionError("the MLflow server did not answer within four minutes")
+
+
+def stop(process: subprocess.Popen) -> None:
+    """The server and its workers: they share a session of their own."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait(10)

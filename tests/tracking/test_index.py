@@ -60,7 +60,10 @@ class Test_the_pipeline_run:
         play(mlflow.tracker(), a_whole_run())
         run = mlflow.only("tags.kind = 'pipeline'")
         assert run.info.status == "FINISHED"
+        assert next(iter(run.data.metrics)) == "test_accuracy"
         assert run.data.metrics == {
+            "test_accuracy": 0.75,
+            "test_accuracy_sd": 0.0625,
             "scratch.accuracy": 0.25,
             "scratch.accuracy_sd": 0.125,
             "scratch.macro_f1": 0.5,
@@ -72,11 +75,9 @@ class Test_the_pipeline_run:
             "pseudo_labels.num_clusters": 9,
             "pseudo_labels.num_nonempty": 8,
             "pseudo_labels.nmi": 0.625,
-            "labels_per_draw.train": 50,
-            "labels_per_draw.valid": 0,
-            "clips.task.read": 600,
-            "clips.task.quarantined": 2,
         }
+        counted = {"chance": "0.5", "labels_per_draw.train": "50", "clips.task.quarantined": "2"}
+        assert run.data.tags.items() >= counted.items()
         kept = read_artifact(mlflow.client, run.info.run_id, "summary.json", tmp_path)
         assert kept["arms"] == SUMMARY["arms"]
         assert kept["mlflow"]["run_id"] == run.info.run_id
@@ -111,7 +112,7 @@ class Test_the_pipeline_run:
     def test_lists_the_data_sets_that_it_rests_on(self, mlflow):
         play(mlflow.tracker(), a_whole_run())
         found = mlflow.only("tags.kind = 'pipeline' and dataset.name = 'train'").inputs
-        assert {d.dataset.name for d in found.dataset_inputs} == {"train", "train.labels"}
+        assert {d.dataset.name for d in found.dataset_inputs} == {"train", "train labels"}
 
     def test_began_when_the_run_did_however_long_mlflow_took_to_load(self, mlflow, monkeypatch):
         opened, gate = Index.open, threading.Event()
@@ -126,6 +127,43 @@ class Test_the_pipeline_run:
         play(tracker, a_whole_run()[1:])
         began = mlflow.only("tags.kind = 'pipeline'").info.start_time / 1000
         assert abs(began - now) < 0.25
+
+
+    def test_is_called_by_the_settings_that_tell_it_from_others(self, mlflow):
+        settings = ("distill.temperature", "cluster.num_clusters")
+        play(mlflow.tracker(name="sounds", settings=settings), a_whole_run())
+        assert mlflow.only("tags.kind = 'pipeline'").info.run_name == "sounds k9 T2.5"
+
+    def test_is_described_by_its_arms_and_leads_to_the_run_that_built_its_teacher(self, mlflow):
+        play(mlflow.tracker(places={"task": "/data/sounds"}), a_whole_run())
+        run, builder = (mlflow.only(f"tags.kind = '{kind}'") for kind in ("pipeline", "node"))
+        note = run.data.tags["mlflow.note.content"]
+        assert "| **unfused** | 0.750 | – |" in note and "| scratch | 0.250 ± 0.125 | – |" in note
+        page = f"#/experiments/{run.info.experiment_id}/runs/{builder.info.run_id}"
+        assert f"- teacher: [`pretrain`]({page})" in note
+        assert "task: `/data/sounds`" in note and "2 classes: a, b" in note
+
+    def test_has_scores_of_validation_clips_under_names_of_their_own(self, mlflow):
+        summary = {**SUMMARY, "scored_on": "valid"}
+        play(mlflow.tracker(), [started(), RunFinished("FINISHED", summary)])
+        found = mlflow.only("").data.metrics
+        assert found["valid_accuracy"] == found["unfused.valid_accuracy"] == 0.75
+        assert not {"test_accuracy", "unfused.accuracy"} & found.keys()
+
+
+class Test_a_data_set:
+    def test_is_called_after_the_folder_and_leads_there(self, mlflow):
+        from mlflow.data import get_source
+
+        play(mlflow.tracker(places={"task": "/data/sounds"}), a_whole_run())
+        run = mlflow.only("tags.kind = 'pipeline' and dataset.name = 'sounds train'")
+        found = {one.dataset.name: one for one in run.inputs.dataset_inputs}
+        clips, labels = found["sounds train"], found["sounds train labels"]
+        assert get_source(clips).uri == "/data/sounds"
+        profile = json.loads(clips.dataset.profile)
+        assert profile["num_clips"] == 600 and profile["digest"] == "d" * 64
+        assert profile["store"] == f"{Path('store').resolve()}/ingest/1111/train"
+        assert json.loads(labels.dataset.profile)["classes"] == ["a", "b"]
 
 
 class Test_a_node:
@@ -174,7 +212,7 @@ class Test_a_node:
         play(mlflow.tracker(), a_whole_run())
         inputs = mlflow.only("tags.stage = 'pretrain'").inputs.dataset_inputs
         (train,) = [found for found in inputs if found.dataset.name == "train"]
-        assert train.dataset.digest == "d" * 32
+        assert train.dataset.digest == "d" * 12
         assert json.loads(train.dataset.profile)["digest"] == "d" * 64
         assert json.loads(train.dataset.profile)["seconds"] == 571.5
         assert get_source(train).uri == f"{Path('store').resolve()}/ingest/1111/train"
@@ -196,9 +234,9 @@ class Test_a_node:
         assert len(mlflow.runs("tags.kind = 'node'")) == 1
 
     def test_that_failed_before_is_not_taken_for_the_builder(self, mlflow):
-        failed = [started(), pretrain_started(), NodeFailed("pretrain", "out of memory")]
+        failed = [started(), pretrain_started("dead"), NodeFailed("pretrain", "out of memory")]
         play(mlflow.tracker(), failed)
-        hit = NodeHit("pretrain", "pretrain", "aaaa", {"facts": {}})
+        hit = NodeHit("pretrain", "pretrain", "dead", {"facts": {}})
         play(mlflow.tracker(name="again"), [started(), hit])
         assert mlflow.only("attributes.run_name = 'again'").data.tags["built_by.pretrain"] == ""
 
@@ -215,6 +253,17 @@ class Test_a_run_that_does_not_finish:
         stopped = [started(), pretrain_started(), NodeFailed("pretrain", "KeyboardInterrupt")]
         play(mlflow.tracker(), [*stopped, RunFinished("KILLED")])
         assert [run.info.status for run in mlflow.runs()] == ["KILLED", "KILLED"]
+
+    def test_says_so_where_its_request_was_refused_and_is_no_failed_run(self, mlflow):
+        tracker = mlflow.tracker()
+        for event in (started(), pretrain_started(), NodeFailed("pretrain", "all bad")):
+            tracker(event)
+        tracker.refuse("3 of 4 clips cannot be used")
+        play(tracker, [RunFinished("FAILED", None, "3 of 4 clips cannot be used")])
+        assert [run.info.status for run in mlflow.runs()] == ["KILLED", "KILLED"]
+        tags = mlflow.only("tags.kind = 'pipeline'").data.tags
+        assert tags["refused"] == "true"
+        assert tags["mlflow.note.content"].startswith("**Refused**: 3 of 4 clips")
 
     def test_leaves_no_stage_behind_that_seems_to_run(self, mlflow):
         play(mlflow.tracker(), [started(), pretrain_started(), RunFinished("FAILED", None, "x")])
@@ -245,6 +294,14 @@ def test_a_trial_that_was_killed_goes_on_in_its_run_and_one_that_ended_has_it_to
     mlflow.client.set_tag(again.info.run_id, "state", "COMPLETE")
     play(tracker(0), a_whole_run())
     assert len(mlflow.runs("tags.kind = 'trial'")) == 2
+
+
+def test_an_experiment_has_views_for_its_runs_and_for_trials(mlflow):
+    play(mlflow.tracker(), [started()])
+    tags = mlflow.client.get_experiment_by_name(mlflow.name).tags
+    for key, kind in (("runs", "!= 'node'"), ("trials", "= 'trial'")):
+        view = json.loads(tags[f"mlflow.sharedViewState.unfused-{key}"])
+        assert view["name"] == key and kind in json.loads(view["state"])["searchFilter"]
 
 
 def test_a_kill_amid_the_params_of_a_trial_leaves_a_run_that_goes_on(mlflow):
@@ -282,5 +339,5 @@ def test_what_a_kill_kept_from_being_written_of_trials_is_written_at_the_end_of_
     assert (best.data.tags["state"], best.data.tags["best"]) == ("COMPLETE", "true")
     assert mlflow.only("tags.trial = '1'").info.status == "KILLED"
     never = mlflow.only("tags.trial = '2'")
-    assert (never.info.status, never.info.run_name) == ("FAILED", "search trial 2")
+    assert (never.info.status, never.info.run_name) == ("FAILED", "search 2 k500")
     assert never.data.params == {"cluster.num_clusters": "500"}

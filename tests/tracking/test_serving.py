@@ -153,7 +153,7 @@ def registered(classifier: Folder, tmp_path_factory: pytest.TempPathFactory) -> 
         tracker = tracking.Tracker(uri, "spoken/digits", "store")
         tracker(RunStarted({}, (), {}))
         tracker(RunFinished("FINISHED"))
-        tracker.register(folder, facts, "spoken/digits")
+        tracker.register(tracking.Classifier(folder, facts, "clips"), "spoken/digits")
         runs.append(tracker.describe()["run_id"])
         tracker.close()
     client = MlflowClient(uri)
@@ -170,6 +170,20 @@ def test_every_new_classifier_is_a_version_that_leads_back_to_its_pipeline(regis
     assert tags["key"] == "feedface"
     assert tags["store"].endswith("/model/feedface")
     assert tags["pipeline"] == first
+
+
+def test_a_model_says_that_it_is_registered_what_it_is_and_how_good(registered):
+    client, version = registered.client, registered.versions[0]
+    assert client.get_model_version_by_alias(version.name, "champion").version == version.version
+    assert f"runs/{registered.runs[0]}" in version.description
+    model = client.get_logged_model(version.tags["model_id"])
+    known = [{"name": version.name, "version": version.version}]
+    assert json.loads(model.tags["mlflow.modelVersions"]) == known
+    assert model.tags["mlflow.note.content"] == version.description
+    assert {m.key: m.value for m in model.metrics} == {
+        "test_accuracy_own": 0.75,
+        "cross_validated": 0.625,
+    }
 
 
 def test_every_pipeline_run_shows_the_model_that_it_led_to(registered):

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import shlex
 import time
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -16,6 +17,7 @@ from rich.console import Console
 from unfused import cores, corpora, display, inference, report, runtime, terminal, tracking
 from unfused.arms import ARMS, STUDENT
 from unfused.commands.ending import announcing_end
+from unfused.config import ConfigError
 from unfused.events import Note, Stream
 from unfused.pipeline import Plan, Recorder, Request, Run, leave_model
 
@@ -63,8 +65,9 @@ def run_pipeline(request: Request) -> dict[str, Any]:
         stream = Stream()
         run = Run(plan, hardware, stream)
         run.check_fit()
+        refuse_early(plan)
         uri = tracking.initialise(request.options.tracking_uri)
-    tracker = tracking.Tracker(uri, request.options.experiment, request.options.store)
+        tracker = _tracker(uri, plan, hardware)
     stream.subscribe(tracker)
     stream.subscribe(Recorder(plan, run.id))
     shown = terminal.for_terminal(console, request.chosen)
@@ -75,7 +78,7 @@ def run_pipeline(request: Request) -> dict[str, Any]:
     with closing(tracker):
         with announcing_end(stream, shown, result):
             began = time.monotonic()
-            with cores.PeakMemory() as memory:
+            with cores.PeakMemory() as memory, refusing(tracker):
                 run.execute()
             result |= report.summarize(plan)
             result["run"] = {
@@ -90,16 +93,54 @@ def run_pipeline(request: Request) -> dict[str, Any]:
     return result
 
 
+def refuse_early(plan: Plan) -> None:
+    """Refuse what ingested clips rule out, where they are there already, before a run is tracked.
+
+    Raises:
+        ConfigError: as the run would.
+    """
+    if not any(step.node.stage == "ingest" for step in plan.missing):
+        plan.refuse_overlap()
+        if plan.missing:
+            plan.check_parts()
+
+
+@contextmanager
+def refusing(tracker: tracking.Tracker) -> Iterator[None]:
+    """Have a refusal by what a run has read leave no failed run."""
+    try:
+        yield
+    except ConfigError as error:
+        tracker.refuse(str(error))
+        raise
+
+
+def _tracker(uri: str, plan: Plan, hardware: runtime.Hardware) -> tracking.Tracker:
+    """A tracker of a run that is called after its task and what differs from its preset."""
+    request = plan.request
+    name, settings = tracking.of_request(request, lambda one: runtime.resolve(one, hardware))
+    places = tracking.places(request, (plan.store.root / "demo").uri)
+    named = {"name": name, "settings": settings, "places": places}
+    return tracking.Tracker(uri, request.options.experiment, request.options.store, **named)
+
+
 def _leave_models(plan: Plan, run: str, tracker: tracking.Tracker) -> dict[str, str]:
     """Folders of the models that a run leaves, by arm: the chosen one first, which is registered;
-    where that is a pool of teachers, the student of them too, which is one network."""
+    where that is a pool of teachers, the student of them too, which is one network.
+
+    The demo has a registered model of its own, so that it adds no version to one that is in use.
+    """
     chosen = report.chosen_by_draw(plan)[0]
     folders = {chosen: leave_model(plan, chosen, run)}
-    facts = inference.read_facts(folders[chosen])
     student = STUDENT.name
     if ARMS[chosen].source == "probes" and student in plan.request.config.arms:
         folders[student] = leave_model(plan, student, run)
-    tracker.register(folders[chosen], facts, plan.request.options.experiment)
+    tracker.show(tracking.said(plan, chosen))
+    inputs = plan.steps[f"{plan.repetitions[0]}{ARMS[chosen].classifier}"].node.inputs
+    taught = plan.artifact(inputs["clips"]).facts.digest
+    facts = inference.read_facts(folders[chosen])
+    name = plan.request.options.experiment if plan.request.task else "demo"
+    tracker.register(tracking.Classifier(folders[chosen], facts, taught), name)
     return {arm: folder.uri for arm, folder in folders.items()}
 
 
@@ -123,5 +164,7 @@ def _show_result(console: Console, plan: Plan, result: dict[str, Any], uri: str)
         ("label", f"unfused predict {first} CLIPS..."),
         ("compare", tracking.ui_command(uri)),
     ]
+    if experiment := result["mlflow"]["experiment_id"]:
+        lines.append(("", tracking.ui_address(uri, experiment)))
     for name, told in lines:
-        console.print(f"{name:9}  {told}", markup=False, highlight=False)
+        console.print(f"{name:9}  {told}", markup=False, highlight=False, soft_wrap=True)

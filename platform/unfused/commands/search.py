@@ -16,12 +16,13 @@ from rich.markup import escape
 from unfused import config as configuration
 from unfused import display, runtime, terminal, tracking
 from unfused.commands.ending import announcing_end
-from unfused.commands.run import resolved
+from unfused.commands.run import refusing, resolved
 from unfused.commands.trials import TrialTrackers
 from unfused.config import Config
 from unfused.events import Stream
 from unfused.search import SearchRequest, SearchRun
 from unfused.search import concurrency as what_fits
+from unfused.store import Folder
 
 
 def run_search(
@@ -46,15 +47,17 @@ def run_search(
     tracker = new_tracker(uri, search, name=search.name, kind="search")
 
     def of_trial(number: int) -> tracking.Tracker:
-        name, parent = f"{search.name} trial {number}", tracker.describe()["run_id"]
-        return new_tracker(uri, search, name=name, kind="trial", parent=parent, trial=number)
+        name, parent = f"{search.name} {number}", tracker.describe()["run_id"]
+        settings = tuple(search.space.distributions)
+        of = {"kind": "trial", "parent": parent, "trial": number, "settings": settings}
+        return new_tracker(uri, search, name=name, **of)
 
     chosen = {*search.request.chosen, *search.space.distributions}
     trials, shown = TrialTrackers(of_trial), terminal.for_terminal(console, chosen)
     for listener in (tracker, trials, shown):
         stream.subscribe(listener)
     with closing(tracker), announcing_end(stream, shown):
-        with closing(trials):
+        with closing(trials), refusing(tracker):
             result = run.execute()
         files = {name: search.folder.read(name) for name in result["files"]}
         tracker.end_search(dict(result), files)
@@ -78,7 +81,9 @@ def settled(
 def new_tracker(uri: str, search: SearchRequest, **what: Any) -> tracking.Tracker:
     """A tracker in the search's experiment."""
     options = search.request.options
-    return tracking.Tracker(uri, options.experiment, options.store, **what)
+    demo = (Folder.of(options.store) / "demo").uri
+    places = tracking.places(search.request, demo)
+    return tracking.Tracker(uri, options.experiment, options.store, places=places, **what)
 
 
 def show_search(console: Console, run: SearchRun) -> None:

@@ -3,25 +3,41 @@
     place       which MLflow, and whether it can be used
     tracker     takes events, and writes them on a thread of its own
     index       the runs of one pipeline run
+    searches    how a search ends
     registry    the classifier as a registered model
+    champions   which of its versions is to be used
     registered  the files of one, for a run that takes its encoder for a teacher
+
+    names       what runs are called
+    metrics     what is a metric, and what a tag
+    notes       descriptions
+    datasets    ingested clips as data sets
+    tables      what the chosen classifier says of every clip
+    views       what the list of runs opens on
 
 The rule of this room: it and the registered model's own code alone import mlflow.
 """
 
 from __future__ import annotations
 
-from unfused.tracking.place import DEFAULT_URI, TrackingError, initialise, ui_command
+from unfused.tracking.names import of_request, places
+from unfused.tracking.place import DEFAULT_URI, TrackingError, initialise, ui_address, ui_command
 from unfused.tracking.registered import registered_files
-from unfused.tracking.registry import model_name
+from unfused.tracking.registry import Classifier, model_name
+from unfused.tracking.tables import said
 from unfused.tracking.tracker import Tracker
 
 __all__ = [
     "DEFAULT_URI",
+    "Classifier",
     "Tracker",
     "TrackingError",
     "initialise",
     "model_name",
+    "of_request",
+    "places",
     "registered_files",
+    "said",
+    "ui_address",
     "ui_command",
 ]

@@ -22,10 +22,13 @@ from pathlib import Path
 from typing import Any
 
 from unfused.config import ConfigError
+from unfused.tracking import views
 
 DEFAULT_URI = "sqlite:///mlflow.db"
 ANSWER_SECONDS = 5.0
 DATABASES = ("postgresql", "mysql", "mssql")
+UI = "http://127.0.0.1:5000"
+"""Where `mlflow ui` answers."""
 
 
 class TrackingError(ConfigError):
@@ -61,12 +64,27 @@ def initialise(uri: str | None = None) -> str:
 
 
 def ui_command(uri: str) -> str:
-    """What opens MLflow's UI on `uri`: a server's address, or a command to type."""
+    """What opens MLflow's UI on `uri`: a server's address, or a command to type.
+
+    One worker is enough for one person; by default it starts several, with processes of their own.
+    """
     if is_server(uri):
         return uri
     program = Path(sys.executable).with_name("mlflow")
     name = "mlflow" if shutil.which("mlflow") == str(program) else os.path.relpath(program)
-    return f"{name} ui --backend-store-uri {shlex.quote(uri)}"
+    return f"{name} ui --workers 1 --backend-store-uri {shlex.quote(uri)}"
+
+
+def ui_address(uri: str, experiment: str, *, trials: bool = False) -> str:
+    """The page of an experiment's runs, with the columns and charts that matter.
+
+    Args:
+        uri: from `initialise`.
+        experiment: its id.
+        trials: whether it opens on the trials of searches.
+    """
+    view = views.TRIALS if trials else views.RUNS
+    return views.address(uri if is_server(uri) else UI, experiment, view)
 
 
 def plugin_schemes() -> set[str]:

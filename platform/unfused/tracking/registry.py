@@ -7,57 +7,102 @@ source; there is no pickle, and nothing to install but libraries.
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import re
 import tempfile
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from unfused import scorers
 from unfused.inference.folder import CLASSIFIER, RATE, ModelFacts
-from unfused.store import Folder
+from unfused.store import Folder, digest
+from unfused.tracking import champions, metrics, notes
 from unfused.tracking.index import Index
+from unfused.tracking.notes import NOTE
+from unfused.tracking.tables import Said
 
 SERVED_PACKAGES = (
     "numpy", "pandas", "pyarrow", "pydantic", "safetensors", "soundfile", "soxr", "torch",
     "torchaudio",
 )  # fmt: skip
+REGISTERED = "mlflow.modelVersions"
+"""Tag of a logged model: the versions that it is."""
 EXAMPLE_SECONDS = 1.0
 """Of the input example of a model that takes whole clips."""
 MODEL = "model"
 """The folder of a version that is a model as `inference.folder` has it."""
 
 
-def register(index: Index, folder: Folder, facts: ModelFacts, name: str) -> None:
+@dataclass(frozen=True)
+class Classifier:
+    """What a run may register."""
+
+    folder: Folder
+    """The model's, local or remote."""
+    facts: ModelFacts
+    clips: str
+    """Digest of the training clips."""
+
+    @property
+    def key(self) -> str:
+        return self.folder.uri.rpartition("/")[2]
+
+    @property
+    def estimate(self) -> float | None:
+        """Cross-validated accuracy over its labels."""
+        return self.facts.measured.cross_validated
+
+    @property
+    def task(self) -> str:
+        """One for versions that may be held against one another."""
+        return digest([self.facts.classes, self.clips])[:16]
+
+
+def register(index: Index, classifier: Classifier, name: str) -> None:
     """Make a model a version of a registered one.
 
     Args:
         index: of the run.
-        folder: of the model, in the store; what is registered already gets no new version.
-        facts: of it.
+        classifier: what is registered already gets no new version.
         name: the model is called `unfused-<name>`.
     """
     from mlflow.entities import LoggedModelOutput
 
     if not index.run:
         return
-    called, key = model_name(name), folder.uri.rpartition("/")[2]
-    same = f"name = '{called}' and tags.key = '{key}'"
+    called = model_name(name)
+    same = f"name = '{called}' and tags.key = '{classifier.key}'"
     known = index.client.search_model_versions(same, max_results=1)
-    model = known[0].tags["model_id"] if known else _log_model(index, folder, facts, key)
+    model = known[0].tags["model_id"] if known else _log_model(index, classifier)
     index.client.log_outputs(index.run, [LoggedModelOutput(model, step=0)])
     if not known:
-        _add_version(index, called, model, folder, key)
+        _tell_scores(index, classifier, model)
+        _add_version(index, classifier, called, model)
 
 
-def _log_model(index: Index, folder: Folder, facts: ModelFacts, key: str) -> str:
-    tags = {"store": folder.uri, "key": key}
+def show(index: Index, said: Said) -> None:
+    """Keep a picture and tables of what a classifier says of the clips that were scored."""
+    if not index.run:
+        return
+    index.client.log_table(index.run, said.per_class(), "per_class.json")
+    index.client.log_table(index.run, said.predictions(), "predictions.json")
+    with tempfile.TemporaryDirectory() as scratch:
+        file = Path(scratch, "confusion.png")
+        file.write_bytes(said.picture())
+        index.client.log_artifact(index.run, str(file))
+
+
+def _log_model(index: Index, classifier: Classifier) -> str:
+    tags = {"store": classifier.folder.uri, "key": classifier.key}
     model = index.client.create_logged_model(
         index.experiment_id, "classifier", index.run, tags, model_type="classifier"
     ).model_id
     status = "FAILED"
     try:
         with tempfile.TemporaryDirectory() as scratch:
+            folder, facts = classifier.folder, classifier.facts
             saved = _save_model(Path(scratch), folder, facts, run=index.run, model=model)
             index.client.log_model_artifacts(model, str(saved))
         status = "READY"
@@ -66,13 +111,32 @@ def _log_model(index: Index, folder: Folder, facts: ModelFacts, key: str) -> str
     return model
 
 
-def _add_version(index: Index, name: str, model: str, folder: Folder, key: str) -> None:
-    _ensure_registered(index.client, name)
+def _tell_scores(index: Index, classifier: Classifier, model: str) -> None:
+    """Give the model's page the run's accuracy, and this classifier's own."""
+    measured = classifier.facts.measured
+    split = measured.split
+    own = {"cross_validated": classifier.estimate, f"{split}_accuracy_own": measured.own_accuracy}
+    scores = metrics.headline(index.summary) | {k: v for k, v in own.items() if v is not None}
+    index.log_metrics(index.run, scores, index.ended, model=model)
+
+
+def _add_version(index: Index, classifier: Classifier, name: str, model: str) -> None:
+    client = index.client
+    _ensure_registered(client, name)
     # By location: a database's registry looks "models:/<id>" up in this process's default URI,
     # and it forgets the id, which is a tag for that reason.
-    where = index.client.get_logged_model(model).artifact_location
-    tags = {"store": folder.uri, "key": key, "pipeline": index.run, "model_id": model}
-    index.client.create_model_version(name, where, index.run, tags, model_id=model)
+    where = client.get_logged_model(model).artifact_location
+    tags = {"store": classifier.folder.uri, "key": classifier.key, "pipeline": index.run}
+    tags |= {"model_id": model, **champions.tags(classifier.task, classifier.estimate)}
+    version = client.create_model_version(name, where, index.run, tags, model_id=model).version
+    standing = champions.place(client, name, version, tags)
+    facts = classifier.facts
+    above = notes.of_model(index.page(), facts.arm, len(facts.measured.accuracy), standing)
+    note = f"{above}\n\n{index.note(index.summary)}"
+    client.update_model_version(name, version, note)
+    # MLflow's own `register_model` sets this; without it the model's page says "Not registered".
+    registered = json.dumps([{"name": name, "version": version}])
+    client.set_logged_model_tags(model, {REGISTERED: registered, NOTE: note})
 
 
 def model_name(name: str) -> str:

@@ -12,7 +12,7 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
@@ -20,11 +20,12 @@ from typing import Any
 
 from unfused import events
 from unfused.events import Event
-from unfused.inference import ModelFacts
 from unfused.store import Folder
-from unfused.tracking import registry
-from unfused.tracking.index import NOWHERE, Index
+from unfused.tracking import registry, searches
+from unfused.tracking.index import NOWHERE, Index, Subject
 from unfused.tracking.place import ANSWER_SECONDS, check_server
+from unfused.tracking.registry import Classifier
+from unfused.tracking.tables import Said
 
 log = logging.getLogger(__package__)
 
@@ -46,11 +47,14 @@ class Tracker:
         store: URI of the artifact store, which the tags lead to.
         parent: run of the search that this pipeline is a trial of. Trials and their nodes are then
             both one level below it, because MLflow's UI shows no more than one level.
-        name: of the pipeline run; MLflow makes one up otherwise.
+        name: what the run is of, which it is called; MLflow makes a name up otherwise.
         kind: "pipeline", "trial" or "search". A search of one name has one run, which is gone on
             with.
         trial: its number, where this is one. It is there from the run's first moment, so that no
             kill leaves a run of which nobody knows whose it is.
+        settings: dotted names of the settings that tell the run from others; its name has them.
+        places: folder or manifest of the `task` and the `corpus`, which its data sets are called
+            after.
     """
 
     def __init__(
@@ -63,12 +67,16 @@ class Tracker:
         name: str | None = None,
         kind: str = "pipeline",
         trial: int | None = None,
+        settings: Sequence[str] = (),
+        places: Mapping[str, str] | None = None,
     ) -> None:
         self.uri = uri
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._warned = False
         place = Folder.of(store).uri
-        open_index = partial(Index.open, uri, experiment, place, parent, name, kind, trial)
+        known = {role: Folder.of(path).uri for role, path in (places or {}).items()}
+        subject = Subject(name, kind, parent, trial, tuple(settings), known)
+        open_index = partial(Index.open, uri, experiment, place, subject)
         self._thread = threading.Thread(
             target=self._work, args=(open_index,), name="tracking", daemon=True
         )
@@ -88,15 +96,23 @@ class Tracker:
         except TimeoutError:
             return dict(NOWHERE)
 
-    def register(self, folder: Folder, facts: ModelFacts, name: str) -> None:
+    def register(self, classifier: Classifier, name: str) -> None:
         """Make a model a version of a registered one; returns at once.
 
         Args:
-            folder: the model's, local or remote; what is registered already gets no new version.
-            facts: of it.
+            classifier: what is registered already gets no new version.
             name: experiment or task; the model is called `unfused-<name>`.
         """
-        self._queue(partial(registry.register, folder=folder, facts=facts, name=name))
+        self._queue(partial(registry.register, classifier=classifier, name=name))
+
+    def show(self, said: Said) -> None:
+        """Keep what the chosen classifier says of the scored clips: a picture of what it confuses,
+        a table of the classes and one of the clips; returns at once."""
+        self._queue(partial(registry.show, said=said))
+
+    def refuse(self, reason: str) -> None:
+        """Note that what is about to end the run is its request, which leaves no failed run."""
+        self._queue(partial(Index.refuse, reason=reason))
 
     def tag(self, values: Mapping[str, Any]) -> None:
         """Tag the pipeline run; returns at once."""
@@ -110,7 +126,7 @@ class Tracker:
                 written of them is written now), and the `folder` of the files in the store.
             files: name -> content.
         """
-        self._queue(partial(Index.end_search, result=result, files=files))
+        self._queue(partial(searches.end, result=result, files=files))
 
     def close(self, timeout: float = CLOSE_SECONDS) -> None:
         """Wait until all is written, but no longer than `timeout` seconds."""
