@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import io
 import itertools
 import json
 import re
@@ -18,10 +19,11 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+from PIL import Image
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 SIZE = (1440, 900)
-PATIENCE = 90.0
+PATIENCE = 180.0
 """Seconds: a page of MLflow's takes many of them on a busy machine."""
 SMALLEST = """
 (text, exact) => {
@@ -126,9 +128,8 @@ class Browser:
         another tab opens in this one."""
         find = f"({SMALLEST})({json.dumps(text)}, {json.dumps(exact)})"
         self.until(lambda: self.look(f"Boolean({find})"), f"{text!r} to click")
-        self.look(
-            f"(e => {{ e.closest('a')?.removeAttribute('target'); e.click(); }})({find})"
-        )
+        here = "e.closest('a')?.removeAttribute('target')"
+        self.look(f"(e => {{ {here}; e.click(); }})({find})")
 
     def choose(self, field: str, file: Path) -> None:
         """Choose a file in the field that a CSS selector finds."""
@@ -144,15 +145,12 @@ class Browser:
 
     def without_assistant(self) -> None:
         """Close the panel of MLflow's assistant, where it is open."""
-        self.look("document.querySelector('[data-component-id*=assistant][data-component-id*=close]"
-                  ", [aria-label*=\"lose\" i][data-component-id*=assistant]')?.click()")
+        close = "[data-component-id*=assistant][data-component-id*=close]"
+        self.look(f"document.querySelector('{close}')?.click()")
 
-    def picture(self, file: Path) -> None:
-        """What the page shows, as a PNG of few colours."""
-        import io
-
-        from PIL import Image
-
+    def picture(self, file: Path, height: int = SIZE[1]) -> None:
+        """What the page shows, as a PNG of few colours; the upper part of it."""
         data = self._call("Page.captureScreenshot", format="png")["data"]
         image = Image.open(io.BytesIO(base64.b64decode(data)))
+        image = image.crop((0, 0, image.width, min(height, image.height)))
         image.quantize(64).save(file, optimize=True)

@@ -55,7 +55,8 @@ def _pictures(browser: Browser, address: str, names: list[str], out: Path) -> No
     browser.picture(out / "mlflow-runs.png")
     browser.click(names[0], exact=True)
     browser.wait("is chosen", "cross-validated")
-    browser.picture(out / "mlflow-run.png")
+    # Below are tags with places of the machine.
+    browser.picture(out / "mlflow-run.png", height=700)
     if len(names) > 1:
         browser.open(address)
         browser.wait(*names)
