@@ -122,8 +122,8 @@ class Units:
     ) -> bool:
         """Move units of a class for as long as that brings all closer; whether any was moved."""
         alike: dict[_Alike, list[tuple[float, str]]] = defaultdict(list)
-        for unit in self._of_class[label]:
-            insort(alike[self._kind(unit)], (self._hash[unit], unit))
+        for unit in sorted(self._of_class[label], key=self._hash.__getitem__):
+            alike[self._kind(unit)].append((self._hash[unit], unit))
         moved = False
         while best := max(self._moves(label, alike, wanted), default=None):
             _, _, kind, split = best
