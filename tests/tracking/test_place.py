@@ -97,5 +97,6 @@ class answering:
 
 def test_the_ui_command_opens_the_database_or_names_the_servers_address():
     command = tracking.ui_command("sqlite:////data/my runs/mlflow.db")
-    assert command.endswith("mlflow ui --workers 1 --backend-store-uri 'sqlite:////data/my runs/mlflow.db'")
+    where = "--backend-store-uri 'sqlite:////data/my runs/mlflow.db'"
+    assert command.endswith(f"mlflow ui --workers 1 {where}")
     assert tracking.ui_command("http://host:5000") == "http://host:5000"
