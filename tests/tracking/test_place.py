@@ -97,6 +97,9 @@ class answering:
 
 def test_the_ui_command_opens_the_database_or_names_the_servers_address():
     command = tracking.ui_command("sqlite:////data/my runs/mlflow.db")
-    where = "--backend-store-uri 'sqlite:////data/my runs/mlflow.db'"
-    assert command.endswith(f"mlflow ui --workers 1 {where}")
+    database = "'sqlite:////data/my runs/mlflow.db'"
+    assert command.endswith(f"mlflow ui --workers 1 --backend-store-uri {database}")
+    at_home, elsewhere = (tracking.ui_address(u, "3") for u in ("sqlite:///a.db", "http://h:80"))
+    assert at_home.startswith("http://127.0.0.1:5000/#/experiments/3/runs?")
+    assert elsewhere.startswith("http://h:80/#/experiments/3/runs?")
     assert tracking.ui_command("http://host:5000") == "http://host:5000"

@@ -173,6 +173,12 @@ def test_too_many_bad_clips_are_refused(program, tmp_path):
     assert "2 of 20 clips cannot be used" in refused.stderr
     assert "5.wav (missing" in refused.stderr
     assert "ingest.max_bad_fraction" in refused.stderr
+    client = MlflowClient(f"sqlite:///{one.folder}/mlflow.db")
+    experiment = client.get_experiment_by_name("unfused").experiment_id
+    runs = client.search_runs([experiment])
+    assert {run.info.status for run in runs} == {"KILLED"}, "a refusal is no failure"
+    (run,) = (run for run in runs if run.data.tags["kind"] == "pipeline")
+    assert "2 of 20 clips cannot be used" in run.data.tags["mlflow.note.content"]
     assert not list(one.folder.glob("store/*/*/manifest.json"))
 
 
