@@ -7,10 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.numpy import save
 from torch import nn
 
-from unfused import scorers
+from unfused import probing, scorers, teachers
 from unfused.audio.decode import decode
+from unfused.audio.samples import Cut
 from unfused.config import AudioConfig, EncoderConfig
 from unfused.config.choices import default
 from unfused.models.classifier import ClipClassifier
@@ -20,6 +22,7 @@ from unfused.scorers import ScorerFacts
 from unfused.scorers.floor import Config as FloorConfig
 from unfused.scorers.floor import fit
 from unfused.store import Folder
+from unfused.teachers import TeacherFacts
 
 RATE = 16000
 CLASSES = ["dog", "sneeze", "räv"]
@@ -79,8 +82,15 @@ def recordings(shared_data: Path, count: int = 4) -> list[np.ndarray]:
         some = rows[:: max(1, len(rows) // count)][:count]
         found += [decode((place.parent / row["path"]).read_bytes(), RATE, 60.0) for row in some]
     last = found[-1]
-    short = [last[:length] for length in (200, 1, 16000, 16720, 16721)]
-    return [*found, *short, joined(found[2:6])]
+    return [
+        *found,
+        last[:200],
+        last[:1],
+        last[:16000],
+        last[:16720],
+        last[:16721],
+        joined(found[2:6]),
+    ]
 
 
 def joined(clips: list[np.ndarray]) -> np.ndarray:
@@ -100,6 +110,48 @@ def floor(folder: Path, clips: list[np.ndarray]) -> ScorerFacts:
         num_labels=len(clips),
         num_validation_labels=0,
     )
+
+
+TEACHERS = ("statistics", "cepstra", "cepstra:centred", "cepstra:moments", "periodicity")
+"""That a pool has beside an encoder."""
+
+
+def pool(folder: Path, clips: list[np.ndarray]) -> ScorerFacts:
+    """A pool as the stage `combine` leaves it: a linear probe and neighbours of every teacher,
+    which know parts of clips that take turns to be of each class."""
+    linear(folder / "own", "mobile_net")
+    parts = [clips[-1][begin:][: 9000 + 300 * n] for n, begin in enumerate(range(0, 180000, 7000))]
+    ids = np.arange(len(parts)) % len(CLASSES)
+    told = np.eye(len(CLASSES), dtype=np.float32)[ids]
+    arrays, weights = {}, {}
+    for number, (name, facts) in enumerate(teachers_of(folder).items()):
+        rows = teachers.load(Folder.of(folder / name), facts, torch.device("cpu")).embed(parts)
+        probe = probing.fit(rows, ids, len(CLASSES), probing.Folds(())).probe
+        near = probing.Neighbours.of(rows, 5)
+        arrays |= {f"{name}.{key}": value for key, value in probe.arrays().items()}
+        arrays[f"{name}/neighbours.said"] = near.spread(told).astype(np.float16)
+        Folder.of(folder).write(f"{name}.safetensors", save(near.arrays()))
+        weights |= {name: 0.2 + 0.1 * number, f"{name}/neighbours": 0.4}
+    Folder.of(folder).write("probes-00.safetensors", save(arrays))
+    Folder.of(folder).write_json("draw-00.json", {"weights": weights, "sample_rate": RATE})
+    return ScorerFacts(
+        kind="probes",
+        classes=CLASSES,
+        num_repeats=1,
+        num_labels=len(parts),
+        num_validation_labels=0,
+    )
+
+
+def teachers_of(folder: Path) -> dict[str, TeacherFacts]:
+    """The encoder in `own` and the features, by name; what each says of itself is written."""
+    cut = Cut(AudioConfig().crop_samples)
+    own = teachers.own("own", RATE, cut, "last").model_copy(update={"file": "encoder-00"})
+    found = [own, *(teachers.read(spec).facts.settled(RATE) for spec in TEACHERS)]
+    for facts in found:
+        told = facts.model_dump(mode="json")
+        Folder.of(folder / facts.name).write_json("teacher.json", told)
+    return {facts.name: facts for facts in found}
 
 
 def expected(folder: Path, facts: ScorerFacts, clips: list[np.ndarray]) -> np.ndarray:

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 from exporting import exported
-from unfused import exporting
+from unfused import exporting, teachers
 from unfused.audio.cepstra import front_end as of_cepstra
 from unfused.audio.frontend import LogMel
 from unfused.audio.samples import Cut, to_int16
 from unfused.audio.statistics import front_end as of_statistics
 from unfused.config import ConfigError
+from unfused.config.choices import plugin
 from unfused.exporting.cutting import Windowed, as_int16
-from unfused.exporting.kinds import floor, linear
+from unfused.exporting.kinds import floor, linear, probes
 from unfused.exporting.program import Classifier
 from unfused.exporting.spectrum import PlainLogMel
+from unfused.scorers import ScorerFacts
 from unfused.store import Folder
 
 
@@ -56,6 +60,42 @@ def test_the_floor_says_what_its_scorer_says(tmp_path, clips):
     facts = exported.floor(tmp_path, clips)
     found = said(floor.module(Folder.of(tmp_path), facts, exported.RATE), clips)
     np.testing.assert_allclose(found, exported.expected(tmp_path, facts, clips), atol=1e-3)
+
+
+@pytest.fixture(scope="module")
+def pool(tmp_path_factory, clips) -> tuple[Path, ScorerFacts]:
+    folder = tmp_path_factory.mktemp("pool")
+    return folder, exported.pool(folder, clips)
+
+
+def test_every_teacher_of_a_pool_embeds_as_it_did(pool, clips):
+    folder, _ = pool
+    for name, facts in exported.teachers_of(folder).items():
+        where = Folder.of(folder / name)
+        module = plugin(probes.ROOM, facts.kind).module(where, facts, exported.RATE)
+        teacher = teachers.load(where, facts, torch.device("cpu"))
+        wanted = teacher.embed(clips)
+        with torch.inference_mode():
+            waves = [torch.from_numpy(clip[None].astype(np.float32)) for clip in clips]
+            found = torch.cat([module(wave) for wave in waves]).numpy()
+        np.testing.assert_allclose(found, wanted, rtol=1e-3, atol=2e-3, err_msg=name)
+
+
+def test_a_pool_says_what_its_scorer_says(pool, clips):
+    folder, facts = pool
+    found = said(probes.module(Folder.of(folder), facts, exported.RATE), clips)
+    np.testing.assert_allclose(found, exported.expected(folder, facts, clips), atol=1e-3)
+
+
+def test_a_pool_with_a_teacher_from_outside_names_the_arm_to_export_instead(pool):
+    folder, facts = pool
+    told = Folder.of(folder / "own").read_json("teacher.json")
+    try:
+        Folder.of(folder / "own").write_json("teacher.json", told | {"kind": "hf"})
+        with pytest.raises(ConfigError, match="export the arm selftrain"):
+            probes.module(Folder.of(folder), facts, exported.RATE)
+    finally:
+        Folder.of(folder / "own").write_json("teacher.json", told)
 
 
 @pytest.mark.parametrize("num_crops", ["auto", 1, 3])

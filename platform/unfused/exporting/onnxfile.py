@@ -22,6 +22,9 @@ from unfused.exporting.facts import EMBEDDING, INPUT, PROBABILITIES
 from unfused.exporting.program import Made
 
 OPSET = 18
+SCOPES = "pkg.torch.onnx.name_scopes"
+"""Where a node says which modules it comes from; the lines of code that are told beside it are no
+business of whoever gets the file."""
 SILENT = 4
 """Of onnxruntime's own messages only those that end the process."""
 
@@ -46,6 +49,10 @@ def save(made: Made, out: Path, metadata: Mapping[str, str]) -> None:
             verbose=False,
         )
     assert found is not None
+    for node in found.model.graph.all_nodes():
+        kept = node.metadata_props.get(SCOPES, "")
+        node.metadata_props.clear()
+        node.metadata_props[SCOPES] = kept
     found.model.metadata_props.update(metadata)
     found.save(out, external_data=False)
 

@@ -63,6 +63,9 @@ def of(folder: Folder, facts: ScorerFacts, sample_rate: int) -> Made:
     example = torch.zeros(EXAMPLE_CLIPS, EXAMPLE_SECONDS * sample_rate)
     sizes = {0: Dim("batch", min=1), 1: Dim("samples", min=1)}
     program = torch.export.export(model, (example,), dynamic_shapes={"waveform": sizes})
+    for node in program.graph.nodes:
+        # Lines of this machine's files, which are no business of whoever gets the model.
+        node.meta.pop("stack_trace", None)
     return Made(program, model(example)[EMBEDDING].shape[1])
 
 

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 
 from unfused.exporting.facts import INPUT
-from unfused.exporting.onnxfile import require, waveform
+from unfused.exporting.onnxfile import SCOPES, require, waveform
 
 OPERATORS = ("Conv", "MatMul", "Gemm")
-SCOPES, FRONT_END = "pkg.torch.onnx.name_scopes", ".spectrum"
-"""Where an exported node says which modules it comes from, and those that make log-mel."""
+FRONT_END = ".spectrum"
+"""In the names of the modules that make log-mel."""
 
 
 def save(path: Path, out: Path, calibration: Sequence[np.ndarray]) -> None:

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from unfused.audio.statistics import SEGMENTS, front_end
 from unfused.config import ConfigError
-from unfused.exporting.cutting import counted
+from unfused.exporting.cutting import counted, length
 from unfused.exporting.spectrum import PlainLogMel
 from unfused.scorers import ScorerFacts
 from unfused.scorers.floor import Regression
@@ -29,8 +30,10 @@ class Statistics(nn.Module):
         self.spectrum = PlainLogMel(front_end(sample_rate))
 
     def forward(self, samples: Tensor) -> Tensor:
-        frames = self.spectrum(samples)
-        there = torch.full((), frames.shape[2], dtype=torch.int64)
+        hop = self.spectrum.hop_length
+        # Zeros as those beyond the clip: its own frames stay, and there are never too few to count.
+        frames = self.spectrum(pad(samples, (0, SEGMENTS * hop)))
+        there = 1 + length(samples) // hop
         order = counted(there.clamp(min=SEGMENTS))
         # A clip of a frame or two goes on as it ends.
         frames = frames.index_select(2, torch.minimum(order, there - 1))

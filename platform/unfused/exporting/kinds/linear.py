@@ -25,10 +25,12 @@ class EncodedWindows(nn.Module):
     Args:
         encoder: in eval mode.
         windowed: how clips are cut.
+        layer: that is read.
     """
 
-    def __init__(self, encoder: ClipEncoder, windowed: Windowed) -> None:
+    def __init__(self, encoder: ClipEncoder, windowed: Windowed, layer: str = "last") -> None:
         super().__init__()
+        self.layer = layer
         self.windowed, self.spectrum = windowed, PlainLogMel(encoder.log_mel)
         self.normalize, self.encoder = encoder.normalize, encoder.encoder
 
@@ -38,7 +40,7 @@ class EncodedWindows(nn.Module):
         (kept,) = sound.flatten().nonzero(as_tuple=True)
         torch._check(kept.shape[0] >= 1)
         images = self.normalize(self.spectrum(windows.flatten(0, 1).index_select(0, kept)))
-        found = self.encoder(images[:, None]).clip
+        found = self.encoder.embed(images[:, None], self.layer)
         rows = found.new_zeros(samples.shape[0] * windows.shape[1], found.shape[1])
         rows = rows.index_put((kept,), found)
         return rows.unflatten(0, (samples.shape[0], windows.shape[1])), sound
