@@ -14,7 +14,6 @@ import torch
 
 from exporting import exported
 from unfused import exporting, teachers
-from unfused.config import ConfigError
 from unfused.exporting import onnxfile
 from unfused.exporting.facts import METADATA_FILE
 from unfused.scorers import ScorerFacts
@@ -141,7 +140,9 @@ def test_the_floor_is_a_file_too(tmp_path, clips):
     np.testing.assert_allclose(found, exported.expected(tmp_path, facts, clips), atol=1e-3)
 
 
-def test_a_pool_of_teachers_names_the_arm_to_export_instead(tmp_path):
-    facts = exported.linear(tmp_path, "audio_ntt").model_copy(update={"kind": "probes"})
-    with pytest.raises(ConfigError, match="selftrain"):
-        exporting.write(Folder.of(tmp_path), facts, exported.RATE, tmp_path / "a.onnx", "onnx")
+def test_a_pool_of_teachers_is_a_file_too(tmp_path, clips):
+    facts = exported.pool(tmp_path, clips)
+    path = tmp_path / "pool.onnx"
+    exporting.write(Folder.of(tmp_path), facts, exported.RATE, path, "onnx")
+    found = onnxfile.probabilities(path, clips)
+    np.testing.assert_allclose(found, exported.expected(tmp_path, facts, clips), atol=1e-3)

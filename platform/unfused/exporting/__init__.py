@@ -2,7 +2,8 @@
 
 The rule of this room: what a file says of a clip is what `unfused.scorers` says of it, the front
 end, the windows and their silence included. A file of `kinds` is a kind of scorer and defines
-`module(folder, facts, sample_rate)`, which makes it anew of operators that every runtime has.
+`module(folder, facts, sample_rate)`, which makes it anew of operators that every runtime has; of
+`teachers` likewise.
 
 The heavy libraries are imported in functions: asking what a command takes costs none of them.
 """

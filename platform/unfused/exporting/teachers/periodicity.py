@@ -36,13 +36,15 @@ class Periodicity(nn.Module):
         self.register_buffer("window", torch.hann_window(self.size))
         self.register_buffer("turn", one_turn(2 * self.size))
         self.register_buffer("lags", lags(sample_rate))
+        self.num_lags = int(self.lags.max()) + 1
 
     def forward(self, samples: Tensor) -> Tensor:
         frames = self._frames(samples)
         power = (frames - frames.mean(2, keepdim=True)).square().mean(2)
         there = (power >= periodicity.QUIET * power.amax(1, keepdim=True))[..., None]
         frames = (frames - frames.mean(2, keepdim=True)) * self.window
-        bands = self._correlation(frames)[..., self.lags].amax(3)
+        found = self._correlation(frames).index_select(2, self.lags.flatten())
+        bands = found.unflatten(2, self.lags.shape).amax(3)
         most = torch.where(there, bands, torch.full_like(bands, -torch.inf)).amax(1)
         count = there.float().sum(1)
         mean = (bands * there).sum(1) / count
@@ -64,7 +66,7 @@ class Periodicity(nn.Module):
         real, imaginary = (frames @ basis.T).square().unflatten(2, (2, -1)).unbind(2)
         # Bins but the first and the last stand for two each.
         twice = torch.where((bins > 0) & (bins < self.size), 2.0, 1.0) / turn
-        back = bins[:, None] * torch.arange(int(self.lags.max()) + 1) % turn
+        back = bins[:, None] * torch.arange(self.num_lags) % turn
         cosines = self.turn[0].index_select(0, back.flatten()).reshape(len(bins), -1)
         same = ((real + imaginary) * twice) @ cosines
         return same / (same[..., :1] + 1e-6)
