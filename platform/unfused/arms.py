@@ -127,7 +127,7 @@ BESIDE_OUTSIDE = tuple(name for name, arm in ARMS.items() if arm.usual == "alway
 METHOD = ARMS["unfused"]
 """The published method, which a search tunes."""
 STUDENT = ARMS["selftrain"]
-"""One network that says what a pool of teachers says, which can leave this platform."""
+"""One network that says what a pool of teachers says."""
 PREFERENCE = (
     "mixture", "selftrain", "unfused", "clusterfit", "teacher", "probe", "scratch", "fixmatch",
     "floor",

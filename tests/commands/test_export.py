@@ -12,7 +12,6 @@ import pytest
 import unfused
 from small_classifier import CROP, random_classifier, tones, write_model
 from unfused.commands.export import export
-from unfused.config import ConfigError
 from unfused.exporting import onnxfile
 from unfused.store import Folder
 
@@ -50,15 +49,4 @@ def test_what_cannot_be_exported_is_one_sentence(folder, arguments, told, tmp_pa
     command = [sys.executable, "-m", "unfused", "export", str(folder), *arguments]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 2 and told in " ".join(done.stderr.split())
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_pool_of_teachers_names_what_can_be_exported(folder, tmp_path):
-    from unfused import exporting
-    from unfused.inference import read_facts
-
-    facts = read_facts(Folder.of(folder))
-    pool = facts.scorer.model_copy(update={"kind": "probes"})
-    with pytest.raises(ConfigError, match="selftrain"):
-        exporting.write(Folder.of(folder), pool, 16000, tmp_path / "x.onnx", "onnx")
     assert not list(tmp_path.iterdir())
