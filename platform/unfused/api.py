@@ -197,9 +197,7 @@ def search(
     request = _request(task, corpus, settings, teachers, preset, seeds, folds, options)
     asked = (num_trials, sampler, pruner, search_seed, study, study_storage)
     what = SearchRequest(request, load_space(str(space), request.config), *asked)
-    found = run_search(what, concurrency, dry_run=False)
-    assert found is not None
-    return SearchResult(found)
+    return SearchResult(run_search(what, concurrency))
 
 
 def _request(

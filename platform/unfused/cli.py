@@ -169,7 +169,7 @@ def search(
     """Look for better settings with Ray Tune and Optuna; a trial is a pipeline run."""
     quiet_libraries()
     with terminal.busy(display.make_console(error=True), "loading libraries"):
-        from unfused.commands.search import run_search
+        from unfused.commands.search import run_search, show_search
         from unfused.search import SearchRequest
         from unfused.search.space import load
 
@@ -183,10 +183,12 @@ def search(
     trials = load(space, request.config, sorted(request.chosen))
     what = SearchRequest(request, trials, *asked)
     with only_json(as_json) as answer:
-        found = run_search(what, concurrency, dry_run)
-        if found is not None:
+        if dry_run:
+            answer(show_search(what, concurrency))
+        else:
+            found = run_search(what, concurrency)
             write_summary(summary, found)
-        answer(found)
+            answer(found)
 
 
 def _understood(

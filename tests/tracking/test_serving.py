@@ -33,6 +33,7 @@ from small_classifier import (
 )
 from unfused import tracking
 from unfused.audio.decode import resample
+from unfused.commands.named import named
 from unfused.config import ConfigError
 from unfused.events import RunFinished, RunStarted
 from unfused.inference import load
@@ -213,6 +214,14 @@ def test_a_version_gives_its_encoder_to_another_run(registered, classifier, vers
 def test_a_version_that_is_not_there_is_one_sentence(registered, uri, tmp_path):
     with pytest.raises(ConfigError, match=r"no model models:/|is no registered model; write"):
         tracking.registered_files(uri, registered.uri, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name", ["spoken/digits:best", "models:/unfused-spoken-digits@champion"]
+)
+def test_the_champion_is_found_by_the_name_of_its_experiment(registered, name):
+    found = load(named(name, "no-store", registered.uri).uri)
+    assert found.facts == model_facts(num_crops=3)
 
 
 def test_the_model_is_signed_holds_one_draw_and_no_pickle(registered):

@@ -25,24 +25,18 @@ from unfused.search import concurrency as what_fits
 from unfused.store import Folder
 
 
-def run_search(
-    search: SearchRequest, concurrency: int | None, dry_run: bool
-) -> dict[str, Any] | None:
+def run_search(search: SearchRequest, concurrency: int | None) -> dict[str, Any]:
     """Run or go on with a search, and show its best trials; returns its summary.
 
     Args:
         search: what was asked for.
         concurrency: trials at a time; None is as many as there are devices for.
-        dry_run: only say what all trials share, and what may change.
     """
     console = display.make_console()
     search, hardware = settled(search, concurrency)
     stream = Stream()
     run = SearchRun(search, hardware, stream)
     run.check()
-    if dry_run:
-        show_search(console, run)
-        return None
     uri = tracking.initialise(search.request.options.tracking_uri)
     tracker = new_tracker(uri, search, name=search.name, kind="search")
 
@@ -86,13 +80,19 @@ def new_tracker(uri: str, search: SearchRequest, **what: Any) -> tracking.Tracke
     return tracking.Tracker(uri, options.experiment, options.store, places=places, **what)
 
 
-def show_search(console: Console, run: SearchRun) -> None:
-    """Print what every trial shares and what may change; builds nothing."""
+def show_search(search: SearchRequest, concurrency: int | None) -> dict[str, Any]:
+    """Print what every trial shares and what may change, and return it; builds nothing."""
+    console = display.make_console()
+    run = SearchRun(*settled(search, concurrency), Stream())
+    run.check()
     rows = [(s.node.name, s.key or "", s.status, "") for s in run.plan.steps.values()]
     console.print(display.plan_table(rows))
     console.print("Built once for all trials. What may change:")
     for key, distribution in run.search.space.distributions.items():
         console.print(f"  {key}  {distribution}", highlight=False, markup=False)
+    shared = [dict(zip(("node", "key", "status"), row[:3], strict=True)) for row in rows]
+    space = {key: str(one) for key, one in run.search.space.distributions.items()}
+    return {"shared": shared, "space": space}
 
 
 def _show_search_result(
