@@ -49,7 +49,7 @@ def write(
         format: "onnx", or "torch" for what `torch.export.load` reads.
         int8: of ONNX also a file with 8-bit weights, beside it: `<out>.int8.onnx`.
         calibration: int16 clips (S,) that tell the range of every activation; without any it is
-            taken from each clip anew, which is slower and less exact.
+            taken from each clip anew, which is slower.
         license: of the model, as the file shall state it.
 
     Raises:
