@@ -25,13 +25,14 @@ CLASSES = ["C# minor", "dog", "label"]
 CROP, POOLING = AudioConfig().crop_samples, "attention"
 
 
-def random_classifier(folder: Folder) -> Folder:
+def random_classifier(folder: Folder, embedding_dim: int = 16) -> Folder:
     """A finetune artifact as the stage writes it, with random weights and two draws."""
     torch.manual_seed(0)
-    encoder = ClipEncoder(AudioConfig(), AudioNTTConfig(embedding_dim=16), mean=-8.0, std=4.0)
+    settings = AudioNTTConfig(embedding_dim=embedding_dim)
+    encoder = ClipEncoder(AudioConfig(), settings, mean=-8.0, std=4.0)
     encoder.save(folder, "start")
     for repeat in range(2):
-        head = LinearClassifier(16, len(CLASSES), power=0.5)
+        head = LinearClassifier(embedding_dim, len(CLASSES), power=0.5)
         torch.nn.init.normal_(next(head.parameters()), std=1.0)
         ClipClassifier.save_head(folder, repeat, head, CLASSES, "start")
     return folder
