@@ -37,10 +37,11 @@ class Classifier(PythonModel):
     def predict(
         self,
         context: PythonModelContext,
-        model_input,  # MLflow would hold the input against a type that stood here.
+        model_input: np.ndarray,
         params: Mapping[str, Any] | None = None,
     ) -> pd.DataFrame:
-        """What MLflow calls: see `classify`."""
+        """What MLflow calls: see `classify`, which takes more than arrays. With this type alone
+        MLflow neither holds the input against it nor advises to name one."""
         return self.classify(model_input, int((params or {}).get(RATE) or 0))
 
     def classify(self, clips: Any, rate: int = 0) -> pd.DataFrame:

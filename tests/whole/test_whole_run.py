@@ -16,7 +16,6 @@ from mlflow import MlflowClient
 from safetensors.numpy import load_file
 
 from conftest import TINY, tone
-from unfused.arms import ARMS as ARM_TABLE
 from unfused.arms import standard_error
 from unfused.config import Config, flatten, override, parse_overrides, shown
 
@@ -56,9 +55,8 @@ def test_the_chosen_arm_is_as_good_as_any_on_labels_that_it_was_not_told(finishe
     assert "chosen     " in summary["stdout"] and "trust      " in summary["stdout"]
     client = MlflowClient(f"sqlite:///{one.folder}/mlflow.db")
     version = client.search_model_versions("name = 'unfused'")[0]
-    arm = ARM_TABLE[summary["chosen"]["by_draw"][0]]
-    keys = {stage["name"]: stage["key"] for stage in summary["stages"]}
-    assert version.tags["key"] == keys[arm.classifier]
+    model = summary["models"][summary["chosen"]["by_draw"][0]]
+    assert model.endswith(f"/model/{version.tags['key']}")
 
 
 def test_plain_output_has_a_line_for_every_checkpointed_epoch(finished):

@@ -135,7 +135,8 @@ def _leave_models(plan: Plan, run: str, tracker: tracking.Tracker) -> dict[str, 
     student = STUDENT.name
     if ARMS[chosen].source == "probes" and student in plan.request.config.arms:
         folders[student] = leave_model(plan, student, run)
-    tracker.show(tracking.said(plan, chosen))
+    if any(step.status == "built" for step in plan.steps.values()):
+        tracker.show(tracking.said(plan, chosen))
     inputs = plan.steps[f"{plan.repetitions[0]}{ARMS[chosen].classifier}"].node.inputs
     taught = plan.artifact(inputs["clips"]).facts.digest
     facts = inference.read_facts(folders[chosen])

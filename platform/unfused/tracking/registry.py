@@ -10,7 +10,6 @@ import importlib.metadata
 import json
 import re
 import tempfile
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -167,22 +166,19 @@ def _save_model(
     for info in folder.files():
         kept.write(info.path[root:], folder.read(info.path[root:]))
     saved = scratch / "saved"
-    with warnings.catch_warnings():
-        # It recommends a type of the input, by which it would refuse all others.
-        warnings.simplefilter("ignore")
-        pyfunc.save_model(
-            str(saved),
-            mlflow_model=Model(run_id=run, model_id=model, model_uuid=model),
-            python_model=str(package / "serving.py"),
-            artifacts={MODEL: kept.uri},
-            code_paths=[str(package)],
-            signature=_signature(facts),
-            input_example=_example(facts),
-            pip_requirements=[
-                f"{name}=={_public_version(name)}"
-                for name in (*SERVED_PACKAGES, *_libraries(folder, facts))
-            ],
-        )
+    pyfunc.save_model(
+        str(saved),
+        mlflow_model=Model(run_id=run, model_id=model, model_uuid=model),
+        python_model=str(package / "serving.py"),
+        artifacts={MODEL: kept.uri},
+        code_paths=[str(package)],
+        signature=_signature(facts),
+        input_example=_example(facts),
+        pip_requirements=[
+            f"{name}=={_public_version(name)}"
+            for name in (*SERVED_PACKAGES, *_libraries(folder, facts))
+        ],
+    )
     return saved
 
 

@@ -23,13 +23,15 @@ from unfused.events import Event
 from unfused.store import Folder
 from unfused.tracking import registry, searches
 from unfused.tracking.index import NOWHERE, Index, Subject
-from unfused.tracking.place import ANSWER_SECONDS, check_server
+from unfused.tracking.place import check_server
 from unfused.tracking.registry import Classifier
 from unfused.tracking.tables import Said
 
 log = logging.getLogger(__package__)
 
 CLOSE_SECONDS = 120.0
+PATIENT_SECONDS = 30.0
+"""That nothing is said of: a run's last tables and its model take some of them."""
 LEAST_PRIORITY = 19
 
 Job = Callable[["Index | None"], None]
@@ -131,7 +133,7 @@ class Tracker:
     def close(self, timeout: float = CLOSE_SECONDS) -> None:
         """Wait until all is written, but no longer than `timeout` seconds."""
         self._jobs.put(None)
-        patience = min(ANSWER_SECONDS, timeout)
+        patience = min(PATIENT_SECONDS, timeout)
         self._thread.join(patience)
         if self._thread.is_alive() and timeout > patience:
             log.warning("Waiting up to %.0f s for MLflow at %s.", timeout, self.uri)
