@@ -371,6 +371,6 @@ def _the_server_has_the_run_and_its_model(uri: str) -> None:
     assert all(n.data.tags["mlflow.parentRunId"] == runs[0].info.run_id for n in nodes)
     mlflow.set_tracking_uri(uri)
     mlflow.set_registry_uri(uri)
-    model = mlflow.pyfunc.load_model("models:/unfused/1")
+    model = mlflow.pyfunc.load_model("models:/unfused-demo/1")
     table = model.predict(np.zeros((1, 16000), np.float32))
     assert len(table) == 1 and table.filter(like="probability").to_numpy().sum() == pytest.approx(1)
