@@ -44,18 +44,3 @@ def test_a_name_has_room_for_some_settings_and_counts_the_others():
     changes = {f"{section}.epochs": 3 for section in sections}
     changes |= {f"{section}.batch_size": 8 for section in sections}
     assert called(changes).endswith(" +3")
-
-
-@pytest.mark.parametrize(
-    ("place", "name"),
-    [
-        ("sounds/", "sounds"),
-        ("data/sounds.csv", "sounds"),
-        ("data/sounds/manifest.parquet", "sounds"),
-        ("s3://bucket/sounds/labels.csv", "sounds"),
-        ("labels.csv", "labels"),
-        (None, "demo"),
-    ],
-)
-def test_a_folder_or_manifest_is_called_what_people_call_it(place, name):
-    assert names.of_place(place) == name

@@ -9,6 +9,7 @@ from unfused.corpora.demo import write as demo_manifests
 from unfused.corpora.manifest import read
 from unfused.corpora.overlap import OverlapError, overlap, refuse_overlap
 from unfused.corpora.splits import as_corpus, assign, check_task, folds, for_fold, label_map
+from unfused.corpora.title import title
 
 __all__ = [
     "Clip",
@@ -26,4 +27,5 @@ __all__ = [
     "overlap",
     "read",
     "refuse_overlap",
+    "title",
 ]

@@ -7,10 +7,9 @@ decides; the same run again finds it there.
 from __future__ import annotations
 
 import time
-from pathlib import PurePosixPath
 from typing import Any
 
-from unfused import inference, provenance
+from unfused import corpora, inference, provenance
 from unfused.arms import ARMS
 from unfused.config import flatten
 from unfused.inference.card import card
@@ -37,7 +36,7 @@ def leave_model(plan: Plan, arm: str, run: str) -> Folder:
     scored = _scored(plan, arm)
     classifier = plan.artifact(_classifier(plan, arm))
     inputs = {"classifier": classifier.identity, "scores": str(scored.key)}
-    key = artifact_key(STAGE, VERSION, {"name": _name(plan)}, inputs)
+    key = artifact_key(STAGE, VERSION, {"name": corpora.title(plan.request.task)}, inputs)
     if plan.store.manifest(STAGE, key) is None:
         facts = _facts(plan, arm, run)
         work = plan.store.begin(STAGE, key)
@@ -66,19 +65,13 @@ def _scored(plan: Plan, arm: str) -> Step:
     return plan.steps[f"{plan.repetitions[0]}{ARMS[arm].scores(split)}"]
 
 
-def _name(plan: Plan) -> str:
-    """Of the task: its manifest's or folder's."""
-    task = plan.request.task
-    return PurePosixPath(task.rstrip("/")).stem if task else "demo"
-
-
 def _facts(plan: Plan, arm: str, run: str) -> ModelFacts:
     scored, steps = _scored(plan, arm), plan.steps
     classifier = plan.artifact(_classifier(plan, arm))
     taught = steps[_classifier(plan, arm).node].node.inputs
     clips = plan.artifact(scored.node.inputs["clips"])
     return ModelFacts(
-        name=_name(plan),
+        name=corpora.title(plan.request.task),
         arm=arm,
         sample_rate=clips.facts.audio.sample_rate,
         durations=plan.artifact(taught["clips"]).facts.durations,

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from unfused.tracking import names
+from unfused import corpora
 from unfused.tracking.metrics import of_tree
 
 DIGEST_LENGTH = 12
@@ -76,7 +76,7 @@ class DataSets:
     def _name(self, ref: str) -> str:
         node, _ = self._parts[ref]
         role = _role(node)
-        known = names.of_place(self.places[role]) if role in self.places else ""
+        known = corpora.title(self.places[role]) if role in self.places else ""
         fold = node.rpartition("ingest/")[0].strip("/")
         return " ".join(filter(None, (known, fold, _part(ref).replace(LABELS, " labels"))))
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import PurePath
 from typing import Any
 
+from unfused import corpora
 from unfused.config import PRESETS, Config, difference, preset, shown
 from unfused.pipeline import Request
 
@@ -16,10 +17,6 @@ SHORT = {"cluster.num_clusters": "k", "distill.temperature": "T"}
 """Settings that come first, and the letters that papers have for them."""
 MOST = 5
 """Settings that a name has room for."""
-EVERYDAY = ("manifest", "labels", "labelled", "labeled", "metadata", "clips", "data", "index")
-"""Names of files that say nothing; the folder says more."""
-DEMO = "demo"
-"""What has no task of its own is the embedded corpus."""
 
 
 def titled(base: str, config: Mapping[str, Any], settings: Iterable[str]) -> str:
@@ -47,15 +44,6 @@ def _word(name: str, config: Mapping[str, Any]) -> str:
     return f"{leaf if alone else name}={text}"
 
 
-def of_place(path: str | None) -> str:
-    """What people call a folder or manifest: `sounds` for `data/sounds/` and `data/sounds.csv`."""
-    if path is None:
-        return DEMO
-    place = PurePath(path.partition("://")[2] or path)
-    stem = place.stem if place.suffix in (".csv", ".parquet") else place.name
-    return place.parent.name or stem if stem.lower() in EVERYDAY else stem
-
-
 def of_request(
     request: Request, settled: Callable[[Config], Config] = lambda config: config
 ) -> tuple[str, tuple[str, ...]]:
@@ -72,7 +60,7 @@ def of_request(
         name: tuple(difference(settled(preset(name)), request.config)) for name in PRESETS
     }
     nearest = min(differs, key=lambda name: len(differs[name]))
-    base = [of_place(request.task)]
+    base = [corpora.title(request.task)]
     if nearest not in ("recommended", *base):
         base.append(nearest)
     base += [f"seeds={request.seeds}"] if request.seeds > 1 else []
