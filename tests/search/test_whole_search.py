@@ -12,6 +12,7 @@ import pytest
 from conftest import TINY
 from small_searches import write_space
 from teachers.small_models import of_samples
+from unfused.api import SearchResult
 
 SMALL_SPACE = """
 space = {
@@ -65,6 +66,9 @@ def test_a_search_is_killed_and_goes_on_and_builds_nothing_twice(program, small_
     assert not list((one.folder / "store" / "checkpoints").glob("*/*/*"))
     best = found["best"]
     assert best["values"] == [max(t["values"][0] for t in trials if "values" in t)]
+    table = SearchResult(found).trials
+    assert list(table["state"]) == [trial["state"] for trial in trials]
+    assert table[next(iter(found["objectives"]))].max() == best["values"][0]
     folder = Path(found["folder"])
     assert {"trials.csv", "history.png", "slice.png"} <= set(found["files"])
     assert all((folder / name).stat().st_size > 0 for name in found["files"])
