@@ -34,7 +34,7 @@ from unfused.store import Folder
 
 MANY = 1000
 """Recordings for which it is worth the wait that Ray starts."""
-TASK_CLIPS = 64
+TASK_CLIPS = 256
 """Recordings of one task of Ray Data."""
 
 Say = Callable[[Model, Iterable[str]], Iterator[dict[str, Any]]]
