@@ -339,12 +339,13 @@ def pseudo_label(
         str | None, typer.Option(show_default=False, help="A file: .csv, .parquet or .jsonl.")
     ] = None,
     store: Store = "store",
+    tracking_uri: TrackingUri = None,
 ) -> None:
     """Say which cluster each recording belongs to, by the centroids that a run has fitted."""
     quiet_libraries()
     from unfused.commands.pseudo_label import pseudo_label
 
-    pseudo_label(clusters, store, clips, out)
+    pseudo_label(clusters, store, tracking_uri, clips, out)
 
 
 @app.command("export")

@@ -5,21 +5,14 @@ The rule of this file: whatever is wrong with what was typed is said before anyt
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 
 from unfused import tracking
+from unfused.commands.named import scratch
 from unfused.config import Config, RunOptions
 from unfused.pipeline import Request, heard
 from unfused.store import Folder, Store
-
-
-@cache
-def _scratch() -> tempfile.TemporaryDirectory:
-    """For a registered model's files that lie on another machine, as long as this process lives."""
-    return tempfile.TemporaryDirectory(prefix="unfused-model-")
 
 
 def understood(
@@ -48,7 +41,7 @@ def understood(
 
     def registered(uri: str) -> Folder:
         where = tracking.initialise(options.tracking_uri)
-        return tracking.registered_files(uri, where, Path(_scratch().name))
+        return tracking.registered_files(uri, where, Path(scratch().name))
 
     store = Store.at(options.store)
     config, teachers = heard(config, specs, store, registered)

@@ -1,7 +1,7 @@
 """`unfused export` and `unfused page`: a model as one file for other programs, or for a browser.
 
-The rule of this file: what is written was held against the model itself, on clips of its run where
-they are at hand.
+The rule of this file: what 8 bits cost is measured before it is said, on clips of the model's run
+where they are at hand.
 """
 
 from __future__ import annotations

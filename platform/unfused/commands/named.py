@@ -21,13 +21,12 @@ from unfused.store import Folder, Store
 
 KEY = re.compile(r"[0-9a-f]{16}")
 BEST = "best"
-CHAMPION = "champion"
 SHOWN = 10
 """Models that an answer lists."""
 
 
 @cache
-def _scratch() -> tempfile.TemporaryDirectory:
+def scratch() -> tempfile.TemporaryDirectory:
     """For files of registered models that lie on another machine, as long as this process lives."""
     return tempfile.TemporaryDirectory(prefix="unfused-model-")
 
@@ -47,7 +46,7 @@ def named(name: str, store: str, tracking_uri: str | None) -> Folder:
         return _registered(name, tracking_uri)
     if name == BEST or name.endswith(f":{BEST}"):
         experiment = name.removesuffix(BEST).removesuffix(":") or "unfused"
-        return _registered(f"models:/{_registered_name(experiment)}@{CHAMPION}", tracking_uri)
+        return _registered(_champion(experiment), tracking_uri)
     if KEY.fullmatch(name) and (found := Store.at(store).folder("model", name)).exists(MODEL_FILE):
         return found
     folder = Folder.of(name)
@@ -56,17 +55,18 @@ def named(name: str, store: str, tracking_uri: str | None) -> Folder:
     raise ConfigError(f"There is no model {name!r}; {_those_there(store)}")
 
 
-def _registered_name(experiment: str) -> str:
+def _champion(experiment: str) -> str:
     from unfused import tracking
+    from unfused.tracking.champions import CHAMPION
 
-    return tracking.model_name(experiment)
+    return f"models:/{tracking.model_name(experiment)}@{CHAMPION}"
 
 
 def _registered(uri: str, tracking_uri: str | None) -> Folder:
     from unfused import tracking
 
     where = tracking.initialise(tracking_uri)
-    classifier = tracking.registered_files(uri, where, Path(_scratch().name))
+    classifier = tracking.registered_files(uri, where, Path(scratch().name))
     folder = Folder(classifier.uri.rpartition("/")[0])
     if not folder.exists(MODEL_FILE):
         raise ConfigError(

@@ -48,13 +48,11 @@ class Asked:
         folder: of the model.
         places: files, folders, manifests, as typed.
         out: a file's name, "-" for CSV on the standard output; none is for people to read.
-        jobs: processes that score, where there are many; none is one for each core.
     """
 
     folder: Folder
     places: Sequence[str]
     out: str | None
-    jobs: int | None = None
 
 
 def predict(asked: Asked, looking: Looking) -> None:
@@ -135,7 +133,6 @@ def _streamed(asked: Asked, clips: Sequence[str], say: Say) -> Iterator[dict[str
     from unfused import runtime
 
     runtime.start(RunOptions())
-    workers = asked.jobs or cores.available_cpus()
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.execution_options.preserve_order = True
@@ -145,7 +142,7 @@ def _streamed(asked: Asked, clips: Sequence[str], say: Say) -> Iterator[dict[str
         _Worker,
         fn_constructor_args=(asked.folder, say),
         batch_size=1,
-        concurrency=workers,
+        concurrency=cores.available_cpus(),
         num_cpus=1,
     )
     try:

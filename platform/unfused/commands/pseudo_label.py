@@ -17,10 +17,11 @@ import numpy as np
 
 from unfused import clustering, cores, teachers
 from unfused.audio.samples import Cut
+from unfused.commands.named import named
 from unfused.commands.predict import finish, listed
 from unfused.config import AudioConfig, ConfigError, EmbedConfig
 from unfused.inference.files import blocks, told_of
-from unfused.inference.folder import MODEL_FILE, read_facts
+from unfused.inference.folder import read_facts
 from unfused.inference.hearing import Hearing
 from unfused.store import Folder, Store
 from unfused.teachers import Teacher, TeacherFacts
@@ -102,36 +103,37 @@ def _teacher(store: Store, where: str, audio: AudioConfig, config: EmbedConfig) 
     return teachers.own("own", audio.sample_rate, cut, config.layer)
 
 
-def pseudo_label(name: str, store: str, places: Sequence[str], out: str | None) -> None:
+def pseudo_label(
+    name: str, store: str, tracking_uri: str | None, places: Sequence[str], out: str | None
+) -> None:
     """Write the clusters of recordings.
 
     Args:
         name: of a clustering in the store (its key), or of a model.
         store: folder or URI of the artifacts.
+        tracking_uri: MLflow, for a registered model.
         places: files, folders, manifests, as typed.
         out: as `unfused predict` has it.
     """
     clips = listed(places)
-    key = _key(name, store)
+    key = _key(name, store, tracking_uri)
     cores.prepare_process(cores.available_cpus())
     clusters = Clusters.load(Store.at(store), key)
     finish(_rows(clusters, clips), COLUMNS, len(clips), out)
 
 
-def _key(name: str, store: str) -> str:
-    """Of a clustering, or of the one that a model was made with."""
-    for folder in (Store.at(store).folder("model", name), Folder.of(name)):
-        if folder.exists(MODEL_FILE):
-            keys = read_facts(folder).lineage.get("keys", {})
-            if NODE not in keys:
-                raise ConfigError(f"The run of {name} made no clusters; name a cluster's key.")
-            return keys[NODE]
-    if Store.at(store).manifest("cluster", name) is None:
-        raise ConfigError(
-            f"The store {store} has no clusters {name!r}; name a key that a run prints after"
-            " `cluster`, or a model."
-        )
-    return name
+def _key(name: str, store: str, tracking_uri: str | None) -> str:
+    """Of a clustering, or of the one that a model was made with.
+
+    Raises:
+        ConfigError: there is neither of this name, or the model's run made no clusters.
+    """
+    if Store.at(store).manifest("cluster", name) is not None:
+        return name
+    keys = read_facts(named(name, store, tracking_uri)).lineage.get("keys", {})
+    if NODE not in keys:
+        raise ConfigError(f"The run of {name} made no clusters; name a cluster's key.")
+    return keys[NODE]
 
 
 def _rows(clusters: Clusters, clips: Iterable[str]) -> Iterator[dict[str, Any]]:

@@ -20,6 +20,7 @@ from unfused.commands.ending import announcing_end
 from unfused.config import ConfigError
 from unfused.events import Note, Stream
 from unfused.pipeline import Plan, Recorder, Request, Run, leave_model
+from unfused.store import Folder
 
 
 def show_plan(request: Request) -> list[dict[str, str]]:
@@ -87,8 +88,9 @@ def run_pipeline(request: Request) -> dict[str, Any]:
                 "jobs": runtime.jobs_at_once(request.options, hardware),
                 "peak_memory_gib": round(memory.peak / 2**30, 2),
             }
+            result["models"] = _leave_models(plan, run.id)
         result["mlflow"] = tracker.describe()
-        result["models"] = _leave_models(plan, run.id, tracker)
+        _register(plan, result["models"], tracker)
     _show_result(console, plan, result, uri)
     return result
 
@@ -124,25 +126,28 @@ def _tracker(uri: str, plan: Plan, hardware: runtime.Hardware) -> tracking.Track
     return tracking.Tracker(uri, request.options.experiment, request.options.store, **named)
 
 
-def _leave_models(plan: Plan, run: str, tracker: tracking.Tracker) -> dict[str, str]:
-    """Folders of the models that a run leaves, by arm: the chosen one first, which is registered;
-    where that is a pool of teachers, the student of them too, which is one network.
+def _leave_models(plan: Plan, run: str) -> dict[str, str]:
+    """Folders of the models that a run leaves, by arm: the chosen one first; where that is a pool
+    of teachers, the student of them too, which is one network."""
+    chosen, student = report.chosen_by_draw(plan)[0], STUDENT.name
+    arms = [chosen]
+    if ARMS[chosen].source == "probes" and student in plan.request.config.arms:
+        arms.append(student)
+    return {arm: leave_model(plan, arm, run).uri for arm in arms}
+
+
+def _register(plan: Plan, models: dict[str, str], tracker: tracking.Tracker) -> None:
+    """Register the model of the chosen arm, and show what it says.
 
     The demo has a registered model of its own, so that it adds no version to one that is in use.
     """
-    chosen = report.chosen_by_draw(plan)[0]
-    folders = {chosen: leave_model(plan, chosen, run)}
-    student = STUDENT.name
-    if ARMS[chosen].source == "probes" and student in plan.request.config.arms:
-        folders[student] = leave_model(plan, student, run)
+    chosen, folder = next((arm, Folder.of(uri)) for arm, uri in models.items())
     if any(step.status == "built" for step in plan.steps.values()):
         tracker.show(tracking.said(plan, chosen))
     inputs = plan.steps[f"{plan.repetitions[0]}{ARMS[chosen].classifier}"].node.inputs
     taught = plan.artifact(inputs["clips"]).facts.digest
-    facts = inference.read_facts(folders[chosen])
     name = plan.request.options.experiment if plan.request.task else "demo"
-    tracker.register(tracking.Classifier(folders[chosen], facts, taught), name)
-    return {arm: folder.uri for arm, folder in folders.items()}
+    tracker.register(tracking.Classifier(folder, inference.read_facts(folder), taught), name)
 
 
 def _show_result(console: Console, plan: Plan, result: dict[str, Any], uri: str) -> None:

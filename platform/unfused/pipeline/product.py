@@ -38,7 +38,8 @@ def leave_model(plan: Plan, arm: str, run: str) -> Folder:
     inputs = {"classifier": classifier.identity, "scores": str(scored.key)}
     key = artifact_key(STAGE, VERSION, {"name": corpora.title(plan.request.task)}, inputs)
     if plan.store.manifest(STAGE, key) is None:
-        facts = _facts(plan, arm, run)
+        made = provenance.collect()
+        facts = _facts(plan, arm, run, made)
         work = plan.store.begin(STAGE, key)
         inference.write(work, facts, classifier.folder, card(facts))
         manifest = {
@@ -50,7 +51,7 @@ def leave_model(plan: Plan, arm: str, run: str) -> Folder:
             "inputs": inputs,
             "facts": facts.model_dump(mode="json"),
             "seconds": 0.0,
-            "provenance": {**provenance.collect(), "ended": time.time()},
+            "provenance": {**made, "ended": time.time()},
         }
         plan.store.commit(STAGE, key, work, manifest)
     return plan.store.folder(STAGE, key)
@@ -65,7 +66,7 @@ def _scored(plan: Plan, arm: str) -> Step:
     return plan.steps[f"{plan.repetitions[0]}{ARMS[arm].scores(split)}"]
 
 
-def _facts(plan: Plan, arm: str, run: str) -> ModelFacts:
+def _facts(plan: Plan, arm: str, run: str, made: dict[str, Any]) -> ModelFacts:
     scored, steps = _scored(plan, arm), plan.steps
     classifier = plan.artifact(_classifier(plan, arm))
     taught = steps[_classifier(plan, arm).node].node.inputs
@@ -78,7 +79,7 @@ def _facts(plan: Plan, arm: str, run: str) -> ModelFacts:
         scorer=classifier.facts.model_copy(update={"num_repeats": 1}),
         measured=_measured(scored, classifier.facts),
         licenses=_licenses(plan),
-        lineage=_lineage(plan, run),
+        lineage=_lineage(plan, run, made),
     )
 
 
@@ -104,9 +105,8 @@ def _licenses(plan: Plan) -> list[License]:
     return [License(of=name, license=text) for name, text in told.items()]
 
 
-def _lineage(plan: Plan, run: str) -> dict[str, Any]:
+def _lineage(plan: Plan, run: str, made: dict[str, Any]) -> dict[str, Any]:
     request = plan.request
-    made = provenance.collect()
     return {
         "run": run,
         "store": plan.store.root.uri,
@@ -116,10 +116,6 @@ def _lineage(plan: Plan, run: str) -> dict[str, Any]:
         "code": made["code_digest"],
         "commit": made["git_commit"],
         "packages": made["packages"],
-        "config": {name: _plain(value) for name, value in flatten(request.config).items()},
+        "config": flatten(request.config),
         "keys": {step.node.name: step.key for step in plan.steps.values()},
     }
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value

@@ -11,8 +11,6 @@ The rule of this file: it lives on the tracker's thread; no method is called fro
 
 from __future__ import annotations
 
-import logging
-import os
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,16 +22,8 @@ from unfused.events import Event
 from unfused.tracking import metrics, names, notes, views
 from unfused.tracking.datasets import DataSets
 from unfused.tracking.notes import NOTE, Made
-from unfused.tracking.place import experiment_id, sole_opener
+from unfused.tracking.place import experiment_id, quiet_client, sole_opener
 
-QUIET = {
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "4",
-}
-"""MLflow's own settings, unless the environment has others. Four retries take half a minute: a
-server that restarts is waited for, one that is gone is not."""
 NOWHERE = {"tracking_uri": "", "experiment_id": "", "run_id": ""}
 EXPERIMENTS = 200
 """That are searched for the builder of an artifact."""
@@ -87,15 +77,8 @@ class Index:
     @classmethod
     def open(cls, uri: str, experiment: str, store: str, subject: Subject) -> Index:
         """Import MLflow, and make the database and the experiment where there are none."""
-        for setting, value in QUIET.items():
-            os.environ.setdefault(setting, value)
-        from mlflow import MlflowClient
-
-        for library in ("mlflow", "alembic"):
-            # The import sets these to INFO; a run's output is the run's own.
-            logging.getLogger(library).setLevel(logging.ERROR)
         with sole_opener(uri):
-            client = MlflowClient(uri)
+            client = quiet_client(uri)
             index = cls(client, uri, experiment_id(client, uri, experiment), store, subject)
             index.show_views()
         return index

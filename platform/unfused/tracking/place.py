@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fcntl
 import importlib.metadata
+import logging
 import os
 import re
 import shlex
@@ -27,12 +28,32 @@ from unfused.tracking import views
 DEFAULT_URI = "sqlite:///mlflow.db"
 ANSWER_SECONDS = 5.0
 DATABASES = ("postgresql", "mysql", "mssql")
+QUIET = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "4",
+}
+"""MLflow's own settings, unless the environment has others. Four retries take half a minute: a
+server that restarts is waited for, one that is gone is not."""
 UI = "http://127.0.0.1:5000"
 """Where `mlflow ui` answers."""
 
 
 class TrackingError(ConfigError):
     """MLflow cannot be used as asked; the message is one sentence that names the remedy."""
+
+
+def quiet_client(uri: str) -> Any:
+    """MLflow's client, imported so that its own bars and notes stay out of the output."""
+    for setting, value in QUIET.items():
+        os.environ.setdefault(setting, value)
+    from mlflow import MlflowClient
+
+    for library in ("mlflow", "alembic"):
+        # The import sets these to INFO; a run's output is the run's own.
+        logging.getLogger(library).setLevel(logging.ERROR)
+    return MlflowClient(uri)
 
 
 def initialise(uri: str | None = None) -> str:

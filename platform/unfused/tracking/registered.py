@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 from unfused.config import ConfigError
+from unfused.inference.folder import CLASSIFIER
+from unfused.scorers import FACTS_FILE
 from unfused.store import Folder
+from unfused.tracking.place import quiet_client
 
-CLASSIFIER = "classifier"
-"""The folder of a registered model that holds its scorer (see `registry`)."""
+SHOWN = 10
+"""Registered models that an answer lists."""
 
 
 def registered_files(uri: str, tracking_uri: str, scratch: Path) -> Folder:
@@ -29,11 +33,11 @@ def registered_files(uri: str, tracking_uri: str, scratch: Path) -> Folder:
     """
     if not re.fullmatch(r"models:/[^/@]+(/\d+|@[^/]+)", uri):
         raise ConfigError(f"{uri!r} is no registered model; write models:/NAME/VERSION.")
-    from mlflow import MlflowClient, MlflowException
+    client = quiet_client(tracking_uri)
+    from mlflow import MlflowException
     from mlflow.artifacts import download_artifacts
 
     name, _, version = uri.removeprefix("models:/").replace("@", "/@").partition("/")
-    client = MlflowClient(tracking_uri)
     try:
         if version.startswith("@"):
             found = client.get_model_version_by_alias(name, version[1:])
@@ -44,9 +48,20 @@ def registered_files(uri: str, tracking_uri: str, scratch: Path) -> Folder:
     except (MlflowException, OSError) as error:
         reason = str(error).strip().splitlines()[0][:160]
         raise ConfigError(
-            f"{tracking_uri} gives no model {uri} ({reason}); name one that is registered there."
+            f"{tracking_uri} gives no model {uri} ({reason}); {_those_there(client)}"
         ) from None
     for folder in sorted(Path(place).rglob(CLASSIFIER)):
-        if (folder / "scorer.json").is_file():
+        if (folder / FACTS_FILE).is_file():
             return Folder.of(folder)
     raise ConfigError(f"{uri} is no classifier of this platform; name one that a run registered.")
+
+
+def _those_there(client: Any) -> str:
+    """What can be named instead."""
+    from mlflow import MlflowException
+
+    try:
+        names = [model.name for model in client.search_registered_models(max_results=SHOWN)]
+    except (MlflowException, OSError):
+        names = []
+    return f"there are {', '.join(names)}." if names else "none is registered there."
