@@ -25,6 +25,10 @@ from unfused.corpora import Clip, ManifestError, OverlapError, demo, location
 SHARED = Path(__file__).parents[2] / ".." / "shared" / "data"
 
 
+def clips_in(source):
+    return corpora.read(source).clips
+
+
 def touch(folder: Path, *names: str, content: bytes = b"audio") -> None:
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -59,7 +63,7 @@ def test_a_csv_manifest_lists_clips_relative_to_itself(tmp_path):
         "clips/a.wav,dog,train,s1,1,ann\n"
         f"{tmp_path}/b.wav,cat,test,s2,2,bob\n",
     )
-    a, b = corpora.read(source)
+    a, b = clips_in(source)
     status = os.stat(tmp_path / "clips/a.wav")
     assert a == Clip(
         str(tmp_path / "clips/a.wav"),
@@ -76,7 +80,7 @@ def test_labels_are_text_exactly_as_written(tmp_path):
     with (tmp_path / "task.csv").open("w", newline="", encoding="utf-8-sig") as file:
         rows = [[f"{i}.wav", label] for i, label in enumerate(labels)]
         csv.writer(file).writerows([["path", "label"], *rows])
-    assert [clip.label for clip in corpora.read(tmp_path / "task.csv")] == labels
+    assert [clip.label for clip in clips_in(tmp_path / "task.csv")] == labels
 
 
 def test_parquet_numbers_become_the_text_that_a_csv_would_have(tmp_path):
@@ -87,7 +91,7 @@ def test_parquet_numbers_become_the_text_that_a_csv_would_have(tmp_path):
         "embedding": [[0.5], [1.5]],
     }
     pq.write_table(pa.table(columns), tmp_path / "task.parquet")
-    a, b = corpora.read(str(tmp_path / "task.parquet"))
+    a, b = clips_in(str(tmp_path / "task.parquet"))
     assert [(c.path, c.label, c.fold) for c in (a, b)] == [
         (str(tmp_path / "a.wav"), "0", "x"),
         (str(tmp_path / "b.wav"), "10", None),
@@ -96,30 +100,30 @@ def test_parquet_numbers_become_the_text_that_a_csv_would_have(tmp_path):
 
 @pytest.mark.parametrize("column", ["path", "files", "wav", "wav_path"])
 def test_the_column_names_of_lape_are_understood(tmp_path, column):
-    (clip,) = corpora.read(manifest(tmp_path, f"{column},labels\nx.wav,7\n"))
+    (clip,) = clips_in(manifest(tmp_path, f"{column},labels\nx.wav,7\n"))
     assert (clip.path, clip.label) == (str(tmp_path / "x.wav"), "7")
 
 
 def test_the_usual_names_of_splits_are_understood(tmp_path):
     given = ["train", "Training", "valid", "validation", "val", "dev", "test", "testing", "EVAL"]
     rows = "".join(f"{i}.wav,x,{split}\n" for i, split in enumerate(given))
-    clips = corpora.read(manifest(tmp_path, "path,label,split\n" + rows))
+    clips = clips_in(manifest(tmp_path, "path,label,split\n" + rows))
     assert Counter(clip.split for clip in clips) == {"train": 2, "valid": 4, "test": 3}
 
 
 def test_empty_cells_mean_no_label_and_no_split(tmp_path):
-    (clip,) = corpora.read(manifest(tmp_path, "path,label,split,group,fold\nx.wav,,,,\n"))
+    (clip,) = clips_in(manifest(tmp_path, "path,label,split,group,fold\nx.wav,,,,\n"))
     assert (clip.label, clip.split, clip.group, clip.fold) == (None,) * 4
 
 
 def test_a_missing_file_is_listed_to_be_quarantined_later(tmp_path):
-    (clip,) = corpora.read(manifest(tmp_path, "path\nnowhere.wav\n"))
+    (clip,) = clips_in(manifest(tmp_path, "path\nnowhere.wav\n"))
     assert (clip.size, clip.modified) == (-1, "")
 
 
 def test_a_row_that_is_repeated_counts_once(tmp_path):
     text = "path,label\nx.wav,a\ny.wav,b\n./x.wav,a\n"
-    assert [clip.name for clip in corpora.read(manifest(tmp_path, text))] == ["x.wav", "y.wav"]
+    assert [clip.name for clip in clips_in(manifest(tmp_path, text))] == ["x.wav", "y.wav"]
 
 
 @pytest.mark.parametrize(
@@ -142,17 +146,17 @@ def test_a_row_that_is_repeated_counts_once(tmp_path):
 def test_a_manifest_that_cannot_be_used_is_refused_with_the_remedy(tmp_path, name, text, told):
     source = manifest(tmp_path, text, name)
     with pytest.raises(ManifestError, match=told) as error:
-        corpora.read(source)
+        clips_in(source)
     assert source in sentence(error)
 
 
 def test_a_manifest_that_is_not_there_or_not_text_is_refused(tmp_path):
     with pytest.raises(ManifestError, match=r"no file or folder '.*absent.csv'; check") as error:
-        corpora.read(str(tmp_path / "absent.csv"))
+        clips_in(str(tmp_path / "absent.csv"))
     sentence(error)
     (tmp_path / "latin.csv").write_bytes("path\nmüll.wav\n".encode("latin-1"))
     with pytest.raises(ManifestError, match="Cannot read") as error:
-        corpora.read(str(tmp_path / "latin.csv"))
+        clips_in(str(tmp_path / "latin.csv"))
     sentence(error)
 
 
@@ -162,7 +166,7 @@ def test_a_manifest_that_is_not_there_or_not_text_is_refused(tmp_path):
 def test_a_folder_of_classes_is_labelled_by_its_folders(tmp_path):
     touch(tmp_path, "dog/2.WAV", "dog/1.flac", "cat/x.mp3", "animals/wild/fox/f.ogg", "loose.opus")
     touch(tmp_path, "dog/notes.txt", ".cache/dog/3.wav", "cat/._x.mp3")
-    clips = corpora.read(str(tmp_path))
+    clips = clips_in(str(tmp_path))
     assert [(clip.name, clip.label) for clip in clips] == [
         ("animals/wild/fox/f.ogg", "fox"),
         ("cat/x.mp3", "cat"),
@@ -175,7 +179,7 @@ def test_a_folder_of_classes_is_labelled_by_its_folders(tmp_path):
 
 def test_a_flat_folder_is_unlabelled(tmp_path):
     touch(tmp_path, "b.wav", "a.wav", "c.oga")
-    clips = corpora.read(f"{tmp_path}/")
+    clips = clips_in(f"{tmp_path}/")
     assert [(c.name, c.label, c.split) for c in clips] == [
         (name, None, None) for name in ("a.wav", "b.wav", "c.oga")
     ]
@@ -183,26 +187,26 @@ def test_a_flat_folder_is_unlabelled(tmp_path):
 
 def test_first_folders_that_are_all_splits_are_splits(tmp_path):
     touch(tmp_path / "yes", "train/dog/1.wav", "Val/dog/2.wav", "test/3.wav")
-    found = [(c.label, c.split) for c in corpora.read(str(tmp_path / "yes"))]
+    found = [(c.label, c.split) for c in clips_in(str(tmp_path / "yes"))]
     assert found == [("dog", "valid"), (None, "test"), ("dog", "train")]
     touch(tmp_path / "no", "train/1.wav", "test/2.wav", "plane/3.wav")
-    found = [(c.label, c.split) for c in corpora.read(str(tmp_path / "no"))]
+    found = [(c.label, c.split) for c in clips_in(str(tmp_path / "no"))]
     assert found == [("plane", None), ("test", None), ("train", None)]
 
 
 def test_a_folder_without_audio_is_refused(tmp_path):
     touch(tmp_path, "readme.txt", ".hidden.wav")
     with pytest.raises(ManifestError, match=r"no audio in .*; give a folder with \.wav") as error:
-        corpora.read(str(tmp_path))
+        clips_in(str(tmp_path))
     sentence(error)
 
 
 def test_names_that_a_uri_would_garble_stay_themselves(tmp_path):
     names = ["50% off.wav", "a b.wav", "c#1?.wav", "é.wav"]
     touch(tmp_path, *names)
-    clips = corpora.read(str(tmp_path))
+    clips = clips_in(str(tmp_path))
     assert [clip.name for clip in clips] == sorted(names)
-    assert [clip.name for clip in corpora.read(tmp_path.as_uri())] == sorted(names)
+    assert [clip.name for clip in clips_in(tmp_path.as_uri())] == sorted(names)
     assert location.read_bytes(clips[0].path) == b"audio"
 
 
@@ -245,7 +249,7 @@ def test_a_folder_in_an_object_store_is_read_like_a_local_one(bucket, credential
     put, query = bucket
     put("set/dog/a b#1.wav", b"123")
     put("set/cat/50%.wav", b"12345")
-    clips = corpora.read(f"s3://clips/set/{query}")
+    clips = clips_in(f"s3://clips/set/{query}")
     assert [(c.name, c.label, c.size) for c in clips] == [
         ("cat/50%.wav", "cat", 5),
         ("dog/a b#1.wav", "dog", 3),
@@ -258,7 +262,7 @@ def test_a_manifest_in_an_object_store_lists_clips_relative_to_itself(bucket, cr
     put, query = bucket
     put("audio/a b.wav", b"1234")
     put("lists/task.csv", b"path,label\n../audio/a b.wav,x\ngone.wav,y\n/local.wav,z\n")
-    found, gone, local = corpora.read(f"s3://clips/lists/task.csv{query}")
+    found, gone, local = clips_in(f"s3://clips/lists/task.csv{query}")
     assert location.read_bytes(found.path) == b"1234"
     assert (found.size, gone.size, local.path) == (4, -1, "/local.wav")
     assert int(found.modified) > 0
@@ -266,7 +270,7 @@ def test_a_manifest_in_an_object_store_lists_clips_relative_to_itself(bucket, cr
 
 def test_an_address_of_an_unknown_kind_is_refused():
     with pytest.raises(ManifestError, match=r"Cannot open 'ftp://host'.*use a local path") as error:
-        corpora.read("ftp://host/folder")
+        clips_in("ftp://host/folder")
     sentence(error)
 
 
@@ -464,7 +468,7 @@ def digests_of(folder: Path) -> dict[str, str]:
 
 
 def test_the_demo_corpus_is_a_task_and_other_unlabelled_clips(demo_set):
-    corpus, task = (corpora.read(str(path)) for path in demo_set)
+    corpus, task = (clips_in(str(path)) for path in demo_set)
     corpora.check_task(task)
     counts = Counter((clip.label, clip.split) for clip in task)
     assert len(corpora.label_map(task)) == 8
@@ -517,7 +521,7 @@ def mean_spectrum(clip: Clip) -> np.ndarray:
 
 
 def test_demo_classes_show_in_a_mean_spectrum_a_little_but_not_enough(demo_set):
-    task = corpora.read(str(demo_set[1]))
+    task = clips_in(str(demo_set[1]))
     features = np.array([mean_spectrum(clip) for clip in task])
     labels = np.array([clip.label for clip in task])
     split = np.array([clip.split for clip in task])
@@ -532,7 +536,7 @@ def test_demo_classes_show_in_a_mean_spectrum_a_little_but_not_enough(demo_set):
 
 def test_the_direction_of_demo_glides_is_in_their_order_alone(demo_set):
     """The spectral centroid rises or falls as the name says; its average tells nothing."""
-    task = corpora.read(str(demo_set[1]))
+    task = clips_in(str(demo_set[1]))
     slopes, means = {}, {}
     for label in ("rising", "falling"):
         tracks = []
@@ -554,13 +558,13 @@ def test_the_direction_of_demo_glides_is_in_their_order_alone(demo_set):
 
 @pytest.mark.skipif(not SHARED.exists(), reason="../shared/data is absent")
 def test_real_manifests_are_read_with_their_own_splits_and_folds():
-    digits = corpora.read(str(SHARED / "fsdd/digits.csv"))
+    digits = clips_in(str(SHARED / "fsdd/digits.csv"))
     assert Counter(clip.split for clip in digits) == {"train": 2400, "valid": 300, "test": 300}
     assert corpora.label_map(digits) == tuple("0123456789")
     assert corpora.assign(digits, 0.1, 0.1, 0) == digits and all(c.size > 0 for c in digits)
-    speakers = corpora.label_map(corpora.read(str(SHARED / "arabic_commands/speakers.csv")))
+    speakers = corpora.label_map(clips_in(str(SHARED / "arabic_commands/speakers.csv")))
     assert speakers[0] == "speaker_00000001" and len(speakers) == 30
-    sounds = corpora.read(str(SHARED / "esc10/sounds.csv"))
+    sounds = clips_in(str(SHARED / "esc10/sounds.csv"))
     assert corpora.folds(sounds) == ["1", "2", "3", "4", "5"]
     for fold in corpora.folds(sounds):
         corpora.check_task(corpora.for_fold(sounds, fold))

@@ -115,7 +115,7 @@ def listed(places: Sequence[str]) -> list[str]:
         if kind == fs.FileType.File and not where.endswith((".csv", ".parquet", ".pq")):
             found.append(where)
         else:
-            found += [clip.path for clip in corpora.read(where)]
+            found += [clip.path for clip in corpora.read(where).clips]
     return list(dict.fromkeys(found))
 
 

@@ -22,6 +22,7 @@ Optimizer = Literal["adamw", "adam", "sgd", "larc"]
 Pooling = Literal["mean", "max", "attention"]
 Feature = Literal["statistics", "cepstra", "cepstra:centred", "cepstra:moments", "periodicity"]
 Auto = Literal["auto"]
+Channel = Literal["mean", "left", "right", "loudest"]
 
 AUTO_WINDOW = 0.95
 """Seconds of the window that `audio.crop_seconds=auto` is, however long clips are: longer clips
@@ -59,6 +60,9 @@ class AudioConfig(Section):
     crop_seconds: Annotated[float, Field(ge=0.1, le=60.0)] | Auto = "auto"
     """Length of the window that is learned and scored; shorter clips are zero-padded, longer ones
     have several (embed.num_crops, finetune.num_crops). auto: 0.95."""
+    channel: Annotated[Channel, OffAt("mean")] = "mean"
+    """Of several channels: their mean (where they cancel each other, the loudest, which is said),
+    the first (left), the second (right), or the loudest."""
 
     @property
     def crop_samples(self) -> int:
@@ -82,6 +86,13 @@ class IngestConfig(Section):
     """Clips in one Parquet shard."""
     shuffle_seed: int = 0
     """Seed of the one shuffle that fixes the order of clips in the shards."""
+    segment_seconds: Annotated[Positive | Auto | Literal["off"], OffAt("auto")] = "auto"
+    """Recordings are cut into segments of so many seconds while they are decoded, each of them a
+    clip. auto: those of a corpus that are longer than 30 s, into segments of 10 s; off: none."""
+    segment_overlap: Annotated[float, Field(ge=0, lt=1), OffAt(0.0)] = 0.0
+    """Share of a segment that the next one has too."""
+    segment_min_level: Annotated[float | None, Field(le=0), OffAt(None)] = None
+    """Segments whose RMS is below so many dB of full scale are left out; none keeps all."""
 
 
 class Training(Section):

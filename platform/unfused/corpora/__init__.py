@@ -6,6 +6,7 @@ The rule of this room: it says which clips there are and what each is for, and o
 from unfused.corpora.clip import Clip, ManifestError
 from unfused.corpora.counts import count_lines, doubt
 from unfused.corpora.demo import write as demo_manifests
+from unfused.corpora.listing import Columns, Listing
 from unfused.corpora.manifest import read
 from unfused.corpora.overlap import OverlapError, overlap, refuse_overlap
 from unfused.corpora.splits import as_corpus, assign, check_task, folds, for_fold, label_map
@@ -13,6 +14,8 @@ from unfused.corpora.title import title
 
 __all__ = [
     "Clip",
+    "Columns",
+    "Listing",
     "ManifestError",
     "OverlapError",
     "as_corpus",

@@ -34,3 +34,7 @@ class Clip:
     """Time of the last change in ns; empty where there is no such file."""
     name: str = ""
     """The path as the manifest writes it, or relative to the folder: it survives a move."""
+    start: float | None = None
+    """Seconds into the recording at which the clip begins; None is its beginning."""
+    end: float | None = None
+    """Seconds at which it ends; None is the recording's end."""

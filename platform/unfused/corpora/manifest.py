@@ -19,6 +19,7 @@ from pyarrow import fs
 
 from unfused.corpora import location
 from unfused.corpora.clip import Clip, ManifestError
+from unfused.corpora.listing import Columns, Listing
 
 PATH_COLUMNS = ("path", "files", "wav", "wav_path")
 LABEL_COLUMNS = ("label", "labels")
@@ -35,10 +36,10 @@ SPLIT_NAMES = {
     "eval": "test",
 }
 
-Columns = Mapping[str, Sequence[str | None]]
+Table = Mapping[str, Sequence[str | None]]
 
 
-def read(source: str | Path) -> list[Clip]:
+def read(source: str | Path, columns: Columns | None = None) -> Listing:
     """List the clips of a manifest, in its order, or of a folder, sorted.
 
     A manifest has a column `path` (LAPE's `files`, `wav` and `wav_path` are understood) and may
@@ -48,6 +49,7 @@ def read(source: str | Path) -> list[Clip]:
 
     Args:
         source: Local path or a URI that Arrow reads (s3://, gs://, ...).
+        columns: What the manifest calls its columns.
 
     Raises:
         ManifestError: There is nothing there, or it is no usable list of clips.
@@ -57,8 +59,8 @@ def read(source: str | Path) -> list[Clip]:
     if kind == fs.FileType.NotFound:
         raise ManifestError(f"There is no file or folder {str(source)!r}; check the path.")
     if kind == fs.FileType.Directory:
-        return _read_folder(place)
-    return _read_manifest(place)
+        return Listing(_read_folder(place))
+    return Listing(_read_manifest(place))
 
 
 def _read_manifest(place: str) -> list[Clip]:
@@ -81,8 +83,8 @@ def _read_manifest(place: str) -> list[Clip]:
     return _with_status(_without_repeats(clips, place))
 
 
-def _columns(place: str) -> Columns:
-    readers: dict[str, Callable[[bytes], Columns]] = {
+def _columns(place: str) -> Table:
+    readers: dict[str, Callable[[bytes], Table]] = {
         ".csv": _read_csv,
         ".parquet": _read_parquet,
         ".pq": _read_parquet,
@@ -108,7 +110,7 @@ class _Ragged(Exception):
     """A row of a CSV has more or fewer cells than its header."""
 
 
-def _read_csv(data: bytes) -> Columns:
+def _read_csv(data: bytes) -> Table:
     rows = csv.reader(io.StringIO(data.decode("utf-8-sig"), newline=""), strict=True)
     header = [name.strip() for name in next(rows, [])]
     body = []
@@ -120,7 +122,7 @@ def _read_csv(data: bytes) -> Columns:
     return dict(zip(header, zip(*body, strict=True) if body else [()] * len(header), strict=True))
 
 
-def _read_parquet(data: bytes) -> Columns:
+def _read_parquet(data: bytes) -> Table:
     file = pq.ParquetFile(io.BytesIO(data))
     ours = {*PATH_COLUMNS, *LABEL_COLUMNS, "split", "group", "fold"}
     wanted = [name for name in file.schema_arrow.names if name in ours]
@@ -129,7 +131,7 @@ def _read_parquet(data: bytes) -> Columns:
     return columns | {name: table[name].cast(pa.string()).to_pylist() for name in wanted}
 
 
-def _names(columns: Columns, place: str) -> list[str]:
+def _names(columns: Table, place: str) -> list[str]:
     """The paths as written, all there."""
     column = next((name for name in PATH_COLUMNS if name in columns), None)
     if column is None:
@@ -145,7 +147,7 @@ def _names(columns: Columns, place: str) -> list[str]:
     return names
 
 
-def _cells(columns: Columns, name: str, num_rows: int) -> list[str | None]:
+def _cells(columns: Table, name: str, num_rows: int) -> list[str | None]:
     """A column with empty cells as None, also where there is no such column."""
     return [cell or None for cell in columns.get(name, [None] * num_rows)]
 

@@ -128,7 +128,7 @@ def read_inputs(request: Request, store: Store) -> Inputs:
     if task_path is None:
         corpus_path, task_path = corpora.demo_manifests((store.root / "demo").uri)
     data = request.config.data
-    clips = corpora.read(task_path)
+    clips = corpora.read(task_path).clips
     if request.folds:
         tasks = [
             Task(tuple(corpora.for_fold(clips, fold)), f"fold{fold}/")
@@ -141,4 +141,4 @@ def read_inputs(request: Request, store: Store) -> Inputs:
         corpora.check_task(list(task.clips))
     if corpus_path is None:
         return Inputs(None, tuple(tasks))
-    return Inputs(tuple(corpora.as_corpus(corpora.read(corpus_path))), tuple(tasks))
+    return Inputs(tuple(corpora.as_corpus(corpora.read(corpus_path).clips)), tuple(tasks))
