@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unfused import config as configuration
+from unfused.corpora import Columns
 from unfused.inference import Model, load
 from unfused.store import Folder, Store
 
@@ -125,6 +126,9 @@ def run(
     task: str | Path | None = None,
     corpus: str | Path | None = None,
     *,
+    path_column: str | None = None,
+    label_column: str | None = None,
+    audio_root: str | Path | None = None,
     settings: Settings | None = None,
     teachers: Sequence[str] = (),
     preset: str = "recommended",
@@ -137,6 +141,9 @@ def run(
     Args:
         task: labelled clips, a manifest or a folder; none is the demo's.
         corpus: unlabelled ones.
+        path_column: the manifest's column of files, where it has no usual name.
+        label_column: likewise, of classes.
+        audio_root: where a manifest's relative paths start.
         settings: by dotted name, as in {"cluster.num_clusters": 64}.
         teachers: as `--teacher` has them.
         preset: recommended, faithful, demo or large.
@@ -149,7 +156,8 @@ def run(
     """
     from unfused.commands.run import run_pipeline
 
-    request = _request(task, corpus, settings, teachers, preset, seeds, folds, options)
+    columns = Columns(path_column, label_column, audio_root and str(audio_root))
+    request = _request(task, corpus, columns, settings, teachers, preset, seeds, folds, options)
     summary = run_pipeline(request)
     root = Store.at(request.options.store).root
     return RunResult(summary, root / "runs" / summary["run"]["id"])
@@ -167,6 +175,9 @@ def search(
     concurrency: int | None = None,
     study: str | None = None,
     study_storage: str | None = None,
+    path_column: str | None = None,
+    label_column: str | None = None,
+    audio_root: str | Path | None = None,
     settings: Settings | None = None,
     teachers: Sequence[str] = (),
     preset: str = "recommended",
@@ -178,7 +189,8 @@ def search(
 
     Args:
         space: what may change, a file as in search_spaces/.
-        task, corpus, settings, teachers, preset, seeds, folds, options: as `run` has them.
+        task, corpus, path_column, label_column, audio_root, settings, teachers, preset, seeds,
+            folds, options: as `run` has them.
         num_trials: trials in the study.
         sampler: tpe, nsga2 or random.
         pruner: median, halving or none.
@@ -194,7 +206,8 @@ def search(
     from unfused.search import SearchRequest
     from unfused.search.space import load as load_space
 
-    request = _request(task, corpus, settings, teachers, preset, seeds, folds, options)
+    columns = Columns(path_column, label_column, audio_root and str(audio_root))
+    request = _request(task, corpus, columns, settings, teachers, preset, seeds, folds, options)
     asked = (num_trials, sampler, pruner, search_seed, study, study_storage)
     what = SearchRequest(request, load_space(str(space), request.config), *asked)
     return SearchResult(run_search(what, concurrency))
@@ -203,6 +216,7 @@ def search(
 def _request(
     task: str | Path | None,
     corpus: str | Path | None,
+    columns: Columns,
     settings: Settings | None,
     teachers: Sequence[str],
     preset: str,
@@ -215,4 +229,4 @@ def _request(
     config = configuration.override(configuration.preset(preset), dict(settings or {}))
     where = configuration.run_options(**options)
     places = (None if place is None else str(place) for place in (corpus, task))
-    return understood(config, where, *places, seeds, folds, teachers)
+    return understood(config, where, *places, seeds, folds, teachers, columns)

@@ -54,6 +54,16 @@ Overrides = Annotated[
 ]
 Corpus = Annotated[str | None, typer.Option(help="Unlabelled clips (as --task).")]
 Task = Annotated[str | None, typer.Option(help="Labelled clips: manifest or folder.")]
+PathColumn = Annotated[
+    str | None, typer.Option(help="The manifest's column of files.", show_default=False)
+]
+LabelColumn = Annotated[
+    str | None, typer.Option(help="The manifest's column of classes.", show_default=False)
+]
+AudioRoot = Annotated[
+    str | None,
+    typer.Option(help="Where a manifest's relative paths start.", show_default=False),
+]
 Teacher = Annotated[
     list[str] | None,
     typer.Option(
@@ -99,6 +109,9 @@ def run(
     overrides: Overrides = None,
     corpus: Corpus = None,
     task: Task = None,
+    path_column: PathColumn = None,
+    label_column: LabelColumn = None,
+    audio_root: AudioRoot = None,
     teacher: Teacher = None,
     store: Store = "store",
     tracking_uri: TrackingUri = None,
@@ -119,7 +132,8 @@ def run(
         from unfused.commands.run import run_pipeline, show_plan
 
     request = _understood(
-        preset, overrides, corpus, task, seeds, folds, teacher,
+        preset, overrides, corpus, task, (path_column, label_column, audio_root),
+        seeds, folds, teacher,
         store=store, tracking_uri=tracking_uri, experiment=experiment,
         num_workers=num_workers, jobs=jobs, gpus_per_worker=gpus_per_worker,
     )  # fmt: skip
@@ -152,6 +166,9 @@ def search(
     ] = None,
     corpus: Corpus = None,
     task: Task = None,
+    path_column: PathColumn = None,
+    label_column: LabelColumn = None,
+    audio_root: AudioRoot = None,
     teacher: Teacher = None,
     store: Store = "store",
     tracking_uri: TrackingUri = None,
@@ -174,7 +191,8 @@ def search(
         from unfused.search.space import load
 
     request = _understood(
-        preset, overrides, corpus, task, seeds, folds, teacher,
+        preset, overrides, corpus, task, (path_column, label_column, audio_root),
+        seeds, folds, teacher,
         store=store, tracking_uri=tracking_uri, experiment=experiment,
         num_workers=num_workers, jobs=jobs, gpus_per_worker=gpus_per_worker,
     )  # fmt: skip
@@ -196,6 +214,7 @@ def _understood(
     overrides: list[str] | None,
     corpus: str | None,
     task: str | None,
+    columns: tuple[str | None, str | None, str | None],
     seeds: int,
     folds: bool,
     specs: list[str] | None,
@@ -203,10 +222,13 @@ def _understood(
 ) -> Request:
     """What `run` and `search` are both asked for."""
     from unfused.commands.asked import understood
+    from unfused.corpora import Columns
 
     found = configuration.run_options(**options)
     config = _configuration(preset, overrides or [])
-    request = understood(config, found, corpus, task, seeds, folds, specs or [])
+    request = understood(
+        config, found, corpus, task, seeds, folds, specs or [], Columns(*columns)
+    )
     chosen = configuration.chosen_names(config, configuration.parse_overrides(overrides or []))
     return replace(request, chosen=frozenset(chosen))
 
@@ -399,6 +421,41 @@ def serve(
     from unfused.commands.serve import Limits, serve
 
     serve(named(model, store, tracking_uri), host, port, Limits(max_mib, max_seconds))
+
+
+@app.command("inspect", context_settings={"allow_interspersed_args": True})
+def inspect(
+    data: Annotated[
+        str,
+        typer.Argument(
+            metavar="DATA", show_default=False, help="Clips, as --task of run takes them."
+        ),
+    ],
+    overrides: Overrides = None,
+    corpus: Corpus = None,
+    path_column: PathColumn = None,
+    label_column: LabelColumn = None,
+    audio_root: AudioRoot = None,
+    folds: Folds = False,
+    files: Annotated[
+        int, typer.Option(min=0, help="Files that are opened, evenly chosen; 0 is all.")
+    ] = 10_000,
+    preset: Preset = "recommended",
+    as_json: AsJson = False,
+) -> None:
+    """Look at a collection before a run: classes, splits, durations, rates, what is broken."""
+    quiet_libraries()
+    with terminal.busy(display.make_console(error=True), "loading libraries"):
+        from unfused.commands.inspect import inspect
+        from unfused.corpora import Columns
+        from unfused.pipeline import Request
+
+    options = configuration.run_options()
+    columns = Columns(path_column, label_column, audio_root)
+    config = _configuration(preset, overrides or [])
+    request = Request(config, options, corpus, data, folds=folds, columns=columns)
+    with only_json(as_json) as answer:
+        answer(inspect(request, files))
 
 
 @app.command("config")

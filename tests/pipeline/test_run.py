@@ -29,7 +29,6 @@ class Small(pipeline.Run):
         self.acts, self.now, self.most = acts, 0, 0
         self.counting = threading.Lock()
         super().__init__(plan, LAPTOP, Stream([self.seen.append]), record={})
-        monkeypatch.setattr(plan, "refuse_overlap", lambda: None)
         monkeypatch.setattr(plan, "artifact", lambda ref: ref.node)
         self._check_parts = lambda: None
         monkeypatch.setattr(plan, "_key", self._key)

@@ -11,6 +11,7 @@ from pathlib import Path
 from unfused import tracking
 from unfused.commands.named import scratch
 from unfused.config import Config, RunOptions
+from unfused.corpora import Columns
 from unfused.pipeline import Request, heard
 from unfused.store import Folder, Store
 
@@ -23,6 +24,7 @@ def understood(
     seeds: int,
     folds: bool,
     specs: Sequence[str],
+    columns: Columns,
 ) -> Request:
     """The request.
 
@@ -34,6 +36,7 @@ def understood(
         seeds: repetitions.
         folds: whether to cross-validate.
         specs: of teachers, as in `--teacher`.
+        columns: of manifests.
 
     Raises:
         ConfigError: a teacher cannot be used.
@@ -45,5 +48,5 @@ def understood(
 
     store = Store.at(options.store)
     config, teachers = heard(config, specs, store, registered)
-    named = {"teachers": teachers, "specs": tuple(specs)}
+    named = {"teachers": teachers, "specs": tuple(specs), "columns": columns}
     return Request(config, options, corpus, task, seeds, folds, **named)

@@ -39,8 +39,8 @@ class Clusters:
     model: clustering.ClusterModel
     teacher: Teacher
     facts: TeacherFacts
-    rate: int
-    """Hz of the clips that were clustered."""
+    audio: AudioConfig
+    """What the clips were that were clustered."""
 
     @classmethod
     def load(cls, store: Store, key: str) -> Clusters:
@@ -63,12 +63,12 @@ class Clusters:
             ),
             teachers.load(_folder(store, taught), facts, device),
             facts,
-            audio.sample_rate,
+            audio,
         )
 
     def label(self, waves: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         """Int16 clips (S,), B of them, to clusters (B,) and confidence (B,)."""
-        rows = self.teacher.embed(teachers.at_rate(waves, self.rate, self.facts))
+        rows = self.teacher.embed(teachers.at_rate(waves, self.audio.sample_rate, self.facts))
         return self.model.label(rows)
 
 
@@ -137,7 +137,8 @@ def _key(name: str, store: str, tracking_uri: str | None) -> str:
 
 
 def _rows(clusters: Clusters, clips: Iterable[str]) -> Iterator[dict[str, Any]]:
-    for block in blocks(Hearing(clusters.rate), clips):
+    audio = clusters.audio
+    for block in blocks(Hearing(audio.sample_rate, channel=audio.channel), clips):
         heard = [one.wave for one in block if one.wave is not None]
         found = zip(*clusters.label(heard), strict=True) if heard else iter(())
         for one in block:

@@ -49,9 +49,10 @@ def resolved(request: Request, hardware: runtime.Hardware) -> Request:
 
 
 def clip_notes(plan: Plan) -> list[Note]:
-    """The clips of every split and class, and a warning where the score would be in doubt."""
+    """What was done while clips were listed, the clips of every split and class, and a warning
+    where the score would be in doubt."""
     tasks = [task.clips for task in plan.inputs.tasks]
-    notes = [Note(line) for line in corpora.count_lines(tasks)]
+    notes = [Note(line) for line in (*plan.inputs.notes, *corpora.count_lines(tasks))]
     told = corpora.doubt(tasks, plan.request.config.evaluate.split)
     return [*notes, Note(told, level="warning")] if told else notes
 
@@ -101,10 +102,8 @@ def refuse_early(plan: Plan) -> None:
     Raises:
         ConfigError: as the run would.
     """
-    if not any(step.node.stage == "ingest" for step in plan.missing):
-        plan.refuse_overlap()
-        if plan.missing:
-            plan.check_parts()
+    if plan.missing and not any(step.node.stage == "ingest" for step in plan.missing):
+        plan.check_parts()
 
 
 @contextmanager

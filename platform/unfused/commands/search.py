@@ -130,6 +130,7 @@ def best_command(search: SearchRequest, line: str, defaults: Config) -> str:
     for name in ("corpus", "task"):
         if value := getattr(request, name):
             words += [f"--{name}", value]
+    words += request.columns.words
     words += [word for spec in request.specs for word in ("--teacher", spec)]
     words += ["--store", options.store] if options.store != "store" else []
     words += ["--seeds", str(request.seeds)] if request.seeds > 1 else []

@@ -78,7 +78,7 @@ class AudioConfig(Section):
 
 
 class IngestConfig(Section):
-    max_seconds: Positive = 600.0
+    max_seconds: Positive = 3600.0
     """Clips longer than this are quarantined."""
     max_bad_fraction: Fraction = 0.05
     """A run fails if a larger share of the clips cannot be used."""

@@ -25,6 +25,12 @@ class Columns:
     label: str | None = None
     root: str | None = None
 
+    @property
+    def words(self) -> list[str]:
+        """As they are given on a command line."""
+        named = {"path-column": self.path, "label-column": self.label, "audio-root": self.root}
+        return [word for name, value in named.items() if value for word in (f"--{name}", value)]
+
 
 @dataclass(frozen=True)
 class Listing:

@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from unfused import scorers
-from unfused.config import ConfigError
+from unfused.config import Channel, ConfigError
 from unfused.scorers import ScorerFacts
 from unfused.store import Facts, Folder
 
@@ -63,6 +63,8 @@ class ModelFacts(Facts):
     """What made it (see `arms`)."""
     sample_rate: int
     """Hz, that clips are resampled to before they are scored."""
+    channel: Channel = "mean"
+    """What is taken of several channels (see `AudioConfig`)."""
     durations: list[float]
     """Seconds of the shortest training clip, of the quartiles, and of the longest."""
     scorer: ScorerFacts

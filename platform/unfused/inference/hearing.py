@@ -15,6 +15,7 @@ import numpy as np
 
 from unfused.audio.decode import decode, resample
 from unfused.audio.samples import INT16_SCALE, to_int16
+from unfused.config import Channel
 from unfused.corpora import location
 from unfused.data.recordings import read_recording
 
@@ -31,10 +32,12 @@ class Hearing:
     Attributes:
         sample_rate: Hz of what is given.
         max_seconds: longer files are refused.
+        channel: what is taken of a file's channels.
     """
 
     sample_rate: int
     max_seconds: float = MAX_SECONDS
+    channel: Channel = "mean"
 
     def wave(self, audio: Audio, rate: int | None = None) -> np.ndarray:
         """Int16 (S,) at `sample_rate`.
@@ -52,7 +55,7 @@ class Hearing:
         if rate is not None:
             raise ValueError("A file states its own rate; give `rate` with samples alone.")
         data = audio if isinstance(audio, bytes) else read_named(audio)[1]
-        return decode(data, self.sample_rate, self.max_seconds)
+        return decode(data, self.sample_rate, self.max_seconds, self.channel)
 
     def _from_samples(self, samples: np.ndarray, rate: int | None) -> np.ndarray:
         wanted = self.sample_rate

@@ -46,7 +46,7 @@ class Model:
         import torch
 
         self.facts = read_facts(folder)
-        self.hearing = Hearing(self.facts.sample_rate, max_seconds)
+        self.hearing = Hearing(self.facts.sample_rate, max_seconds, self.facts.channel)
         self.folder = folder
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         scorer = scorers.load(folder / CLASSIFIER, self.facts.scorer)

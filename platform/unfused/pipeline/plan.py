@@ -11,10 +11,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from unfused import corpora, data, stages, teachers
+from unfused import stages, teachers
 from unfused.arms import ARMS
 from unfused.config import ConfigError
-from unfused.corpora import location
 from unfused.corpora.clip import Clip
 from unfused.pipeline.graph import Node, Ref
 from unfused.pipeline.request import Inputs, Request, read_inputs, repetitions
@@ -179,25 +178,6 @@ class Plan:
                     return self.steps[ref.node]
         return None
 
-    def refuse_overlap(self) -> None:
-        """Refuse a corpus that has clips which a task holds out.
-
-        Raises:
-            OverlapError: it names the first of them.
-        """
-        corpus = self.steps.get("ingest/corpus")
-        if corpus is None or self.request.config.data.allow_overlap:
-            return
-        learned = set(data.digests(self.artifact(Ref("ingest/corpus", "corpus"))))
-        for step in self.steps.values():
-            if step.node.stage != "ingest" or step is corpus or not step.manifest:
-                continue
-            parts = [part for part in ("valid", "test") if part in step.facts.parts]
-            held_out = [data.digests(self.artifact(Ref(step.node.name, part))) for part in parts]
-            shared = learned & set().union(*held_out)
-            if shared:
-                raise corpora.overlap(len(shared), f"{_path_of(step.clips, shared)!r}")
-
     def check_parts(self) -> None:
         """What only the ingested data can tell, before anything is trained.
 
@@ -236,12 +216,7 @@ class Plan:
         return step.key is not None and all(self.steps[name].manifest for name in step.reads)
 
 
-def _path_of(clips: tuple[Clip, ...], digests: set[str]) -> str:
-    """The first held-out clip with one of these digests."""
-    held_out = (clip.path for clip in clips if clip.split in ("valid", "test"))
-    return next(path for path in held_out if location.sha256(path) in digests)
-
-
 def _listed(clip: Clip) -> list[Any]:
     """What is cheap to know of a clip and tells that it has changed."""
-    return [clip.path, clip.label, clip.split, clip.size, clip.modified]
+    known = [clip.path, clip.label, clip.split, clip.size, clip.modified]
+    return known if clip.start is None and clip.end is None else [*known, clip.start, clip.end]

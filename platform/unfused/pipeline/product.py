@@ -75,6 +75,7 @@ def _facts(plan: Plan, arm: str, run: str, made: dict[str, Any]) -> ModelFacts:
         name=corpora.title(plan.request.task),
         arm=arm,
         sample_rate=clips.facts.audio.sample_rate,
+        channel=clips.facts.audio.channel,
         durations=plan.artifact(taught["clips"]).facts.durations,
         scorer=classifier.facts.model_copy(update={"num_repeats": 1}),
         measured=_measured(scored, classifier.facts),

@@ -6,7 +6,7 @@ The rule of this file: it lists clips and opens none of them.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from unfused import corpora, teachers
 from unfused.arms import BESIDE_OUTSIDE, DEFAULT
@@ -44,6 +44,8 @@ class Request:
     """Whose embeddings are clustered and trusted."""
     specs: tuple[str, ...] = ()
     """As they were named."""
+    columns: corpora.Columns = field(default_factory=corpora.Columns)
+    """What the manifests call their columns, and where their paths start."""
     chosen: frozenset[str] = frozenset()
     """The settings that this person chose, by dotted name."""
 
@@ -88,6 +90,8 @@ class Inputs:
 
     corpus: tuple[Clip, ...] | None = field(repr=False)
     tasks: tuple[Task, ...]
+    notes: tuple[str, ...] = ()
+    """What was understood, left out or merged while they were listed, a line each."""
 
 
 def repetitions(
@@ -117,6 +121,9 @@ def reseed(config: Config, offset: int) -> Config:
 def read_inputs(request: Request, store: Store) -> Inputs:
     """The clips of the corpus, if there is one, and of the task, once for every fold.
 
+    Clips of the task without a label join the corpus; what a task holds out is left out of it, by
+    content.
+
     Raises:
         ConfigError: what was named cannot be read, or cannot be a corpus or a task.
     """
@@ -127,18 +134,69 @@ def read_inputs(request: Request, store: Store) -> Inputs:
         )
     if task_path is None:
         corpus_path, task_path = corpora.demo_manifests((store.root / "demo").uri)
+    listing = corpora.read(task_path, request.columns)
+    labelled, unlabelled = corpora.split_off_unlabelled(listing.clips)
+    if not labelled:
+        raise ConfigError(
+            f"None of the {len(unlabelled)} clips of {task_path!r} has a label; name the column of"
+            " the classes with --label-column, or give them as --corpus beside a task."
+        )
+    allowed = request.config.data.allow_overlap
+    labelled, repeats = corpora.without_repeats(labelled, allow_overlap=allowed)
+    tasks = _tasks(request, labelled)
+    corpus, told = _corpus(request, corpus_path, unlabelled, tasks)
+    return Inputs(corpus, tasks, (*listing.notes, *repeats, *told))
+
+
+def _tasks(request: Request, clips: Sequence[Clip]) -> tuple[Task, ...]:
+    """Labelled clips with their splits, once for every fold.
+
+    Files that are missing or empty count for no split and no class: they are there to be
+    quarantined.
+    """
     data = request.config.data
-    clips = corpora.read(task_path).clips
+    usable = [clip for clip in clips if clip.size > 0]
+    dead = [replace(clip, label=None, split="train") for clip in clips if clip.size <= 0]
+    if not usable:
+        raise ConfigError(
+            f"All {len(dead)} files of the task are missing or empty, the first:"
+            f" {dead[0].path!r}; check the paths, or say with --audio-root where they start."
+        )
     if request.folds:
-        tasks = [
-            Task(tuple(corpora.for_fold(clips, fold)), f"fold{fold}/")
-            for fold in corpora.folds(clips)
-        ]
+        split = {f"fold{f}/": corpora.for_fold(usable, f) for f in corpora.folds(usable)}
     else:
-        split = corpora.assign(clips, data.valid_fraction, data.test_fraction, data.split_seed)
-        tasks = [Task(tuple(split))]
-    for task in tasks:
-        corpora.check_task(list(task.clips))
-    if corpus_path is None:
-        return Inputs(None, tuple(tasks))
-    return Inputs(tuple(corpora.as_corpus(corpora.read(corpus_path).clips)), tuple(tasks))
+        shares = data.valid_fraction, data.test_fraction
+        split = {"": corpora.assign(usable, *shares, data.split_seed)}
+    for task in split.values():
+        corpora.check_task(task)
+    return tuple(Task((*task, *dead), prefix) for prefix, task in split.items())
+
+
+def _corpus(
+    request: Request, path: str | None, unlabelled: Sequence[Clip], tasks: Sequence[Task]
+) -> tuple[tuple[Clip, ...] | None, list[str]]:
+    """What is pre-trained on beside the task, and what is to be said of it; none is the task's own
+    training clips."""
+    notes: list[str] = []
+    clips = list(unlabelled)
+    if path is not None:
+        listing = corpora.read(path, replace(request.columns, label=None))
+        clips += listing.clips
+        notes += listing.notes
+    elif not clips:
+        return None, notes
+    elif len(tasks) == 1:
+        clips += [clip for clip in tasks[0].clips if clip.split == "train"]
+    clips = corpora.as_corpus(clips)
+    if not request.config.data.allow_overlap:
+        held_out = [c for task in tasks for c in task.clips if c.split in ("valid", "test")]
+        before = len(clips)
+        clips = corpora.without_copies(clips, held_out)
+        if left_out := before - len(clips):
+            are = "clip of the corpus is" if left_out == 1 else "clips of the corpus are"
+            notes.append(f"{left_out} {are} held out by the task, and left out of the corpus.")
+        if not clips:
+            raise ConfigError(
+                "The task holds out every clip of the corpus; give others, or leave --corpus out."
+            )
+    return tuple(clips), notes

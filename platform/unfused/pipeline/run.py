@@ -109,7 +109,6 @@ class Run:
         )
         self._announce_hits()
         if not self.plan.missing:
-            self.plan.refuse_overlap()
             return
         if backend:
             self._build_all(backend, shared=True)
@@ -174,7 +173,6 @@ class Run:
         """Once all clips are there, refuse what they rule out."""
         if not self._checked and not self._ingesting:
             self._checked = True
-            self.plan.refuse_overlap()
             if self.plan.missing:
                 self._check_parts()
 

@@ -123,8 +123,12 @@ class Tasks:
             self.cluster.stream.emit(Progress(node, done, total, doing=doing))
             yield result
 
-    def warn(self, node: str, text: str) -> None:
+    def tell(self, node: str, text: str) -> None:
         """Tell a person of something."""
+        self.cluster.stream.emit(Note(text, node))
+
+    def warn(self, node: str, text: str) -> None:
+        """Tell a person of something that may need attention."""
         self.cluster.stream.emit(Note(text, node, "warning"))
 
 
