@@ -152,6 +152,14 @@ def test_a_plan_as_json_is_alone_on_standard_output(command, small_task, tmp_pat
     assert "to build" in out.err and "clips      train" in out.err
 
 
+def test_classes_with_fewer_clips_than_a_draw_asks_for_are_told(command, small_task):
+    few = (*TINY, "finetune.labels_per_class=17")
+    status, said = command("run", "--task", str(small_task), "--dry-run", *few)
+    assert status == 0
+    assert "labels     up to 17 of each class in a draw, all of those that have fewer" in said
+    assert "training clips: high 16\n" in said
+
+
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_setting_says_what_it_means_the_inherited_ones_too(name):
     config = preset(name)

@@ -6,9 +6,11 @@ import shlex
 
 import pytest
 
-from small_searches import BLIND, TEMPERATURE, search_of
-from unfused.commands.search import best_command
+from small_searches import BLIND, TEMPERATURE, run_of, search_of
+from unfused.commands.run import clip_notes
+from unfused.commands.search import best_command, notes, show_search
 from unfused.config import Config, parse_overrides
+from unfused.pipeline import Plan
 from unfused.search import outcome
 
 
@@ -28,3 +30,13 @@ def test_the_line_that_reproduces_the_best_trial_is_a_command_of_any_shell(
     assert settings.get("evaluate.split") == ("valid" if labelled else None)
     assert settings["distill.temperature"] == "2.5"
     assert settings["cluster.num_clusters"] == "6"
+
+
+def test_a_search_begins_with_the_clips_and_warnings_of_a_run(small_task, tmp_path, capsys):
+    asked = search_of(small_task, TEMPERATURE, tmp_path, **{"finetune.labels_per_class": 17})
+    told = notes(run_of(asked))
+    assert told == clip_notes(Plan(asked.request))
+    assert [note.level for note in told] == ["info", "info", "info", "warning"]
+    show_search(asked, concurrency=1)
+    shown = capsys.readouterr().out
+    assert shown.count("clips      train") == 1 and "18 test clips" in shown

@@ -55,11 +55,11 @@ def _ingest(asked: SearchRequest) -> None:
     ("space", "changes", "says"),
     [
         (TEMPERATURE, {}, ""),
-        (TEMPERATURE, {"finetune.labels_per_class": 17}, "labels_per_class=17"),
-        (BLIND, {"finetune.labels_per_class": 17}, "labels_per_class=17"),
+        (TEMPERATURE, {"finetune.labels_per_class": 17}, ""),
         (TEMPERATURE, {"cluster.num_clusters": 49}, "num_clusters=49"),
+        (BLIND, {"cluster.num_clusters": 49}, "num_clusters=49"),
         (CLUSTERS, {"cluster.num_clusters": 49}, ""),
-        (RATES, {"finetune.labels_per_class": 17}, ""),
+        (RATES, {"cluster.num_clusters": 49}, ""),
     ],
 )
 def test_what_the_clips_rule_out_in_every_trial_is_refused_before_anything_is_trained(

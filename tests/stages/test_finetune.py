@@ -12,7 +12,7 @@ from conftest import write_part
 from unfused import data, scorers, training
 from unfused.audio.samples import Cut
 from unfused.config import AudioConfig, ConfigError, FinetuneConfig
-from unfused.data import LabelFacts, draw_labels
+from unfused.data import LabelFacts, draw_labels, short_classes
 from unfused.jobs.finetune import FinetuneJob, Standardize, encoder_epochs
 from unfused.models.classifier import ClipClassifier
 from unfused.models.clip_encoder import ClipEncoder
@@ -55,11 +55,24 @@ def test_a_larger_budget_contains_the_smaller_one():
     assert small < set(draw_labels(LABELS, FinetuneConfig(labels_per_class=4), 0))
 
 
-def test_a_budget_that_a_class_cannot_pay_is_refused():
-    config = {"finetune": FinetuneConfig(labels_per_class=6)}
-    counts = {"labels": SimpleNamespace(counts={"a": 40, "b": 10, "c": 5})}
-    with pytest.raises(ConfigError, match=r"'c' has 5 training clips; set it to 5 or less"):
-        check(config, counts)
+def test_of_a_class_that_has_fewer_than_are_asked_for_all_are_drawn():
+    asked, less = FinetuneConfig(labels_per_class=8), FinetuneConfig(labels_per_class=5)
+    chosen = draw_labels(LABELS, asked, 0)
+    assert np.bincount(LABELS[chosen]).tolist() == [8, 8, 5]
+    assert set(draw_labels(LABELS, less, 0)) < set(chosen), "the others' draws do not move"
+
+
+def test_the_classes_that_have_fewer_are_told_the_rarest_first():
+    counts = {"a": 40, "b": 7, "c": 3, "d": 8}
+    short = short_classes(counts, FinetuneConfig(labels_per_class=8))
+    assert list(short.items()) == [("c", 3), ("b", 7)]
+    assert short_classes(counts, FinetuneConfig(label_fraction=0.5)) == {}
+
+
+def test_a_class_without_a_training_clip_is_refused_and_a_rare_one_is_not():
+    check({}, {"labels": SimpleNamespace(counts={"a": 40, "c": 1})})
+    with pytest.raises(ConfigError, match=r"No training clip of class 'c' could be used"):
+        check({}, {"labels": SimpleNamespace(counts={"a": 40, "c": 0})})
 
 
 def test_standardising_folds_into_the_head_without_changing_a_score():

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shlex
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -14,13 +15,16 @@ from typing import Any
 
 from rich.console import Console
 
-from unfused import cores, corpora, display, inference, report, runtime, terminal, tracking
+from unfused import cores, corpora, data, display, inference, report, runtime, terminal, tracking
 from unfused.arms import ARMS, STUDENT
 from unfused.commands.ending import announcing_end
 from unfused.config import ConfigError
 from unfused.events import Note, Stream
 from unfused.pipeline import Plan, Recorder, Request, Run, leave_model
 from unfused.store import Folder
+
+MOST_NAMED = 10
+"""Classes with too few clips that one line has room for."""
 
 
 def show_plan(request: Request) -> list[dict[str, str]]:
@@ -52,9 +56,28 @@ def clip_notes(plan: Plan) -> list[Note]:
     """What was done while clips were listed, the clips of every split and class, and a warning
     where the score would be in doubt."""
     tasks = [task.clips for task in plan.inputs.tasks]
-    notes = [Note(line) for line in (*plan.inputs.notes, *corpora.count_lines(tasks))]
+    lines = (*plan.inputs.notes, *corpora.count_lines(tasks), *label_lines(plan))
+    notes = [Note(line) for line in lines]
     told = corpora.doubt(tasks, plan.request.config.evaluate.split)
     return [*notes, Note(told, level="warning")] if told else notes
+
+
+def label_lines(plan: Plan) -> list[str]:
+    """What classes have too few training clips for the labels of a draw, if any."""
+    budget = plan.request.config.finetune
+    trains = [[c.label for c in task.clips if c.split == "train"] for task in plan.inputs.tasks]
+    counts = [Counter(map(str, labels)) for labels in trains]
+    fewest = {name: min(one[name] for one in counts) for name in set().union(*counts)}
+    short = data.short_classes(fewest, budget)
+    if not short:
+        return []
+    shown = [f"{name} {count}" for name, count in list(short.items())[:MOST_NAMED]]
+    more = [f"and {left} more classes"] if (left := len(short) - len(shown)) else []
+    alone = "; where a class has one, nothing can be cross-validated" if 1 in short.values() else ""
+    return [
+        f"labels     up to {budget.labels_per_class} of each class in a draw, all of those that"
+        f" have fewer training clips: {', '.join([*shown, *more])}{alone}"
+    ]
 
 
 def run_pipeline(request: Request) -> dict[str, Any]:

@@ -16,10 +16,11 @@ from rich.markup import escape
 from unfused import config as configuration
 from unfused import display, runtime, terminal, tracking
 from unfused.commands.ending import announcing_end
-from unfused.commands.run import refusing, resolved
+from unfused.commands.run import clip_notes, refusing, resolved
 from unfused.commands.trials import TrialTrackers
 from unfused.config import Config
-from unfused.events import Stream
+from unfused.events import Note, Stream
+from unfused.pipeline import Plan
 from unfused.search import SearchRequest, SearchRun
 from unfused.search import concurrency as what_fits
 from unfused.store import Folder
@@ -50,6 +51,8 @@ def run_search(search: SearchRequest, concurrency: int | None) -> dict[str, Any]
     trials, shown = TrialTrackers(of_trial), terminal.for_terminal(console, chosen)
     for listener in (tracker, trials, shown):
         stream.subscribe(listener)
+    for note in notes(run):
+        stream.emit(note)
     with closing(tracker), announcing_end(stream, shown):
         with closing(trials), refusing(tracker):
             result = run.execute()
@@ -58,6 +61,11 @@ def run_search(search: SearchRequest, concurrency: int | None) -> dict[str, Any]
         result["mlflow"] = tracker.describe()
     _show_search_result(console, search, result, uri, runtime.resolve(Config(), hardware))
     return result
+
+
+def notes(run: SearchRun) -> list[Note]:
+    """The clips that all trials see, and what is told of them, as `unfused run` tells it."""
+    return clip_notes(Plan(run.search.request, run.plan.inputs))
 
 
 def settled(
@@ -86,6 +94,8 @@ def show_search(search: SearchRequest, concurrency: int | None) -> dict[str, Any
     run = SearchRun(*settled(search, concurrency), Stream())
     run.check()
     rows = [(s.node.name, s.key or "", s.status, "") for s in run.plan.steps.values()]
+    for note in notes(run):
+        console.print(display.note_line(note), markup=False, highlight=False)
     console.print(display.plan_table(rows))
     console.print("Built once for all trials. What may change:")
     for key, distribution in run.search.space.distributions.items():

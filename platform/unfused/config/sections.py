@@ -231,7 +231,7 @@ class DrawConfig(Section):
     """Which of the labels an arm may look at: the same for all arms."""
 
     labels_per_class: Annotated[int, Field(ge=1)] | None = None
-    """Labelled clips drawn per class; none is all of them."""
+    """Labelled clips drawn per class, all of a class that has fewer; none is all of them."""
     label_fraction: Annotated[float, Field(gt=0, le=1)] | None = None
     """Share of every class's labelled clips that is drawn; an alternative to labels_per_class."""
     num_repeats: Count = 1

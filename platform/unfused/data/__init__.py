@@ -27,6 +27,7 @@ from unfused.data.labels import (
     all_draws,
     draw_labels,
     label_ids,
+    short_classes,
     truth_in,
 )
 from unfused.data.part import (
@@ -65,6 +66,7 @@ __all__ = [
     "read_clips",
     "read_embeddings",
     "shard_file",
+    "short_classes",
     "slices",
     "truth_in",
     "whole_clips",

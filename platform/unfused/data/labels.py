@@ -8,7 +8,7 @@ Axes: N clips of a split.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,7 +44,7 @@ def draw_labels(labels: np.ndarray, config: DrawConfig, repeat: int) -> np.ndarr
 
     Args:
         labels: (N,) class ids.
-        config: how many of each class.
+        config: how many of each class; of one that has fewer all are taken.
         repeat: number of the draw.
     """
     chosen = []
@@ -58,6 +58,17 @@ def draw_labels(labels: np.ndarray, config: DrawConfig, repeat: int) -> np.ndarr
 def all_draws(labels: np.ndarray, config: DrawConfig) -> list[np.ndarray]:
     """`draw_labels` of every draw."""
     return [draw_labels(labels, config, repeat) for repeat in range(config.num_repeats)]
+
+
+def short_classes(counts: Mapping[str, int], config: DrawConfig) -> dict[str, int]:
+    """The classes that have fewer clips than are to be drawn of each, the rarest first.
+
+    Args:
+        counts: training clips of each class.
+        config: how many of each class.
+    """
+    short = {name: n for name, n in counts.items() if n < (config.labels_per_class or 0)}
+    return dict(sorted(short.items(), key=lambda item: (item[1], item[0])))
 
 
 def _budget(available: int, config: DrawConfig) -> int:

@@ -8,35 +8,22 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from unfused.config import ConfigError, DrawConfig
+from unfused.config import ConfigError
 from unfused.scorers import ScorerFacts, of_all_draws
 from unfused.stages.access import Workers
 from unfused.stages.contract import Build, Built, Stage
 
 
 def check(config: Mapping[str, Any], parts: Mapping[str, Any]) -> None:
-    """Refuse a label budget that the training clips cannot pay."""
-    check_budget(config["finetune"], parts)
-
-
-def check_draws(config: Mapping[str, Any], parts: Mapping[str, Any]) -> None:
-    """The same for a node that has the draws as a section of their own."""
-    check_budget(config["draws"], parts)
-
-
-def check_budget(config: DrawConfig, parts: Mapping[str, Any]) -> None:
-    """Refuse a label budget that the training clips cannot pay.
+    """Refuse a class none of whose training clips can be used: nobody could learn it.
 
     Raises:
         ConfigError: with the remedy.
     """
-    wanted = config.labels_per_class
-    counts = parts["labels"].counts
-    fewest = min(counts, key=counts.get)
-    if wanted and counts[fewest] < wanted:
+    if missing := [name for name, count in parts["labels"].counts.items() if not count]:
         raise ConfigError(
-            f"finetune.labels_per_class={wanted}, but class {fewest!r} has {counts[fewest]}"
-            f" training clips; set it to {counts[fewest]} or less."
+            f"No training clip of class {missing[0]!r} could be used: all are quarantined"
+            " (quarantine.json beside the ingested clips says why); add others or remove the class."
         )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from unfused.scorers import ScorerFacts
 from unfused.stages.access import Workers
 from unfused.stages.contract import Build, Built, Stage
-from unfused.stages.finetune import check_draws
+from unfused.stages.finetune import check
 
 
 def run(builds: Sequence[Build], workers: Workers) -> list[Built]:
@@ -27,4 +27,4 @@ def run(builds: Sequence[Build], workers: Workers) -> list[Built]:
     return [Built(facts) for facts in workers.run(jobs)]
 
 
-STAGE = Stage(version=2, facts=ScorerFacts, access=Workers, run=run, check=check_draws)
+STAGE = Stage(version=2, facts=ScorerFacts, access=Workers, run=run, check=check)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from unfused.scorers import ScorerFacts, of_all_draws
 from unfused.stages.access import Workers
 from unfused.stages.contract import Build, Built, Stage
-from unfused.stages.finetune import check_draws
+from unfused.stages.finetune import check
 from unfused.stages.trust import EMBEDDINGS
 
 
@@ -43,4 +43,4 @@ def _run(build: Build, workers: Workers) -> Built:
     return Built(of_all_draws(workers.run(jobs)))
 
 
-STAGE = Stage(version=2, facts=ScorerFacts, access=Workers, run=run, check=check_draws)
+STAGE = Stage(version=2, facts=ScorerFacts, access=Workers, run=run, check=check)

@@ -31,7 +31,7 @@ from unfused.probing.facts import (
 )
 from unfused.stages.access import Workers
 from unfused.stages.contract import Build, Built, Stage
-from unfused.stages.finetune import check_draws
+from unfused.stages.finetune import check
 from unfused.store import Artifact, Folder, npy
 
 PARTS = 16
@@ -268,4 +268,4 @@ class _Draw:
         )
 
 
-STAGE = Stage(version=3, facts=TrustFacts, access=Workers, run=run, check=check_draws)
+STAGE = Stage(version=3, facts=TrustFacts, access=Workers, run=run, check=check)
