@@ -191,3 +191,21 @@ def test_a_warning_about_a_setting_is_for_who_has_chosen_it(live, capsys, settin
     assert bool(capsys.readouterr().out) == told
     display.Plain()(note)
     assert capsys.readouterr().out == "warning: cluster: try another\n"
+
+
+def _arms(accuracy: float, balanced: float) -> dict:
+    """The summary of a run with one arm."""
+    right, even, f1 = ({"mean": mean, "sd": 0.0} for mean in (accuracy, balanced, 0.25))
+    scores = {"accuracy": right, "balanced_accuracy": even, "macro_f1": f1, "cross_validated": None}
+    ahead = {"unfused": {"mean": 0.0, "interval": None}}
+    chosen = {"accuracy": right, "balanced_accuracy": even, "ahead_of": ahead}
+    return {"scored_on": "test", "arms": {"unfused": scores}, "chosen": chosen}
+
+
+@pytest.mark.parametrize(("balanced", "told"), [(0.5, True), (0.9002, False)])
+def test_balanced_accuracy_is_a_column_where_it_is_another_number(balanced, told):
+    shown = Console(file=(out := io.StringIO()), width=100)
+    shown.print(display.arms_table(_arms(0.9, balanced)))
+    header, arm, chosen = out.getvalue().splitlines()
+    assert ("balanced" in header) == ("0.500" in arm) == ("0.500" in chosen) == told
+    assert "0.900" in arm and "0.900" in chosen

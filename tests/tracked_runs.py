@@ -58,6 +58,7 @@ SUMMARY = {
         },
         "unfused": {
             "accuracy": {"mean": 0.75, "sd": 0.0625, "values": [0.75]},
+            "balanced_accuracy": {"mean": 0.625, "sd": 0.0, "values": [0.625]},
             "macro_f1": {"mean": 0.5, "sd": 0.0, "values": [0.5]},
         },
     },
@@ -65,6 +66,7 @@ SUMMARY = {
     "chosen": {
         "by_draw": ["unfused"],
         "accuracy": {"mean": 0.75, "sd": 0.0625, "values": [0.75]},
+        "balanced_accuracy": {"mean": 0.625, "sd": 0.0, "values": [0.625]},
         "ahead_of": {"scratch": {"mean": 0.5, "interval": [0.25, 0.75]}},
     },
     "pseudo_labels": {"num_clusters": 9, "num_nonempty": 8, "nmi": 0.625},

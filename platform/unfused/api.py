@@ -38,8 +38,8 @@ class RunResult:
 
     @property
     def arms(self) -> pd.DataFrame:
-        """A row for each arm: accuracy and its deviation over draws, macro-F1, cross-validated
-        accuracy, and by how much the chosen arm is ahead."""
+        """A row for each arm: accuracy and its deviation over draws, balanced accuracy, macro-F1,
+        cross-validated accuracy, and by how much the chosen arm is ahead."""
         import pandas as pd
 
         ahead = self.summary["chosen"]["ahead_of"]
@@ -47,6 +47,7 @@ class RunResult:
             name: {
                 "accuracy": arm["accuracy"]["mean"],
                 "sd": _sd(arm["accuracy"]),
+                "balanced_accuracy": arm["balanced_accuracy"]["mean"],
                 "macro_f1": arm["macro_f1"]["mean"],
                 "cross_validated": (arm["cross_validated"] or {}).get("mean"),
                 "chosen_ahead_by": ahead[name]["mean"],

@@ -197,21 +197,31 @@ def plan_table(rows: list[tuple[str, str, str, str]]) -> Table:
 
 
 def arms_table(summary: dict[str, Any]) -> Table:
-    """The arms of a finished run, best last, and the chosen one below them."""
+    """The arms of a finished run, best last, and the chosen one below them; with balanced accuracy
+    (the mean recall of the classes) where that is another number."""
     split, chosen = summary["scored_on"], summary["chosen"]
-    headers = ("arm", f"{split} accuracy", "sd", "macro F1", "cross-validated", "chosen ahead by")
-    table = Table(*headers, box=None, pad_edge=False)
     arms = sorted(summary["arms"].items(), key=lambda item: item[1]["accuracy"]["mean"])
+    uneven = any(_balanced(scores) != _spread(scores["accuracy"])[:1] for _, scores in arms)
+    balanced = _balanced if uneven else lambda scores: ()
+    headers = ("macro F1", "cross-validated", "chosen ahead by")
+    first = ("arm", f"{split} accuracy", "sd", *(["balanced"] if uneven else []))
+    table = Table(*first, *headers, box=None, pad_edge=False)
     for arm, scores in arms:
         table.add_row(
             arm,
             *_spread(scores["accuracy"]),
+            *balanced(scores),
             f"{scores['macro_f1']['mean']:.3f}",
             _spread(scores["cross_validated"])[0],
             _ahead(chosen["ahead_of"][arm]),
         )
-    table.add_row("chosen", *_spread(chosen["accuracy"]), "", "", "", style="bold")
+    told = (*_spread(chosen["accuracy"]), *balanced(chosen))
+    table.add_row("chosen", *told, "", "", "", style="bold")
     return table
+
+
+def _balanced(scores: dict[str, Any]) -> tuple[str, ...]:
+    return _spread(scores["balanced_accuracy"])[:1]
 
 
 def _spread(value: dict[str, Any] | None) -> tuple[str, str]:

@@ -49,7 +49,7 @@ def _arm(plan: Plan, arm: str) -> dict[str, Any]:
     runs = _facts(plan, ARMS[arm].scores(plan.request.config.evaluate.split))
     scores = {
         name: _spread([value for facts in runs for value in getattr(facts, name)])
-        for name in ("accuracy", "macro_f1")
+        for name in ("accuracy", "balanced_accuracy", "macro_f1")
     }
     estimates = [facts.cross_validated for facts in _facts(plan, ARMS[arm].classifier)]
     return {
@@ -78,15 +78,18 @@ def chosen_by_draw(plan: Plan) -> list[str]:
 def _chosen(plan: Plan) -> dict[str, Any]:
     """What the chosen arms score, and by how much more than each arm on the same draws."""
     by_draw, split = chosen_by_draw(plan), plan.request.config.evaluate.split
-    scores = {
-        arm: [v for facts in _facts(plan, ARMS[arm].scores(split)) for v in facts.accuracy]
-        for arm in plan.request.config.arms
-    }
-    accuracy = [scores[arm][draw] for draw, arm in enumerate(by_draw)]
+    facts = {arm: _facts(plan, ARMS[arm].scores(split)) for arm in plan.request.config.arms}
+
+    def scores(name: str) -> dict[str, list[float]]:
+        return {arm: [v for one in runs for v in getattr(one, name)] for arm, runs in facts.items()}
+
+    right, balanced = scores("accuracy"), scores("balanced_accuracy")
+    accuracy = [right[arm][draw] for draw, arm in enumerate(by_draw)]
     return {
         "by_draw": by_draw,
         "accuracy": _spread(accuracy),
-        "ahead_of": {arm: paired(accuracy, values) for arm, values in scores.items()},
+        "balanced_accuracy": _spread([balanced[arm][n] for n, arm in enumerate(by_draw)]),
+        "ahead_of": {arm: paired(accuracy, values) for arm, values in right.items()},
     }
 
 

@@ -64,12 +64,15 @@ class Test_the_pipeline_run:
         assert run.data.metrics == {
             "test_accuracy": 0.75,
             "test_accuracy_sd": 0.0625,
+            "test_balanced_accuracy": 0.625,
             "scratch.accuracy": 0.25,
             "scratch.accuracy_sd": 0.125,
             "scratch.macro_f1": 0.5,
             "scratch.macro_f1_sd": 0.0,
             "unfused.accuracy": 0.75,
             "unfused.accuracy_sd": 0.0625,
+            "unfused.balanced_accuracy": 0.625,
+            "unfused.balanced_accuracy_sd": 0.0,
             "unfused.macro_f1": 0.5,
             "unfused.macro_f1_sd": 0.0,
             "pseudo_labels.num_clusters": 9,
@@ -138,7 +141,8 @@ class Test_the_pipeline_run:
         play(mlflow.tracker(places={"task": "/data/sounds"}), a_whole_run())
         run, builder = (mlflow.only(f"tags.kind = '{kind}'") for kind in ("pipeline", "node"))
         note = run.data.tags["mlflow.note.content"]
-        assert "| **unfused** | 0.750 | – |" in note and "| scratch | 0.250 ± 0.125 | – |" in note
+        assert "| **unfused** | 0.750 | 0.625 | – |" in note
+        assert "| scratch | 0.250 ± 0.125 | – | – |" in note
         page = f"#/experiments/{run.info.experiment_id}/runs/{builder.info.run_id}"
         assert f"- teacher: [`pretrain`]({page})" in note
         assert "task: `/data/sounds`" in note and "2 classes: a, b" in note

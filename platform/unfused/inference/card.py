@@ -48,6 +48,10 @@ def _use(facts: ModelFacts) -> str:
 def _scores(facts: ModelFacts) -> str:
     found = facts.measured
     sd = f" ± {statistics.stdev(found.accuracy):.3f}" if len(found.accuracy) > 1 else ""
+    balanced = ""
+    if found.balanced_accuracy:
+        mean = statistics.fmean(found.balanced_accuracy)
+        balanced = f"| balanced accuracy (mean recall of the classes), likewise | {mean:.3f} |\n"
     validated = "not measured"
     if found.cross_validated is not None:
         validated = f"{found.cross_validated:.3f}"
@@ -57,6 +61,7 @@ def _scores(facts: ModelFacts) -> str:
         f"| accuracy of this model | {found.own_accuracy:.3f} |\n"
         f"| accuracy, all {len(found.accuracy)} draws of the labels |"
         f" {statistics.fmean(found.accuracy):.3f}{sd} |\n"
+        f"{balanced}"
         f"| macro-F1, likewise | {statistics.fmean(found.macro_f1):.3f} |\n"
         f"| accuracy on its own labelled clips, each left out in turn | {validated} |\n"
         f"| accuracy of a guess | {found.chance:.3f} |"

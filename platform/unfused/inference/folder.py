@@ -37,6 +37,8 @@ class Measured(Facts):
     """Accuracy of a guess."""
     accuracy: list[float]
     """Of every draw."""
+    balanced_accuracy: list[float] | None = None
+    """Mean recall of the classes, likewise; none in folders of before it was measured."""
     macro_f1: list[float]
     own_accuracy: float
     """Of the draw that this model is of."""

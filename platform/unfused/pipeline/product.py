@@ -91,6 +91,7 @@ def _measured(scored: Step, classifier: Any) -> Measured:
         num_clips=facts.num_clips,
         chance=1 / len(facts.classes),
         accuracy=facts.accuracy,
+        balanced_accuracy=facts.balanced_accuracy,
         macro_f1=facts.macro_f1,
         own_accuracy=facts.accuracy[0],
         cross_validated=validated[0] if validated else None,

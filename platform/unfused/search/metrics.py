@@ -31,6 +31,9 @@ METRICS = {
     "valid_accuracy": Metric(
         "accuracy of the arm on validation clips, mean over draws", "maximize", "valid"
     ),
+    "valid_balanced_accuracy": Metric(
+        "mean recall of the classes, of the arm on validation clips", "maximize", "valid"
+    ),
     "valid_macro_f1": Metric("macro-F1, likewise", "maximize", "valid"),
     "cross_validated": Metric(
         "accuracy of the arm on labelled clips that are left out in turn, mean over draws",

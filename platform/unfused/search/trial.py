@@ -248,6 +248,7 @@ def outcome_of(
     if summary:
         found = summary["arms"][arm.name]
         scores["valid_accuracy"] = found["accuracy"]["mean"]
+        scores["valid_balanced_accuracy"] = found["balanced_accuracy"]["mean"]
         scores["valid_macro_f1"] = found["macro_f1"]["mean"]
     return {"scores": scores, **costs(plan)}
 

@@ -32,6 +32,8 @@ class EvaluateFacts(Facts):
 
     accuracy: list[float]
     """Of every draw."""
+    balanced_accuracy: list[float]
+    """Mean recall of the classes that have clips in the split, likewise."""
     macro_f1: list[float]
     confusion: list[list[list[int]]]
     """Of every draw; rows are true classes."""
@@ -63,25 +65,38 @@ def run(builds: Sequence[Build], workers: Workers) -> list[Built]:
 
 
 def _report(build: Build, predicted: Predictions) -> EvaluateFacts:
-    """Accuracy, macro-F1 and confusion matrix of every draw; the predictions are kept."""
-    from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
-
+    """The scores of every draw; the predictions are kept."""
     classes = build.inputs["classifier"].facts.classes
     truth = truth_in(classes, build.inputs["labels"])
-    columns = list(predicted.ids.T)
-    every = np.arange(len(classes))
     write_predictions(build.out, data.digests(build.inputs["clips"]), truth, predicted)
     return EvaluateFacts(
-        accuracy=[float(accuracy_score(truth, column)) for column in columns],
-        macro_f1=[
-            float(f1_score(truth, column, labels=every, average="macro", zero_division=0))
-            for column in columns
-        ],
-        confusion=[confusion_matrix(truth, c, labels=every).tolist() for c in columns],
+        **scores(truth, predicted.ids, len(classes)),
         classes=classes,
         num_clips=len(truth),
         split=build.config["evaluate"].split,
     )
+
+
+def scores(truth: np.ndarray, predicted: np.ndarray, num_classes: int) -> dict[str, list[Any]]:
+    """Accuracies, macro-F1 and confusion matrix of every draw.
+
+    Args:
+        truth: (N,) classes.
+        predicted: (N, R) likewise.
+        num_classes: of the label map; balanced accuracy is over those that `truth` has.
+    """
+    from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, recall_score
+
+    draws, every, present = list(predicted.T), np.arange(num_classes), np.unique(truth)
+    macro = {"average": "macro", "zero_division": 0}
+    return {
+        "accuracy": [float(accuracy_score(truth, draw)) for draw in draws],
+        "balanced_accuracy": [
+            float(recall_score(truth, draw, labels=present, **macro)) for draw in draws
+        ],
+        "macro_f1": [float(f1_score(truth, draw, labels=every, **macro)) for draw in draws],
+        "confusion": [confusion_matrix(truth, draw, labels=every).tolist() for draw in draws],
+    }
 
 
 def write_predictions(
@@ -96,4 +111,4 @@ def write_predictions(
         pq.write_table(pa.table(columns), sink)
 
 
-STAGE = Stage(version=5, facts=EvaluateFacts, access=Workers, run=run, together=True)
+STAGE = Stage(version=6, facts=EvaluateFacts, access=Workers, run=run, together=True)

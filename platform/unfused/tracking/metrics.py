@@ -19,13 +19,16 @@ COUNTED = ("chance", "clips", "labels_per_draw")
 def headline(summary: Mapping[str, Any]) -> dict[str, float]:
     """How often the chosen arm is right, with the deviation; {} where nothing was chosen.
 
-    It is `test_accuracy`, or `valid_accuracy` where validation clips were scored.
+    It is `test_accuracy`, or `valid_accuracy` where validation clips were scored; beside it stands
+    `test_balanced_accuracy`, the mean recall of the classes.
     """
-    accuracy = summary.get("chosen", {}).get("accuracy")
+    chosen = summary.get("chosen", {})
+    accuracy, balanced = chosen.get("accuracy"), chosen.get("balanced_accuracy")
     if not accuracy:
         return {}
     split = summary.get("scored_on", "test")
-    return {f"{split}_accuracy": accuracy["mean"], f"{split}_accuracy_sd": accuracy.get("sd", 0.0)}
+    found = {f"{split}_accuracy": accuracy["mean"], f"{split}_accuracy_sd": accuracy.get("sd", 0.0)}
+    return found | ({f"{split}_balanced_accuracy": balanced["mean"]} if balanced else {})
 
 
 def of_summary(summary: Mapping[str, Any]) -> dict[str, float]:

@@ -79,11 +79,11 @@ def _arms(summary: Mapping[str, Any]) -> str:
         return ""
     chosen = set(summary.get("chosen", {}).get("by_draw", ()))
     split = summary.get("scored_on", "test")
-    rows = [f"| arm | {split} accuracy | cross-validated |", "|---|---|---|"]
+    rows = [f"| arm | {split} accuracy | balanced | cross-validated |", "|---|---|---|---|"]
     for arm, found in arms.items():
         name = f"**{arm}**" if arm in chosen else arm
-        estimate = found.get("cross_validated")
-        rows.append(f"| {name} | {_spread(found['accuracy'])} | {_spread(estimate)} |")
+        scores = [found.get(of) for of in ("accuracy", "balanced_accuracy", "cross_validated")]
+        rows.append(f"| {name} | {' | '.join(map(_spread, scores))} |")
     return "\n".join(rows)
 
 
