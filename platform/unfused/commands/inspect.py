@@ -114,7 +114,7 @@ def _is_corpus(clips: Sequence[Clip]) -> bool:
 
 def _halves(inputs: Inputs) -> dict[str, tuple[Clip, ...]]:
     """The clips of the task, of all folds once, and of the corpus."""
-    halves = {"task": inputs.tasks[0].clips} if inputs.tasks else {}
+    halves = {"task": inputs.tasks[0].listed} if inputs.tasks else {}
     return halves | ({CORPUS: inputs.corpus} if inputs.corpus else {})
 
 

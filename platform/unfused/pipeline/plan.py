@@ -73,7 +73,7 @@ class Plan:
         for prefix, task, nodes in repetitions(request, self.inputs):
             self.repetitions.append(prefix)
             for node in nodes:
-                clips = {"ingest/corpus": self.inputs.corpus or ()}.get(node.name, task.clips)
+                clips = {"ingest/corpus": self.inputs.corpus or ()}.get(node.name, task.listed)
                 if node.name not in self.steps:
                     self.steps[node.name] = Step(node, clips if node.stage == "ingest" else ())
         self.refresh()

@@ -26,6 +26,14 @@ class Task:
 
     clips: tuple[Clip, ...] = field(repr=False)
     prefix: str = ""
+    dead: tuple[Clip, ...] = field(default=(), repr=False)
+    """Files that are missing or empty: they count for no split and no class, and are there to be
+    quarantined."""
+
+    @property
+    def listed(self) -> tuple[Clip, ...]:
+        """All of them."""
+        return (*self.clips, *self.dead)
 
 
 @dataclass(frozen=True)
@@ -149,11 +157,7 @@ def read_inputs(request: Request, store: Store) -> Inputs:
 
 
 def _tasks(request: Request, clips: Sequence[Clip]) -> tuple[Task, ...]:
-    """Labelled clips with their splits, once for every fold.
-
-    Files that are missing or empty count for no split and no class: they are there to be
-    quarantined.
-    """
+    """Labelled clips with their splits, once for every fold."""
     data = request.config.data
     usable = [clip for clip in clips if clip.size > 0]
     dead = [replace(clip, label=None, split="train") for clip in clips if clip.size <= 0]
@@ -169,7 +173,7 @@ def _tasks(request: Request, clips: Sequence[Clip]) -> tuple[Task, ...]:
         split = {"": corpora.assign(usable, *shares, data.split_seed)}
     for task in split.values():
         corpora.check_task(task)
-    return tuple(Task((*task, *dead), prefix) for prefix, task in split.items())
+    return tuple(Task(tuple(task), prefix, tuple(dead)) for prefix, task in split.items())
 
 
 def _corpus(
