@@ -38,9 +38,14 @@ SMALLEST = """
 
 
 class Browser:
-    """A page in a headless Chromium of its own; a context manager."""
+    """A page in a headless Chromium of its own; a context manager.
 
-    def __init__(self) -> None:
+    Args:
+        flags: more of Chromium's.
+    """
+
+    def __init__(self, *flags: str) -> None:
+        self._flags = flags
         self._folder = tempfile.TemporaryDirectory(prefix="browser-", ignore_cleanup_errors=True)
         self._loop = asyncio.new_event_loop()
         self._numbers = itertools.count(1)
@@ -51,6 +56,7 @@ class Browser:
                 str(CHROMIUM), "--headless=new", "--no-sandbox", "--disable-gpu",
                 "--disable-dev-shm-usage", "--remote-debugging-port=0",
                 f"--window-size={SIZE[0]},{SIZE[1]}", f"--user-data-dir={self._folder.name}",
+                *self._flags,
             ],
             stderr=subprocess.PIPE,
             stdout=subprocess.DEVNULL,

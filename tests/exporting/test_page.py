@@ -33,14 +33,19 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
 
 
 @pytest.fixture(scope="module")
-def browser(model: Model) -> Iterator[Browser]:
+def page_file(model: Model) -> Path:
     out = Path(model.folder.path).with_name("page.html")
     try:
         write_page(model.folder, str(out), int8=False)
     except ConfigError as error:
         pytest.skip(str(error))
+    return out
+
+
+@pytest.fixture(scope="module")
+def browser(page_file: Path) -> Iterator[Browser]:
     with Browser() as page:
-        page.open(out.as_uri())
+        page.open(page_file.as_uri())
         page.wait("noises", "Ready.")
         yield page
 
@@ -90,6 +95,26 @@ def test_a_long_recording_has_a_timeline_on_the_page(browser, model, tmp_path):
     for one, other in zip(segments, wanted, strict=True):
         assert one["end"] / 16000 == pytest.approx(other.end, abs=1e-3)
         assert one["probability"] == pytest.approx(other.probability, abs=1e-3)
+
+
+def test_what_the_microphone_hears_is_labelled_and_sent_nowhere(page_file, model, tmp_path):
+    heard = tmp_path / "heard.wav"
+    soundfile.write(heard, np.tile(sound(48000, 1.0), (20, 1)), 48000)
+    flags = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
+    with Browser(*flags, f"--use-file-for-fake-audio-capture={heard}") as page:
+        page.open(page_file.as_uri())
+        page.wait("noises", "Ready.")
+        page.click("Record", exact=True)
+        page.wait("Stop and label (3 s)")
+        page.click("Stop and label")
+        page.until(lambda: page.look("Boolean(window.unfused)"), "answer")
+        said, shown = page.look("window.unfused"), page.look("spectrogram.hidden === false")
+        asked = page.look("performance.getEntriesByType('resource').map(one => one.name)")
+    wanted = model.predict(heard)
+    assert said["label"] == wanted.label and shown and asked == []
+    assert said["segments"][-1]["end"] >= 3 * 16000
+    for name, probability in zip(CLASSES, said["probabilities"], strict=True):
+        assert probability == pytest.approx(wanted.probabilities[name], abs=0.05)
 
 
 def test_what_is_no_audio_is_said_on_the_page(browser, tmp_path):
