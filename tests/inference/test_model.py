@@ -24,7 +24,9 @@ from small_classifier import (
 from unfused.audio.decode import BadClip
 from unfused.config import ConfigError
 from unfused.inference import Model, TimelineConfig, read_facts
+from unfused.inference.card import card
 from unfused.inference.files import Looking, predicted
+from unfused.inference.folder import ModelFacts
 from unfused.store import Folder
 
 
@@ -137,6 +139,13 @@ def test_the_card_says_what_the_model_is_scored_and_was_made_of(folder):
     for told in ("# noises", "`dog`", *scores, "Apache-2.0", "noises.csv"):
         assert told in card
     assert read_facts(Folder.of(folder)) == model_facts()
+
+
+def test_a_model_of_before_balanced_accuracy_was_measured_is_read_and_has_a_card():
+    told = model_facts().model_dump(mode="json")
+    del told["measured"]["balanced_accuracy"]
+    older = ModelFacts.model_validate(told)
+    assert "balanced" not in card(older) and "| macro-F1, likewise | 0.600 |" in card(older)
 
 
 @pytest.mark.parametrize(
