@@ -7,13 +7,14 @@ others are URIs with their paths percent-encoded, as `pyarrow.fs.FileSystem.from
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import posixpath
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 from urllib.parse import quote, unquote
 
 from pyarrow import fs
@@ -22,6 +23,8 @@ from unfused.corpora.clip import ManifestError
 
 STAT_THREADS = 16
 STAT_CHUNK = 1024
+REMOTE_BUFFER = 2**20
+"""Bytes that are fetched at a time of a remote file that is open."""
 
 Listed = tuple[int, str]
 """Bytes and time of change in ns; (-1, "") where there is no such file."""
@@ -111,6 +114,18 @@ def read_bytes(place: str) -> bytes:
     filesystem, path = locate(place)
     with filesystem.open_input_stream(path, compression=None) as stream:
         return stream.read()
+
+
+def open_file(place: str) -> BinaryIO:
+    """A file at an absolute place, opened to be read: seekable, and closed by the caller.
+
+    Raises:
+        OSError: It is missing (FileNotFoundError) or cannot be read.
+    """
+    if "://" not in place:
+        return open(place, "rb")
+    filesystem, path = locate(place)
+    return io.BufferedReader(filesystem.open_input_file(path), REMOTE_BUFFER)
 
 
 def sha256(place: str) -> str:

@@ -1,13 +1,30 @@
-"""The bytes of recordings, wherever they lie.
+"""Recordings, wherever they lie.
 
 The rule of this file: what cannot be read is a `BadClip` with its reason, like what cannot be
-decoded.
+decoded. Only regular files are opened: reading a pipe or a device may never end.
 """
 
 from __future__ import annotations
 
+import hashlib
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import BinaryIO
+
 from unfused.audio.decode import BadClip
 from unfused.corpora import location
+
+DIGESTED = 2**20
+"""Bytes at a time."""
+KINDS = {
+    stat.S_IFDIR: "it is a folder",
+    stat.S_IFIFO: "it is a pipe",
+    stat.S_IFSOCK: "it is a socket",
+    stat.S_IFCHR: "it is a device",
+    stat.S_IFBLK: "it is a device",
+}
 
 
 def read_recording(place: str) -> bytes:
@@ -17,10 +34,58 @@ def read_recording(place: str) -> bytes:
         place: an absolute path, or a URI.
 
     Raises:
-        BadClip: there is no such file, or it cannot be read.
+        BadClip: there is no such file, it is no regular file, or it cannot be read.
     """
-    try:
+    with _told():
+        _check_kind(place)
         return location.read_bytes(place)
+
+
+@contextmanager
+def open_recording(place: str) -> Iterator[BinaryIO]:
+    """A file, open and seekable, to be decoded without holding its bytes.
+
+    Args:
+        place: an absolute path, or a URI.
+
+    Raises:
+        BadClip: as `read_recording`, when it is opened or while it is read.
+    """
+    with _told():
+        _check_kind(place)
+        with location.open_file(place) as file:
+            yield file
+
+
+def digest_of(place: str) -> str:
+    """SHA-256 of a file, in hexadecimal digits.
+
+    Args:
+        place: an absolute path, or a URI.
+
+    Raises:
+        BadClip: as `read_recording`.
+    """
+    digest = hashlib.sha256()
+    with open_recording(place) as file:
+        while piece := file.read(DIGESTED):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def _check_kind(place: str) -> None:
+    if "://" in place:
+        return
+    mode = stat.S_IFMT(os.stat(place).st_mode)
+    if mode != stat.S_IFREG:
+        raise BadClip("not a file", KINDS.get(mode, ""))
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Errors of the system as reasons."""
+    try:
+        yield
     except FileNotFoundError:
         raise BadClip("missing") from None
     except OSError as error:

@@ -1,0 +1,57 @@
+"""Several channels to one.
+
+The rule of this file: one choice holds for the whole of a clip.
+
+Axes: N frames, C channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from unfused.audio.samples import FLOOR, INT16_SCALE
+
+CANCELLED = 0.01
+"""Power of the mean beside that of the loudest channel, 20 dB, below which they cancel."""
+SILENT = FLOOR * INT16_SCALE**2
+"""Power at which a channel is silent: rounding noise."""
+
+
+def mono(blocks: Sequence[np.ndarray], channel: str = "mean") -> tuple[np.ndarray, bool]:
+    """One channel of a clip.
+
+    Args:
+        blocks: (N, C) each, one after the other, at least one.
+        channel: "mean" of all, but the loudest where they cancel each other (as two do of which
+            one is wired the wrong way round); "left", the first; "right", the second, if there is
+            one; or "loudest".
+
+    Returns:
+        (N,) of all blocks; and whether the mean was asked for and the loudest was taken.
+    """
+    num_channels = blocks[0].shape[1]
+    if num_channels == 1 or channel in ("left", "right"):
+        return _taken(blocks, min(num_channels - 1, int(channel == "right"))), False
+    if channel == "loudest":
+        return _taken(blocks, int(_powers(blocks).argmax())), False
+    mean = [block.mean(axis=1) for block in blocks]
+    powers = _powers(blocks)
+    loudest = int(powers.argmax())
+    of_mean = _powers([block[:, None] for block in mean])[0]
+    if powers[loudest] > SILENT and of_mean < CANCELLED * powers[loudest]:
+        return _taken(blocks, loudest), True
+    return np.concatenate(mean), False
+
+
+def _taken(blocks: Sequence[np.ndarray], number: int) -> np.ndarray:
+    return np.concatenate([block[:, number] for block in blocks])
+
+
+def _powers(blocks: Sequence[np.ndarray]) -> np.ndarray:
+    """Power (C,) of each channel about its own mean."""
+    count = max(1, sum(len(block) for block in blocks))
+    mean = sum(block.sum(axis=0, dtype=np.float64) for block in blocks) / count
+    squares = sum(np.einsum("nc,nc->c", block, block, dtype=np.float64) for block in blocks)
+    return squares / count - mean**2

@@ -1,0 +1,297 @@
+"""What lies in an audio file, before it is decoded: sizes that do not hold, links of a chain.
+
+The rule of this file: bytes that are there count, claims of a header do not; what it repairs, it
+repairs in a view of the file, and no more of the file is read than its headers.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import BinaryIO, NamedTuple
+
+from unfused.audio import mpeg
+from unfused.audio.badclip import BadClip
+
+SECTOR = 4096
+"""Bytes that a header may claim too many: recorders count headers or whole sectors as samples."""
+
+STREAMED_SIZES = {0xFFFFFFFF, 0x80000000, 0x7FFFF000}
+"""What ffmpeg, arecord and SoX write for a size that they do not know yet."""
+
+KNOWN_CHUNKS = (
+    *("LIST", "JUNK", "junk", "FLLR", "PAD ", "bext", "iXML", "fact", "cue ", "smpl", "inst"),
+    *("plst", "PEAK", "cart", "DISP", "acid", "strc", "afsp", "id3 ", "ID3 ", "_PMX", "axml"),
+    *("chna", "umid", "minf", "elm1", "regn", "guan", "wamd", "SAUR", "DGDA"),
+)
+"""Chunks behind the samples of a WAV, which may be cut themselves."""
+
+ASF = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
+ASF_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
+"""Names of a Windows Media file and of the object in its header that states its size."""
+W64_DATA = b"data\xf3\xac\xd3\x11\x8c\xd1\x00\xc0\x4f\x8e\xdb\x8a"
+
+
+class View(io.RawIOBase):
+    """A stretch of a file, with other bytes in some places of it."""
+
+    def __init__(
+        self, file: BinaryIO, start: int, stop: int, patches: Mapping[int, bytes] | None = None
+    ) -> None:
+        self._file, self._start, self._length = file, start, stop - start
+        self._patches, self._at = dict(patches or {}), 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._at = offset + (0, self._at, self._length)[whence]
+        return self._at
+
+    def readinto(self, buffer) -> int:
+        wanted = max(0, min(len(buffer), self._length - self._at))
+        self._file.seek(self._start + self._at)
+        data = bytearray(self._file.read(wanted))
+        for place, new in self._patches.items():
+            first, last = max(place, self._at), min(place + len(new), self._at + len(data))
+            if first < last:
+                data[first - self._at : last - self._at] = new[first - place : last - place]
+        buffer[: len(data)] = data
+        self._at += len(data)
+        return len(data)
+
+
+@dataclass(frozen=True)
+class Container:
+    """What is known of a file by its headers.
+
+    Attributes:
+        links: what is decoded, one after the other; each is an audio file by itself.
+        missing: bytes of samples that are promised and not there, in proportion to those there.
+        cut: what is damaged, where nothing says how much is lost.
+        guessed: the number of frames is nowhere stated (libsndfile guesses it).
+        beyond: libsndfile would not read all of it; FFmpeg does.
+    """
+
+    links: tuple[BinaryIO, ...]
+    missing: float = 0.0
+    cut: str = ""
+    guessed: bool = False
+    beyond: bool = False
+
+
+def examine(file: BinaryIO, size: int) -> Container:
+    """What lies in a file of `size` bytes.
+
+    Raises:
+        BadClip: it ends before its samples begin.
+    """
+    head = _read(file, 0, 40)
+    plain = Container((file,))
+    if head[:4] in (b"RIFF", b"RIFX", b"RF64") and head[8:12] == b"WAVE":
+        return _wav(file, size, head)
+    if head[:4] == b"fLaC":
+        return _flac(file, size, head)
+    if head[:4] == b"OggS":
+        return _ogg(file, size)
+    if mpeg.is_layer_three(head):
+        counted = mpeg.states_frames(file)
+        beyond = not counted and mpeg.is_variable(file)
+        return replace(plain, guessed=not counted, beyond=beyond)
+    claim = _claim(file, size, head)
+    return plain if claim is None else replace(plain, missing=_missing(*claim, size))
+
+
+def _read(file: BinaryIO, at: int, count: int) -> bytes:
+    file.seek(at)
+    return file.read(count)
+
+
+def _missing(start: int, claimed: int, size: int) -> float:
+    """Bytes that a claim of samples from `start` on lacks, in proportion to those there.
+
+    Raises:
+        BadClip: none is there.
+    """
+    there = max(0, size - start)
+    if claimed <= there or claimed - there <= min(SECTOR, there):
+        return 0.0
+    if not there:
+        raise BadClip("truncated", f"0 of {claimed} bytes of samples are there")
+    return (claimed - there) / there
+
+
+def _wav(file: BinaryIO, size: int, head: bytes) -> Container:
+    """Walk the chunks (RIFF, big-endian RIFX, or RF64 with its 64-bit sizes) to the samples."""
+    order = ">" if head[:4] == b"RIFX" else "<"
+    long_at = 0
+    for at, name, _ in _chunks(file, size, 12, f"{order}4sI"):
+        if name == b"data":
+            place = (long_at, "<Q") if long_at else (at + 4, f"{order}I")
+            return _sized(file, size, at + 8, *place)
+        if name == b"ds64":
+            long_at = at + 16
+    raise BadClip("truncated", "the file ends before its samples begin")
+
+
+def _chunks(file: BinaryIO, size: int, at: int, kind: str) -> Iterator[tuple[int, bytes, int]]:
+    """Place, name and size of the chunks from `at` on."""
+    length = struct.calcsize(kind)
+    while at + length <= size:
+        name, claimed = struct.unpack(kind, _read(file, at, length))
+        yield at, name, claimed
+        at += length + claimed + claimed % 2
+
+
+def _sized(file: BinaryIO, size: int, start: int, at: int, kind: str) -> Container:
+    """The WAV with the size of its samples (from `start`, stated at `at`) as they are there."""
+    length = struct.calcsize(kind)
+    (claimed,), there = struct.unpack(kind, _read(file, at, length)), size - start
+    untold = {0, 2**64 - 1} if length == 8 else STREAMED_SIZES | {0}
+    holds = claimed <= there and claimed not in untold
+    if claimed == there or (holds and not _goes_on(file, size, start + claimed, kind[0])):
+        return Container((file,))
+    if claimed == 0 and length == 4 and _is_chunk(file, size, start, kind[0]):
+        return Container((file,))
+    missing = 0.0 if claimed in untold else _missing(start, claimed, size)
+    if length == 4 and there >= 2**32:
+        return Container((file,), beyond=True)
+    return Container((View(file, 0, size, {at: struct.pack(kind, there)}),), missing)
+
+
+def _goes_on(file: BinaryIO, size: int, end: int, order: str) -> bool:
+    """Whether samples follow behind their stated end: neither chunks nor the rest of a sector."""
+    if size - end < 8:
+        return False
+    padding = _read(file, end, SECTOR) if size - end <= SECTOR else b"\1"
+    return any(padding) and not any(
+        _is_chunk(file, size, at, order) for at in (end + end % 2, end)
+    )
+
+
+def _is_chunk(file: BinaryIO, size: int, at: int, order: str) -> bool:
+    """Whether a chunk is at `at`: one that is known, or whose size fits; the file's end is one."""
+    if at + 8 > size:
+        return at == size
+    name, claimed = struct.unpack(f"{order}4sI", _read(file, at, 8))
+    text = name.decode("latin-1")
+    fits = text.isascii() and text.isprintable() and at + 8 + claimed <= size
+    return text in KNOWN_CHUNKS or fits
+
+
+def _flac(file: BinaryIO, size: int, head: bytes) -> Container:
+    """STREAMINFO holds 36 bits of frame count at byte 21 and a half (RFC 9639, section 8.2).
+
+    Of 0, "unknown", which libsndfile refuses, the largest count is made.
+    """
+    if len(head) < 26 or head[21] & 0x0F or any(head[22:26]):
+        return Container((file,))
+    patch = {21: bytes([head[21] | 0x0F]) + b"\xff" * 4}
+    return Container((View(file, 0, size, patch),), guessed=True)
+
+
+class _Page(NamedTuple):
+    at: int
+    end: int
+    begins: bool
+    ends: bool
+    unfinished: bool
+    """Its last packet goes on in the next page."""
+
+
+def _ogg(file: BinaryIO, size: int) -> Container:
+    """Walk the pages (RFC 3533): a link begins with the pages that begin its streams."""
+    starts, page, cut, at = [], None, "", 0
+    while at < size:
+        following = _page(file, at)
+        if following is None:
+            at = _find_page(file, at + 1, size)
+            if at < size or not (page and page.ends):
+                cut = "an Ogg page is damaged"
+            continue
+        if following.begins and not (page and page.begins):
+            starts.append(following.at)
+        page, at = following, following.end
+    if page and (at > size or (page.unfinished and not page.ends)):
+        cut = "the last Ogg page is missing or cut"
+    if len(starts) < 2:
+        return Container((file,), cut=cut)
+    edges = zip(starts, [*starts[1:], size], strict=True)
+    return Container(tuple(View(file, start, stop) for start, stop in edges), cut=cut)
+
+
+def _page(file: BinaryIO, at: int) -> _Page | None:
+    """The page at `at`, or None."""
+    head = _read(file, at, 27)
+    if head[:4] != b"OggS" or len(head) < 27:
+        return None
+    lacing = file.read(head[26])
+    if len(lacing) < head[26]:
+        return None
+    end = at + 27 + len(lacing) + sum(lacing)
+    return _Page(at, end, bool(head[5] & 2), bool(head[5] & 4), lacing[-1:] == b"\xff")
+
+
+def _find_page(file: BinaryIO, at: int, size: int) -> int:
+    """Where the next page may begin; `size` if nowhere."""
+    while at < size:
+        found = _read(file, at, 2**16).find(b"OggS")
+        if found >= 0:
+            return at + found
+        at += 2**16 - 3
+    return size
+
+
+def _claim(file: BinaryIO, size: int, head: bytes) -> tuple[int, int] | None:
+    """Where samples begin and how many bytes the header claims, of AIFF, AU, CAF, Wave64 and
+    Windows Media (whose header counts)."""
+    if head[:4] == b"FORM" and head[8:11] == b"AIF":
+        return _first(_chunks(file, size, 12, ">4sI"), b"SSND", 8)
+    if head[:4] == b".snd" and len(head) >= 12:
+        start, claimed = struct.unpack_from(">II", head, 4)
+        return None if claimed == 0xFFFFFFFF else (start, claimed)
+    if head[:4] == b"caff":
+        return _first(_caf_chunks(file, size), b"data", 12)
+    if head[:4] == b"riff" and head[24:28] == b"wave":
+        return _first(_w64_chunks(file, size), W64_DATA, 24)
+    return _asf_claim(_read(file, 0, SECTOR)) if head[:16] == ASF else None
+
+
+def _asf_claim(head: bytes) -> tuple[int, int] | None:
+    """The whole of a Windows Media file, where it states its size: it does not if broadcast."""
+    at = head.find(ASF_PROPERTIES)
+    if at < 0 or at + 92 > len(head):
+        return None
+    (claimed,) = struct.unpack_from("<Q", head, at + 40)
+    (flags,) = struct.unpack_from("<I", head, at + 88)
+    return None if flags & 1 else (0, claimed)
+
+
+def _first(
+    chunks: Iterator[tuple[int, bytes, int]], wanted: bytes, length: int
+) -> tuple[int, int] | None:
+    return next(((at + length, size) for at, name, size in chunks if name == wanted), None)
+
+
+def _caf_chunks(file: BinaryIO, size: int) -> Iterator[tuple[int, bytes, int]]:
+    at = 8
+    while at + 12 <= size:
+        name, claimed = struct.unpack(">4sq", _read(file, at, 12))
+        yield at, name, claimed
+        at += 12 + max(0, claimed)
+
+
+def _w64_chunks(file: BinaryIO, size: int) -> Iterator[tuple[int, bytes, int]]:
+    at = 40
+    while at + 24 <= size:
+        name, claimed = struct.unpack("<16sQ", _read(file, at, 24))
+        yield at, name, claimed - 24
+        at += max(24, claimed + -claimed % 8)
