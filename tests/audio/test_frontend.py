@@ -14,7 +14,7 @@ from unfused.audio.samples import crop_or_pad
 from unfused.config import AudioConfig
 from unfused.models.clip_encoder import ClipEncoder, log_mel
 from unfused.models.encoders.audio_ntt import Config as AudioNTTConfig
-from unfused.stages.ingest import _Statistics
+from unfused.stages.shards import _Statistics
 
 DATA = Path(__file__).parents[2] / "../shared/data"
 SETTINGS = (

@@ -52,7 +52,16 @@ def test_a_clip_that_is_left_out_has_no_say_in_its_own_judgement():
     assert np.abs(alone[others] - before.held_out[others]).max() > 1e-3
 
 
-def test_every_fold_has_clips_of_every_class_and_a_single_clip_cannot_be_left_out():
+def test_the_only_clip_of_a_class_counts_as_wrong_and_the_others_are_validated_as_ever():
+    rows, ids = clouds(5, 3, 8, 6.0)
+    rows, ids = np.concatenate([rows, -9 * rows[:1]]), np.append(ids, 3)
+    found = fit(rows, ids, 4, Folds.of(ids, 5, 1, seed=0))
+    assert found.accuracy == pytest.approx(15 / 16)
+    assert found.held_out[-1].argmax() != 3
+    assert found.probe.probabilities(rows)[-1].argmax() == 3
+
+
+def test_every_fold_has_clips_of_every_class_and_single_clips_alone_leave_nothing_out():
     _, ids = clouds(5, 3, 4, 1.0)
     folds = Folds.of(ids, 5, 2, seed=0)
     assert len(folds.tests) == 2 and not np.array_equal(*folds.tests)

@@ -117,6 +117,9 @@ def test_the_regularisation_is_chosen_among_the_labelled_clips_alone():
     telling[:, 0] += 4 * labels
     strength, accuracy = choose_strength(telling, labels)
     assert strength in STRENGTHS and accuracy > 0.8
+    uneven = np.append(labels, 2)
+    _, with_one = choose_strength(np.append(telling, [telling[0]], axis=0), uneven)
+    assert 0.7 < with_one < accuracy
     single = np.arange(3)
     strength, accuracy = choose_strength(rng.standard_normal((3, 5)), single)
     assert strength == STRENGTHS[len(STRENGTHS) // 2] and np.isnan(accuracy)

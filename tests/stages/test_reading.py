@@ -69,7 +69,7 @@ def test_labelled_recordings_are_cut_where_that_is_asked_for(wav):
     assert seconds(reading([clip]), "train") == [50.0]
     found = reading([clip], segment_seconds=20, segment_overlap=0.5)
     assert [(row.start, row.end) for row in found.rows["train"]] == [
-        (0, 20), (10, 30), (20, 40), (30, 50), (40, 50),
+        (0, 20), (10, 30), (20, 40), (30, 50),
     ]  # fmt: skip
     assert {row.clip for row in found.rows["train"]} == {0}
 
@@ -84,6 +84,18 @@ def test_segments_that_are_too_quiet_are_left_out_and_counted(wav):
     found = reading([clip, wav("loud.wav", 1.0)], segment_min_level=-60)
     assert sorted(seconds(found)) == [1.0, 10.0, 10.0]
     assert "2 segments below -60 dBFS are left out." in found.notes()
+
+
+def test_a_gap_in_a_long_recording_costs_its_segment_alone(wav, tmp_path):
+    sound = np.random.default_rng(0).uniform(-0.5, 0.5, RATE * 40)
+    clip = wav("night.wav", sound)
+    sound[RATE * 15] = np.nan
+    soundfile.write(clip.path, sound, RATE, subtype="FLOAT")
+    found = reading([clip])
+    assert [row.start for row in found.rows[CORPUS]] == [0, 20, 30]
+    (suspect,) = found.suspects
+    assert (suspect["start"], suspect["reason"]) == (10, "NaN or infinite samples")
+    assert "1 segment of long recordings cannot be used" in found.warnings()[0]
 
 
 def test_stretches_are_read_from_one_file(wav):
@@ -134,7 +146,7 @@ def test_empty_files_are_quarantined_and_no_reason_to_fail(wav, tmp_path):
 def test_too_many_broken_files_are_refused(wav, tmp_path):
     (tmp_path / "words.wav").write_text("this is no audio")
     bad = Clip(str(tmp_path / "words.wav"), size=16)
-    found = reading([bad, *(wav(f"{'x' * i}.wav", 1 + i / 10) for i in range(10))])
+    found = reading([bad, *(wav(f"{i}.wav", 1 + i / 10) for i in range(10))])
     with pytest.raises(TooManyBadClips, match=r"1 of 11 clips cannot be used, .*words.wav"):
         found.check()
 

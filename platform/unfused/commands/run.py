@@ -73,10 +73,9 @@ def label_lines(plan: Plan) -> list[str]:
         return []
     shown = [f"{name} {count}" for name, count in list(short.items())[:MOST_NAMED]]
     more = [f"and {left} more classes"] if (left := len(short) - len(shown)) else []
-    alone = "; where a class has one, nothing can be cross-validated" if 1 in short.values() else ""
     return [
         f"labels     up to {budget.labels_per_class} of each class in a draw, all of those that"
-        f" have fewer training clips: {', '.join([*shown, *more])}{alone}"
+        f" have fewer training clips: {', '.join([*shown, *more])}"
     ]
 
 

@@ -32,8 +32,8 @@ class DrawTrust(Facts):
     """Of one draw of the labels."""
 
     accuracy: dict[str, float | None]
-    """Of each voice on labelled clips that it was not told; none where a class has a single
-    labelled clip, which cannot be left out."""
+    """Of each voice on labelled clips that it was not told; none where every class has a single
+    labelled clip."""
     weights: dict[str, float]
     """Of each voice in the common judgement."""
     pooled: float | None

@@ -9,6 +9,7 @@ Axes: n labelled clips, B clips, D embedding, r rank (at most n), N classes, F f
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -31,26 +32,30 @@ class Folds:
     """Repeated stratified cross-validation over labelled clips.
 
     Attributes:
-        tests: for every repetition the fold (n,) that each clip is left out in; none where a class
-            has a single clip, which cannot be left out.
+        tests: for every repetition the fold (n,) that each clip is left out in; none where every
+            class has a single clip. The only clip of a class counts as wrong when it is left out.
     """
 
     tests: tuple[np.ndarray, ...]
 
     @classmethod
     def of(cls, ids: np.ndarray, num_folds: int, num_repeats: int, seed: int) -> Folds:
-        """Folds of clips with the classes `ids` (n,); at most as many as the rarest class has."""
+        """Folds of clips with the classes `ids` (n,); as many as the rarest class has that has
+        several, at most."""
         from sklearn.model_selection import StratifiedKFold
 
-        folds = min(num_folds, int(np.bincount(ids)[np.unique(ids)].min()))
+        folds = num_folds_for(ids, num_folds)
         if folds < 2:
             return cls(())
         tests = []
         for repeat in range(num_repeats):
             test = np.zeros(len(ids), np.int8)
             split = StratifiedKFold(folds, shuffle=True, random_state=seed + repeat)
-            for number, (_, left_out) in enumerate(split.split(ids, ids)):
-                test[left_out] = number
+            with warnings.catch_warnings():
+                # Of classes with a single clip.
+                warnings.simplefilter("ignore", UserWarning)
+                for number, (_, left_out) in enumerate(split.split(ids, ids)):
+                    test[left_out] = number
             tests.append(test)
         return cls(tuple(tests))
 
@@ -58,6 +63,12 @@ class Folds:
     def first(self) -> np.ndarray | None:
         """The first repetition, if there is one."""
         return self.tests[0] if self.tests else None
+
+
+def num_folds_for(ids: np.ndarray, most: int) -> int:
+    """Folds for clips with the classes `ids` (n,), at most `most`; 0 where no class has several."""
+    counts = np.bincount(ids)
+    return min(most, int(min(counts[counts > 1], default=0)))
 
 
 @dataclass(frozen=True)

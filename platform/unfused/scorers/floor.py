@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -28,7 +29,7 @@ from safetensors import torch as safetensors
 from torch import Tensor
 
 from unfused.audio.statistics import front_end, statistics
-from unfused.probing.probe import for_every_class
+from unfused.probing.probe import for_every_class, num_folds_for
 from unfused.scorers.protocol import ScorerFacts
 from unfused.store import Folder
 
@@ -113,16 +114,18 @@ def choose_strength(rows: np.ndarray, labels: np.ndarray) -> tuple[float, float]
     """The inverse regularisation that cross-validation among the labelled clips prefers, and the
     accuracy that it has there.
 
-    The strongest of equals; where a class has a single clip, which cannot be left out, the one in
-    the middle, and nan.
+    The strongest of equals; where every class has a single clip, the one in the middle, and nan.
     """
     from sklearn.model_selection import StratifiedKFold, cross_val_score
 
-    folds = min(FOLDS, int(np.bincount(labels)[np.unique(labels)].min()))
+    folds = num_folds_for(labels, FOLDS)
     if folds < 2:
         return STRENGTHS[len(STRENGTHS) // 2], math.nan
     split = StratifiedKFold(folds, shuffle=True, random_state=0)
-    scores = [cross_val_score(regression(c), rows, labels, cv=split).mean() for c in STRENGTHS]
+    with warnings.catch_warnings():
+        # Of classes with a single clip, which counts as wrong when it is left out.
+        warnings.simplefilter("ignore", UserWarning)
+        scores = [cross_val_score(regression(c), rows, labels, cv=split).mean() for c in STRENGTHS]
     return STRENGTHS[int(np.argmax(scores))], float(max(scores))
 
 

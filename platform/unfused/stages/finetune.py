@@ -52,4 +52,4 @@ def _run(build: Build, workers: Workers) -> Built:
     return Built(of_all_draws(workers.run(jobs)))
 
 
-STAGE = Stage(version=7, facts=ScorerFacts, access=Workers, run=run, check=check)
+STAGE = Stage(version=8, facts=ScorerFacts, access=Workers, run=run, check=check)

@@ -27,4 +27,4 @@ def run(builds: Sequence[Build], workers: Workers) -> list[Built]:
     return [Built(facts) for facts in workers.run(jobs)]
 
 
-STAGE = Stage(version=2, facts=ScorerFacts, access=Workers, run=run, check=check)
+STAGE = Stage(version=3, facts=ScorerFacts, access=Workers, run=run, check=check)

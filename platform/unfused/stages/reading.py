@@ -197,6 +197,12 @@ class Read:
         return [one for one in self.told if one.split == split]
 
     @property
+    def gaps(self) -> list[dict[str, Any]]:
+        """Segments that cannot be used, of recordings that can."""
+        found = [gap for one in self.told for gap in one.gaps if gap[0] not in self.bad]
+        return [self._suspect(*gap) for gap in found]
+
+    @property
     def silent(self) -> list[dict[str, Any]]:
         """Clips that are near silent throughout, though they are kept."""
         spans = [span for one in self.told for span in one.silent]
@@ -215,7 +221,7 @@ class Read:
     def suspects(self) -> list[dict[str, Any]]:
         """Clips that cannot be used, with the reason, then those that are kept but suspect."""
         bad = [self._suspect(i, None, None, self.bad[i]) for i in sorted(self.bad)]
-        return [*bad, *self.silent, *self.cut_short]
+        return [*bad, *self.gaps, *self.silent, *self.cut_short]
 
     def _suspect(
         self, i: int, start: float | None, end: float | None, reason: str
@@ -250,6 +256,12 @@ class Read:
             found.append(
                 f"The channels of {cancelled} recordings cancel each other; the loudest is taken"
                 " (audio.channel)."
+            )
+        if gaps := self.gaps:
+            are = "1 segment" if len(gaps) == 1 else f"{len(gaps)} segments"
+            found.append(
+                f"{are} of long recordings cannot be used, the first: {gaps[0]['path']} at"
+                f" {gaps[0]['start']:.1f} s ({gaps[0]['reason']})"
             )
         if silent := self.silent:
             are = "1 clip is" if len(silent) == 1 else f"{len(silent)} clips are"

@@ -133,6 +133,8 @@ class Told:
     digest, and samples."""
     bad: list[tuple[int, str]] = field(default_factory=list)
     """Clips that cannot be used, by index, and why."""
+    gaps: list[tuple[int, float, float, str]] = field(default_factory=list)
+    """Segments of a recording that cannot be used though others can: index, begin, end, why."""
     silent: list[Span] = field(default_factory=list)
     """Clips in the shard that are near silent throughout."""
     kinds: list[tuple[int, int]] = field(default_factory=list)
@@ -229,14 +231,16 @@ class _Decoding:
         parts, least = self._parts(source, grid), self._shard.cutting.min_level
         taken = quiet = 0
         for part in parts:
-            assert part.samples is not None
-            if least is not None and level(part.samples) < least:
+            if part.samples is None:
+                self.told.gaps.append((clip, part.start, part.end, part.reason))
+            elif least is not None and level(part.samples) < least:
                 quiet += 1
             else:
                 taken += 1
                 yield self._taken(recording, (clip, part.start, part.end), part.samples)
         if not taken:
-            raise BadClip("quiet", f"no segment reaches {least:g} dBFS")
+            reasons = [gap[3] for gap in self.told.gaps if gap[0] == clip]
+            raise BadClip(*(reasons[:1] or ("quiet", f"no segment reaches {least:g} dBFS")))
         self.told.quiet += quiet
         if taken + quiet > 1:
             self.told.cut, self.told.segments = self.told.cut + 1, self.told.segments + taken

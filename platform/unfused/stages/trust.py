@@ -268,4 +268,4 @@ class _Draw:
         )
 
 
-STAGE = Stage(version=3, facts=TrustFacts, access=Workers, run=run, check=check)
+STAGE = Stage(version=4, facts=TrustFacts, access=Workers, run=run, check=check)
