@@ -482,6 +482,21 @@ def show_config(
         print(explained(config, keys) if keys else listed(config))
 
 
+@app.command("datasets")
+def show_datasets(
+    as_json: Annotated[bool, typer.Option("--json", help="The same as JSON.")] = False,
+) -> None:
+    """List the published data sets that --task NAME:DIR reads as they were unpacked, with their
+    own splits and folds."""
+    from unfused.commands.datasets import as_json as written
+    from unfused.commands.datasets import table
+
+    if as_json:
+        print(written())
+    else:
+        display.make_console().print(table())
+
+
 def show_version(wanted: bool) -> None:
     """Print the version and end."""
     if wanted:

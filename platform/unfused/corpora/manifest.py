@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
-from unfused.corpora import location
+from unfused.corpora import known, location
 from unfused.corpora.clip import Clip, ManifestError
 from unfused.corpora.listing import Columns, Listing
 
@@ -54,6 +54,8 @@ def read(source: str | Path, columns: Columns | None = None) -> Listing:
     Raises:
         ManifestError: There is nothing there, or it is no usable list of clips.
     """
+    if known.names(source):
+        return known.read(source)
     place = location.absolute(str(source))
     kind = location.kind(place)
     if kind == fs.FileType.NotFound:
