@@ -71,7 +71,8 @@ class Tree:
         Raises:
             ManifestError: a column is missing.
         """
-        table = csv.DictReader(io.StringIO("\n".join(self.lines(name))), delimiter=delimiter)
+        text = io.StringIO("\n".join(self.lines(name)))
+        table = csv.DictReader(text, delimiter=delimiter, restval="")
         for column in columns:
             if column not in (table.fieldnames or ()):
                 raise ManifestError(
