@@ -227,7 +227,7 @@ def _part_lines(part: Part, request: Request) -> Iterator[str]:
     some = f" (of {part.total} listed)" if part.opened < part.total else ""
     yield (
         f"{part.name:10} {part.opened} files opened{some}, {len(seconds)} clips that can be used,"
-        f" {display.clock(seconds.sum())} of sound"
+        f" {_duration(float(seconds.sum()))} of sound"
     )
     if len(seconds):
         low, middle, high = np.quantile(seconds, (0.05, 0.5, 0.95))
@@ -301,6 +301,10 @@ def _round_step(least: float) -> float:
     """The next of 1, 2, 5 times a power of ten."""
     power = 10 ** math.floor(math.log10(max(least, 0.01)))
     return next(one * power for one in (1, 2, 5, 10) if one * power >= least - 1e-9)
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds / 3600:.1f} hours" if seconds >= 3600 else f"{seconds / 60:.1f} minutes"
 
 
 def _kind(rate: int, channels: int) -> str:
