@@ -46,7 +46,8 @@ def mono(blocks: Sequence[np.ndarray], channel: str = "mean") -> tuple[np.ndarra
 
 
 def _taken(blocks: Sequence[np.ndarray], number: int) -> np.ndarray:
-    return np.concatenate([block[:, number] for block in blocks])
+    taken = [block[:, number] for block in blocks]
+    return taken[0] if len(taken) == 1 else np.concatenate(taken)
 
 
 def _powers(blocks: Sequence[np.ndarray]) -> np.ndarray:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import struct
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import BinaryIO, NamedTuple
@@ -31,6 +32,8 @@ KNOWN_CHUNKS = (
 ASF = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
 ASF_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
 """Names of a Windows Media file and of the object in its header that states its size."""
+MIRRORED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
+"""Every byte with its bits the other way round."""
 W64_DATA = b"data\xf3\xac\xd3\x11\x8c\xd1\x00\xc0\x4f\x8e\xdb\x8a"
 
 
@@ -207,25 +210,55 @@ class _Page(NamedTuple):
     """Its last packet goes on in the next page."""
 
 
+@dataclass
+class _Link:
+    """A link of a chain, from `start` to the end of its last whole page."""
+
+    start: int
+    last: _Page
+
+
 def _ogg(file: BinaryIO, size: int) -> Container:
     """Walk the pages (RFC 3533): a link begins with the pages that begin its streams."""
-    starts, page, cut, at = [], None, "", 0
+    links, cut, at = list[_Link](), "", 0
     while at < size:
-        following = _page(file, at)
-        if following is None:
+        page = _page(file, at)
+        if page is None:
             at = _find_page(file, at + 1, size)
-            if at < size or not (page and page.ends):
+            if at < size or not (links and links[-1].last.ends):
                 cut = "an Ogg page is damaged"
             continue
-        if following.begins and not (page and page.begins):
-            starts.append(following.at)
-        page, at = following, following.end
-    if page and (at > size or (page.unfinished and not page.ends)):
+        at = page.end
+        if at > size:
+            break
+        if page.begins and not (links and links[-1].last.begins):
+            links.append(_Link(page.at, page))
+        elif links:
+            links[-1].last = page
+    last = links[-1].last if links else None
+    if at > size or (last and last.unfinished and not last.ends):
         cut = "the last Ogg page is missing or cut"
-    if len(starts) < 2:
+    if not last or (len(links) == 1 and not cut and last.ends):
         return Container((file,), cut=cut)
-    edges = zip(starts, [*starts[1:], size], strict=True)
-    return Container(tuple(View(file, start, stop) for start, stop in edges), cut=cut)
+    return Container(tuple(_ended(file, link) for link in links), cut=cut)
+
+
+def _ended(file: BinaryIO, link: _Link) -> View:
+    """A link whose last page is marked as the end, without which libsndfile complains of Opus."""
+    page = link.last
+    if page.ends:
+        return View(file, link.start, page.end)
+    marked = bytearray(_read(file, page.at, page.end - page.at))
+    marked[5] |= 4
+    marked[22:26] = bytes(4)
+    marked[22:26] = _checksum(marked)
+    return View(file, link.start, page.end, {page.at - link.start: bytes(marked[:26])})
+
+
+def _checksum(page: bytes) -> bytes:
+    """Ogg's CRC is zlib's with every bit the other way round, and nothing inverted."""
+    mirrored = zlib.crc32(page.translate(MIRRORED), 0xFFFFFFFF) ^ 0xFFFFFFFF
+    return mirrored.to_bytes(4, "big").translate(MIRRORED)
 
 
 def _page(file: BinaryIO, at: int) -> _Page | None:

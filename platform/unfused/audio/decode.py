@@ -10,6 +10,7 @@ Axes: N frames.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 
@@ -73,4 +74,4 @@ def decode_heard(
     if not num_frames:
         raise nothing(heard)
     samples, cancelled = finished(blocks, reading.rate, sample_rate, channel)
-    return samples, reading.heard(cancelled)
+    return samples, replace(heard, cancelled=True) if cancelled else heard

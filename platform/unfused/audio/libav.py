@@ -67,14 +67,14 @@ class Libav:
         except (av.FFmpegError, IndexError, StopIteration):
             return None
 
-    def pieces(self, skip: int = 0, filled: bool = False) -> Iterator[Piece]:
+    def pieces(self, skip: float = 0.0, filled: bool = False) -> Iterator[Piece]:
         """All that is there.
 
         Args:
-            skip: frames at the beginning that are left out.
+            skip: seconds at the beginning that are left out.
             filled: what is missing in between is silence, so that later frames keep their time.
         """
-        at, hole, total = 0, 0, 0
+        at, hole, total, first = 0, 0, 0.0, round(skip * self.rate)
         for frame in self._frames:
             block = _samples(frame)
             gap = self._start_of(frame) - at if filled and at else 0
@@ -83,7 +83,7 @@ class Libav:
                 hole += gap
             at += len(block)
             total += len(block) / frame.sample_rate
-            kept = block[max(0, skip - at + len(block)) :]
+            kept = block[max(0, first - at + len(block)) :]
             if len(kept):
                 yield frame.sample_rate, kept
         self._compare(total)

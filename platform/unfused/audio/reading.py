@@ -76,7 +76,13 @@ class Reading:
     def blocks(self, limit: float = math.inf) -> Iterator[np.ndarray]:
         """Float32 (N, C) in [-1, 1], one after the other: all, or a little more than `limit`
         frames."""
-        for block in joined(self._pieces(limit), self.rate, self.channels):
+        plain = len(self._container.links) == 1 and isinstance(self._sounds[0], Sndfile)
+        pieces = self._pieces(limit)
+        if plain:
+            alike = (block for _, block in pieces)
+        else:
+            alike = joined(pieces, self.rate, self.channels)
+        for block in alike:
             self._num_frames += len(block)
             yield block
             if self._num_frames > limit:
@@ -96,10 +102,12 @@ class Reading:
             cancelled: as in `Heard`.
         """
         seconds = self._num_frames / self.rate
-        lost = sum(sound.lost for sound in self._sounds) + seconds * self._container.missing
-        known = f"{lost:.2f} of {seconds + lost:.2f} s are lost" if lost else ""
-        causes = [self._container.cut, *(sound.damage for sound in self._sounds)]
-        damage = known or next(filter(None, causes), "")
+        lost = seconds * self._container.missing
+        damage = self._container.cut
+        for sound in self._sounds:
+            lost, damage = lost + sound.lost, damage or sound.damage
+        if lost:
+            damage = f"{lost:.2f} of {seconds + lost:.2f} s are lost"
         return Heard(self.rate, self.channels, seconds, lost, cancelled, damage)
 
 

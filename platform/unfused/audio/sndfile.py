@@ -14,7 +14,7 @@ from typing import BinaryIO
 import soundfile
 
 from unfused.audio.libav import Libav
-from unfused.audio.resampling import Piece
+from unfused.audio.resampling import Piece, joined
 
 BLOCK_SAMPLES = 2**18
 """Samples (frames x channels) read at a time."""
@@ -59,8 +59,11 @@ class Sndfile:
 
     def pieces(self, limit: float = math.inf) -> Iterator[Piece]:
         """All that is there, or a little more than `limit` frames of it."""
-        most, total, ended = max(1, BLOCK_SAMPLES // self.channels), 0, False
+        total, ended = 0, False
         with self._file as file:
+            most = max(1, BLOCK_SAMPLES // self.channels)
+            # One more than there should be, which finds the end of a short clip at once.
+            most = min(most, file.frames + 1) if file.frames else most
             while not ended and total <= limit:
                 asked = int(min(most, limit + 1 - total))
                 try:
@@ -75,12 +78,13 @@ class Sndfile:
 
     def _compare(self, short: int) -> None:
         """Hold what was decoded against the frames that are promised."""
+        if short <= 0 or self._guessed:
+            return
         disputed = 0
         if self._file.subtype == "MPEG_LAYER_III":
             disputed = MP3_FRAME if self._file.format == "MP3" else 2 * MP3_FRAME
         little = max(LITTLE_SECONDS * self.rate, disputed)
-        if short > little and not self._guessed:
-            self.lost = short / self.rate
+        self.lost = short / self.rate if short > little else 0.0
 
     def _after(self, error: soundfile.LibsndfileError, total: int) -> Iterator[Piece]:
         """What lies behind `total` frames, where libsndfile gave up: FFmpeg finds its way again."""
@@ -88,5 +92,6 @@ class Sndfile:
         rest = Libav.of(self._source)
         if rest is None:
             return
-        yield from rest.pieces(skip=total, filled=True)
+        pieces = rest.pieces(skip=total / self.rate, filled=True)
+        yield from ((self.rate, block) for block in joined(pieces, self.rate, self.channels))
         self.lost = 0.0 if self._guessed else rest.lost

@@ -1,0 +1,126 @@
+"""Headers that are off by a little, chains of Ogg files, and what is really lost."""
+
+from __future__ import annotations
+
+import struct
+
+import numpy as np
+import pytest
+from sounds import (
+    RATE,
+    by_ffmpeg,
+    claiming,
+    encoded,
+    heard_by_ffmpeg,
+    noise,
+    pages,
+    tone,
+    unended,
+)
+
+from unfused.audio.decode import BadClip, Parts, decode, decode_heard
+
+
+def samples_of(data: bytes, rate: int = RATE) -> np.ndarray:
+    decoded, heard = decode_heard(data, rate, 600.0)
+    assert heard.damage == "" and heard.lost == 0.0
+    return decoded
+
+
+@pytest.mark.parametrize("extra", [1, 8, 36, 44, 512, 4096])
+def test_a_wav_that_claims_a_little_more_than_there_is_is_whole(extra):
+    data = encoded(noise())
+    over = claiming(data, 2 * RATE + extra)
+    np.testing.assert_array_equal(samples_of(over), decode(data, RATE, 600.0))
+    expected = heard_by_ffmpeg(over)[:, 0] * 32768
+    np.testing.assert_array_equal(samples_of(over), expected)
+
+
+@pytest.mark.parametrize("missing", [44, 1000, 20000])
+def test_a_wav_that_claims_less_than_there_is_goes_on_to_the_end(missing):
+    data = encoded(noise())
+    under = claiming(data, 2 * RATE - missing)
+    expected = heard_by_ffmpeg(under, ignore_length="1")[:, 0] * 32768
+    assert len(expected) == RATE
+    np.testing.assert_array_equal(samples_of(under), expected)
+
+
+@pytest.mark.parametrize("chunk", [b"LIST\x04\0\0\0INFO", b"LIST\xff\0\0\0INFO", bytes(2000)])
+def test_chunks_and_padding_behind_the_samples_are_no_sound(chunk):
+    data = encoded(noise())
+    np.testing.assert_array_equal(samples_of(data + chunk), samples_of(data))
+
+
+@pytest.mark.parametrize("kind", ["WAV", "RF64", "AIFF", "AU", "W64"])
+def test_what_is_lost_is_told_in_seconds(kind):
+    data = encoded(noise(3 * RATE), kind=kind, subtype="PCM_16")
+    with pytest.raises(BadClip) as caught:
+        decode(data[: -3 * RATE], RATE, 600.0)
+    assert str(caught.value) == "truncated: 1.50 of 3.00 s are lost"
+
+
+def test_a_flac_that_promises_a_sample_more_is_whole():
+    data = encoded(noise(), kind="FLAC")
+    more = data[:22] + struct.pack(">I", RATE + 1) + data[26:]
+    np.testing.assert_array_equal(samples_of(more), samples_of(data))
+
+
+@pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
+def test_an_ogg_whose_last_page_is_not_marked_as_the_end_is_whole(subtype):
+    data = encoded(noise(3 * RATE), kind="OGG", subtype=subtype)
+    assert unended(data) != data
+    np.testing.assert_array_equal(samples_of(unended(data)), samples_of(data))
+
+
+@pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
+def test_a_chained_ogg_gives_all_its_links(subtype):
+    first, second = (
+        encoded(tone(seconds), kind="OGG", subtype=subtype) for seconds in (2.0, 3.0)
+    )
+    expected = np.concatenate([samples_of(first), samples_of(second)])
+    np.testing.assert_array_equal(samples_of(first + second), expected)
+    rate = 48000 if subtype == "OPUS" else RATE
+    assert len(heard_by_ffmpeg(first + second)) / rate == pytest.approx(5.0, abs=0.1)
+
+
+def test_a_link_of_another_rate_and_stereo_is_brought_to_the_first_ones():
+    wave = np.stack([tone(2.0, 48000)] * 2, axis=1)
+    data = encoded(tone(1.0), kind="OGG") + encoded(wave, 48000, kind="OGG")
+    decoded, heard = decode_heard(data, RATE, 600.0)
+    assert (heard.rate, heard.channels, heard.seconds) == (RATE, 1, pytest.approx(3.0))
+    alone = decode(encoded(wave, 48000, kind="OGG"), RATE, 600.0)
+    np.testing.assert_allclose(decoded[RATE:], alone, atol=4)
+
+
+@pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
+def test_parts_of_an_ogg_that_is_cut_are_those_that_are_there(subtype):
+    data = encoded(noise(9 * RATE), kind="OGG", subtype=subtype)
+    parts = Parts(data[: 2 * len(data) // 3], RATE, [(0.0, 4.0)])
+    (part,) = parts
+    np.testing.assert_array_equal(part.samples, samples_of(data)[: 4 * RATE])
+    assert parts.heard.damage == "the last Ogg page is missing or cut"
+
+
+def test_a_chain_whose_last_link_is_cut_is_truncated():
+    first, second = encoded(tone(1.0), kind="OGG"), encoded(noise(3 * RATE), kind="OGG")
+    with pytest.raises(BadClip, match="the last Ogg page is missing or cut"):
+        decode(first + second[:-10], RATE, 600.0)
+
+
+def test_streams_side_by_side_in_an_ogg_are_no_chain():
+    first = pages(encoded(tone(2.0), kind="OGG"))
+    second = pages(encoded(noise(3 * RATE, seed=1), kind="OGG"))
+    mixed = first[:1] + second[:1] + first[1:] + second[1:]
+    assert len(samples_of(b"".join(mixed))) == 2 * RATE
+
+
+def test_an_ogg_with_a_damaged_page_in_the_middle_is_truncated():
+    parts = pages(encoded(noise(6 * RATE), kind="OGG"))
+    assert len(parts) > 6
+    with pytest.raises(BadClip, match="truncated"):
+        decode(b"".join(parts[:4]) + bytes(500) + b"".join(parts[5:]), RATE, 600.0)
+
+
+def test_an_mp3_inside_a_wav_is_whole():
+    data = by_ffmpeg(tone(3.0, 44100), 44100, "wav", "libmp3lame")
+    assert len(samples_of(data, 44100)) == pytest.approx(3 * 44100, abs=2500)
