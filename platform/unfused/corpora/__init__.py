@@ -9,7 +9,16 @@ from unfused.corpora.demo import write as demo_manifests
 from unfused.corpora.listing import Columns, Listing
 from unfused.corpora.manifest import read
 from unfused.corpora.overlap import OverlapError, overlap, refuse_overlap
-from unfused.corpora.splits import as_corpus, assign, check_task, folds, for_fold, label_map
+from unfused.corpora.repeats import without_copies, without_repeats
+from unfused.corpora.splits import (
+    as_corpus,
+    assign,
+    check_task,
+    folds,
+    for_fold,
+    label_map,
+    split_off_unlabelled,
+)
 from unfused.corpora.title import title
 
 __all__ = [
@@ -30,5 +39,8 @@ __all__ = [
     "overlap",
     "read",
     "refuse_overlap",
+    "split_off_unlabelled",
     "title",
+    "without_copies",
+    "without_repeats",
 ]

@@ -131,7 +131,8 @@ def open_file(place: str) -> BinaryIO:
 def sha256(place: str) -> str:
     """Digest of a file's bytes; "" for one that cannot be read."""
     try:
-        return hashlib.sha256(read_bytes(place)).hexdigest()
+        with open_file(place) as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:
         return ""
 

@@ -114,6 +114,12 @@ def for_fold(clips: Sequence[Clip], fold: str) -> list[Clip]:
     return [replace(clip, split=special.get(str(clip.fold), "train")) for clip in clips]
 
 
+def split_off_unlabelled(clips: Iterable[Clip]) -> tuple[list[Clip], list[Clip]]:
+    """Clips with a label, and those without."""
+    clips = list(clips)
+    return [c for c in clips if c.label is not None], [c for c in clips if c.label is None]
+
+
 def label_map(clips: Iterable[Clip]) -> tuple[str, ...]:
     """The classes of the train clips, sorted: a class's index is its place here."""
     return tuple(sorted({c.label for c in clips if c.split == "train" and c.label is not None}))

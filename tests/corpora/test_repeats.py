@@ -1,0 +1,152 @@
+"""The same recording under several names."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from unfused.config import Config, RunOptions, override
+from unfused.corpora import Clip, OverlapError, without_copies, without_repeats
+from unfused.corpora.repeats import SPOT_BYTES, contents
+from unfused.pipeline import Request, read_inputs
+from unfused.store import Store
+
+
+@pytest.fixture
+def file(tmp_path):
+    """`file(name, content)` is the listed clip of a new file."""
+
+    def write(name: str, content: bytes, label: str | None = "a", **fields) -> Clip:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+        return Clip(str(path), label, size=len(content), name=name, **fields)
+
+    return write
+
+
+def noise(seed: int, size: int = 5000) -> bytes:
+    return np.random.default_rng(seed).bytes(size)
+
+
+def test_copies_are_kept_once_and_counted(file):
+    clips = [file(f"{i}.wav", noise(i // 10)) for i in range(20)]
+    kept, notes = without_repeats(clips)
+    assert kept == [clips[0], clips[10]]
+    assert notes == ["18 clips are copies of another; each recording is kept once."]
+
+
+def test_files_that_differ_at_their_ends_alone_are_no_copies(file):
+    data = noise(0, 3 * SPOT_BYTES)
+    clips = [file(f"{i}.wav", data[:-1] + bytes([i])) for i in range(3)]
+    assert without_repeats(clips) == (clips, [])
+    assert len(set(contents(clips).values())) == 3
+
+
+def test_empty_and_missing_files_are_copies_of_nothing(file, tmp_path):
+    clips = [file(f"{i}.wav", b"") for i in range(3)]
+    clips += [Clip(str(tmp_path / f"gone{i}.wav"), "a") for i in range(2)]
+    assert without_repeats(clips) == (clips, [])
+
+
+def test_copies_with_different_labels_are_left_out_all_of_them(file):
+    dog, rain, same = (file(f"{i}.wav", noise(0), ("dog", "rain", "rain")[i]) for i in range(3))
+    other = file("other.wav", noise(1), "dog")
+    kept, (note,) = without_repeats([dog, rain, same, other])
+    assert kept == [other]
+    assert note.startswith("3 clips are copies with different labels and left out, as ")
+    assert "(dog)" in note and "(rain)" in note
+
+
+def test_stretches_of_a_recording_are_no_copies_but_equal_ones_of_copies_are(file):
+    one, copy = file("a.wav", noise(0)), file("b.wav", noise(0))
+    clips = [replace(one, start=s, end=s + 1) for s in (0.0, 1.0)]
+    kept, _ = without_repeats([*clips, replace(copy, start=1.0, end=2.0)])
+    assert kept == clips
+
+
+def test_a_manifest_that_learns_and_scores_one_recording_is_refused(file):
+    clips = [
+        file("a.wav", noise(0), split="train"), file("b.wav", noise(0), split="test"),
+        file("c.wav", noise(1), split="train"), file("d.wav", noise(1), split="train"),
+    ]  # fmt: skip
+    with pytest.raises(OverlapError, match=r"1 clip has the same bytes .*a.wav' and .*b.wav'"):
+        without_repeats(clips)
+    kept, _ = without_repeats(clips, allow_overlap=True)
+    assert kept == clips[:3]
+
+
+def test_what_is_held_out_is_no_part_of_a_corpus_under_any_name(file):
+    corpus = [file(f"{i}.wav", noise(i), None) for i in range(4)]
+    held_out = [file("elsewhere/x.wav", noise(2)), corpus[0]]
+    assert without_copies(corpus, held_out) == [corpus[1], corpus[3]]
+
+
+@pytest.fixture
+def recordings(tmp_path, file):
+    """A folder of recordings, of which every third is labelled in a manifest beside it."""
+    for i in range(60):
+        file(f"recordings/{i}.wav", noise(i))
+    rows = [f"recordings/{i}.wav,{'ab'[i % 2]}" for i in range(0, 60, 3)]
+    (tmp_path / "labelled.csv").write_text("\n".join(["path,label", *rows]) + "\n")
+    return tmp_path
+
+
+def inputs(task, corpus=None, **settings):
+    config = override(Config(), {name.replace("__", "."): v for name, v in settings.items()})
+    request = Request(config, RunOptions(), corpus and str(corpus), str(task))
+    return read_inputs(request, Store.at(str(os.devnull) + ".store"))
+
+
+def test_labelled_clips_may_lie_among_the_recordings(recordings):
+    found = inputs(recordings / "labelled.csv", recordings / "recordings")
+    (task,) = found.tasks
+    held_out = {clip.path for clip in task.clips if clip.split != "train"}
+    assert len(task.clips) == 20 and len(held_out) == 6
+    assert {clip.path for clip in found.corpus}.isdisjoint(held_out)
+    assert len(found.corpus) == 54
+    assert found.notes == (
+        "6 clips of the corpus are held out by the task, and left out of the corpus.",
+    )
+    allowed = inputs(
+        recordings / "labelled.csv", recordings / "recordings", data__allow_overlap="true"
+    )
+    assert len(allowed.corpus) == 60 and not allowed.notes
+
+
+def test_one_clip_under_ten_names_is_on_one_side(tmp_path, file):
+    for i in range(30):
+        file(f"task/{'ab'[i % 2]}/{i}.wav", noise(i))
+    for i in range(10):
+        file(f"task/a/copy{i}.wav", noise(0))
+    found = inputs(tmp_path / "task")
+    assert Counter(clip.label for clip in found.tasks[0].clips) == {"a": 15, "b": 15}
+    assert found.notes == ("10 clips are copies of another; each recording is kept once.",)
+
+
+def test_clips_without_a_label_join_the_corpus(tmp_path, file):
+    rows = []
+    for i in range(200):
+        file(f"{i}.wav", noise(i))
+        rows.append(f"{i}.wav,{'ab'[i % 2] if i < 50 else ''}")
+    (tmp_path / "task.csv").write_text("\n".join(["path,label", *rows]) + "\n")
+    found = inputs(tmp_path / "task.csv")
+    (task,) = found.tasks
+    assert len(task.clips) == 50
+    train = sum(clip.split == "train" for clip in task.clips)
+    assert len(found.corpus) == 150 + train
+    assert all(clip.label is None and clip.split is None for clip in found.corpus)
+
+
+def test_dead_files_count_for_no_class_and_no_split(tmp_path, file):
+    for i in range(30):
+        file(f"task/{'ab'[i % 2]}/{i}.wav", noise(i))
+    for i in range(12):
+        file(f"task/dead/{i}.wav", b"")
+    (task,) = inputs(tmp_path / "task").tasks
+    assert {clip.label for clip in task.clips} == {"a", "b"}
+    assert len(task.dead) == 12 and {clip.split for clip in task.dead} == {"train"}
