@@ -71,7 +71,7 @@ def test_the_protocol_says_what_it_would_run_and_what_it_does_not_know(data, pro
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_the_protocol_puts_what_it_measured_beside_what_was_published(data, program):
     one = program("protocol")
     done = lape(data, one, "--preset", "recommended", *SMALLER)
