@@ -15,14 +15,14 @@ from typing import Any
 
 import numpy as np
 
-from unfused import cores, data
+from unfused import data
 from unfused.audio.decode import BadClip, Grid, Heard, Parts, Source, Spans, decode_heard
+from unfused.audio.log_mel_sums import LogMelSums
 from unfused.audio.samples import INT16_SCALE
 from unfused.config import AudioConfig, IngestConfig
 from unfused.data.recordings import open_recording, read_recording
 from unfused.store import Folder
 
-STATISTICS_SECONDS = 30.0
 AUTO_LIMIT = 30.0
 """Seconds from which a recording of a corpus is cut where `ingest.segment_seconds` is auto."""
 AUTO_SEGMENT = 10.0
@@ -155,7 +155,7 @@ class Told:
 def decode_shard(plain: Mapping[str, Any]) -> dict[str, Any]:
     """Decode and write a shard; `Told` as JSON values."""
     shard = Shard.of(plain)
-    statistics = _Statistics(shard.audio) if shard.statistics else None
+    statistics = LogMelSums(shard.audio) if shard.statistics else None
     writer = shard.folder and data.ShardWriter(shard.folder, data.shard_file(shard.number))
     decoding = _Decoding(shard)
     for digest, samples in decoding.clips():
@@ -282,26 +282,3 @@ def level(samples: np.ndarray) -> float:
     power = float(np.mean(np.square(samples.astype(np.float32) * INT16_SCALE)))
     return 10 * math.log10(power) if power > 0 else -math.inf
 
-
-class _Statistics:
-    """Running sums of log-mel values over whole clips, without padding."""
-
-    def __init__(self, audio: AudioConfig) -> None:
-        from unfused.models.clip_encoder import log_mel
-
-        cores.prepare_process(threads=1)
-        self._log_mel = log_mel(audio)
-        self._piece = int(STATISTICS_SECONDS * audio.sample_rate)
-        self._count, self._sum, self._squares = 0, 0.0, 0.0
-
-    def add(self, samples: np.ndarray) -> None:
-        import torch
-
-        for piece in np.array_split(samples, max(1, len(samples) // self._piece)):
-            values = self._log_mel(torch.from_numpy(piece.copy())[None]).double()
-            self._count += values.numel()
-            self._sum += float(values.sum())
-            self._squares += float(values.square().sum())
-
-    def totals(self) -> dict[str, float]:
-        return {"count": self._count, "sum": self._sum, "sum_of_squares": self._squares}
