@@ -136,8 +136,10 @@ def _wav(file: BinaryIO, size: int, head: bytes) -> Container:
     """Walk the chunks (RIFF, big-endian RIFX, or RF64 with its 64-bit sizes) to the samples."""
     order = ">" if head[:4] == b"RIFX" else "<"
     long_at = 0
-    for at, name, _ in _chunks(file, size, 12, f"{order}4sI"):
+    for at, name, claimed in _chunks(file, size, 12, f"{order}4sI"):
         if name == b"data":
+            if claimed == size - at - 8 and not long_at:
+                return Container((file,))
             place = (long_at, "<Q") if long_at else (at + 4, f"{order}I")
             return _sized(file, size, at + 8, *place)
         if name == b"ds64":
@@ -149,7 +151,8 @@ def _chunks(file: BinaryIO, size: int, at: int, kind: str) -> Iterator[tuple[int
     """Place, name and size of the chunks from `at` on."""
     length = struct.calcsize(kind)
     while at + length <= size:
-        name, claimed = struct.unpack(kind, _read(file, at, length))
+        file.seek(at)
+        name, claimed = struct.unpack(kind, file.read(length))
         yield at, name, claimed
         at += length + claimed + claimed % 2
 

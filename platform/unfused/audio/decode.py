@@ -65,13 +65,12 @@ def decode_heard(
     reading = Reading(source)
     limit = math.floor(max_seconds * reading.rate)
     blocks = list(reading.blocks(limit))
-    num_frames = sum(map(len, blocks))
-    if num_frames > limit:
+    if reading.num_frames > limit:
         raise BadClip(f"longer than {max_seconds:g} s")
     heard = reading.heard()
     if heard.damage:
         raise BadClip("truncated", heard.damage)
-    if not num_frames:
+    if not reading.num_frames:
         raise nothing(heard)
     samples, cancelled = finished(blocks, reading.rate, sample_rate, channel)
     return samples, replace(heard, cancelled=True) if cancelled else heard

@@ -58,6 +58,7 @@ class Reading:
     Attributes:
         rate: Hz, of its first link.
         channels: C, of its first link.
+        num_frames: that have been read so far.
 
     Raises:
         BadClip: not audio, empty, or truncated in its header.
@@ -71,7 +72,7 @@ class Reading:
         self._container = examine(file, size)
         self._sounds = [_opened(self._container.links[0], self._container)]
         self.rate, self.channels = self._sounds[0].rate, self._sounds[0].channels
-        self._num_frames = 0
+        self.num_frames = 0
 
     def blocks(self, limit: float = math.inf) -> Iterator[np.ndarray]:
         """Float32 (N, C) in [-1, 1], one after the other: all, or a little more than `limit`
@@ -83,9 +84,9 @@ class Reading:
         else:
             alike = joined(pieces, self.rate, self.channels)
         for block in alike:
-            self._num_frames += len(block)
+            self.num_frames += len(block)
             yield block
-            if self._num_frames > limit:
+            if self.num_frames > limit:
                 return
 
     def _pieces(self, limit: float) -> Iterator[Piece]:
@@ -101,7 +102,7 @@ class Reading:
         Args:
             cancelled: as in `Heard`.
         """
-        seconds = self._num_frames / self.rate
+        seconds = self.num_frames / self.rate
         lost = seconds * self._container.missing
         damage = self._container.cut
         for sound in self._sounds:
