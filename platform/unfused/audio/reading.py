@@ -77,17 +77,17 @@ class Reading:
     def blocks(self, limit: float = math.inf) -> Iterator[np.ndarray]:
         """Float32 (N, C) in [-1, 1], one after the other: all, or a little more than `limit`
         frames."""
-        plain = len(self._container.links) == 1 and isinstance(self._sounds[0], Sndfile)
-        pieces = self._pieces(limit)
-        if plain:
-            alike = (block for _, block in pieces)
-        else:
-            alike = joined(pieces, self.rate, self.channels)
-        for block in alike:
+        for block in self._alike(limit):
             self.num_frames += len(block)
             yield block
             if self.num_frames > limit:
                 return
+
+    def _alike(self, limit: float) -> Iterator[np.ndarray]:
+        """Blocks of one rate and number of channels."""
+        if len(self._container.links) == 1 and isinstance(self._sounds[0], Sndfile):
+            return (block for _, block in self._sounds[0].pieces(limit))
+        return joined(self._pieces(limit), self.rate, self.channels)
 
     def _pieces(self, limit: float) -> Iterator[Piece]:
         for number, link in enumerate(self._container.links):

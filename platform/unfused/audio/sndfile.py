@@ -73,13 +73,11 @@ class Sndfile:
                     return
                 total, ended = total + len(block), len(block) < asked
                 yield self.rate, block
-            if ended:
+            if ended and total < file.frames and not self._guessed:
                 self._compare(file.frames - total)
 
     def _compare(self, short: int) -> None:
         """Hold what was decoded against the frames that are promised."""
-        if short <= 0 or self._guessed:
-            return
         disputed = 0
         if self._file.subtype == "MPEG_LAYER_III":
             disputed = MP3_FRAME if self._file.format == "MP3" else 2 * MP3_FRAME
