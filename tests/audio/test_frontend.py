@@ -12,9 +12,8 @@ from unfused.audio.fast_log_mel import FRAMES_IN_CACHE, GroupedMelPower
 from unfused.audio.frontend import LogMel, MelPower, Normalize, to_float
 from unfused.audio.samples import crop_or_pad
 from unfused.config import AudioConfig
-from unfused.models.clip_encoder import ClipEncoder, log_mel
+from unfused.models.clip_encoder import ClipEncoder
 from unfused.models.encoders.audio_ntt import Config as AudioNTTConfig
-from unfused.stages.shards import _Statistics
 
 DATA = Path(__file__).parents[2] / "../shared/data"
 SETTINGS = (
@@ -170,17 +169,3 @@ def test_normalisation_statistics_travel_with_the_weights():
 def test_clips_without_any_variation_cannot_be_normalised(std):
     with pytest.raises(ValueError, match="silent"):
         Normalize(-5.0, std)
-
-
-def test_statistics_of_a_long_clip_are_those_of_the_whole():
-    audio = AudioConfig()
-    level = np.linspace(10, 9000, 61 * audio.sample_rate)
-    samples = (np.random.default_rng(0).standard_normal(len(level)) * level).astype(np.int16)
-    statistics = _Statistics(audio)
-    statistics.add(samples)
-    found = statistics.totals()
-    whole = log_mel(audio)(to_float(torch.from_numpy(samples))[None]).double()
-    mean = found["sum"] / found["count"]
-    assert mean == pytest.approx(float(whole.mean()), rel=1e-3)
-    spread = (found["sum_of_squares"] / found["count"] - mean**2) ** 0.5
-    assert spread == pytest.approx(float(whole.std()), rel=1e-3)
