@@ -76,7 +76,7 @@ def test_a_csv_manifest_lists_clips_relative_to_itself(tmp_path):
 
 
 def test_labels_are_text_exactly_as_written(tmp_path):
-    labels = ["0", "00000001", "1.0", "true", "NA", "null", " dog", "chien, méchant"]
+    labels = ["0", "00000001", "1.0", "true", "NA", "null", "dog", "chien, méchant"]
     with (tmp_path / "task.csv").open("w", newline="", encoding="utf-8-sig") as file:
         rows = [[f"{i}.wav", label] for i, label in enumerate(labels)]
         csv.writer(file).writerows([["path", "label"], *rows])
@@ -129,18 +129,18 @@ def test_a_row_that_is_repeated_counts_once(tmp_path):
 @pytest.mark.parametrize(
     ("name", "text", "told"),
     [
-        ("task.csv", "file,label\nx.wav,a\n", "no column `path`, only file, label; rename"),
-        ("task.csv", "", "no column `path`, only nothing; rename"),
+        ("task.csv", "sound,label\nx.wav,a\n", "no column `path`, only sound, label; name"),
+        ("task.csv", "", "no column `path`, only nothing; name"),
         ("task.csv", "path,label\n", "lists no clips; add"),
         ("task.csv", "path,label\n,a\n", "Row 1 of .* has no path; name"),
         ("task.csv", "path,split\nx.wav,train\ny.wav,holdout\n", "Row 2 .*'holdout'; use train"),
-        ("task.csv", "path,split\nx.wav,train\ny.wav,\n", "Row 2 .* split ''; use train"),
+        ("task.csv", "path,label,split\nx.wav,a,train\ny.wav,a,\n", "Row 2 .* split ''; use train"),
         ("task.csv", "path,label\nx.wav,a,b\n", "3 cells where the header has 2 in line 2.*quote"),
         ("task.csv", "path,label\nx.wav,a\nx.wav,b\n", "label 'a' and with 'b'; keep one"),
         ("task.csv", "path,split\nx.wav,train\nx.wav,test\n", "split 'train' and with 'test'"),
         ("task.csv", "path,fold\nx.wav,1\nx.wav,2\n", "fold '1' and with '2'; keep one"),
         ("task.parquet", "path\nx.wav\n", "Cannot read .*; save it again"),
-        ("task.txt", "path\nx.wav\n", "give a .csv, a .parquet or a folder"),
+        ("task.md", "path\nx.wav\n", "give a .csv, a .parquet or a folder"),
     ],
 )
 def test_a_manifest_that_cannot_be_used_is_refused_with_the_remedy(tmp_path, name, text, told):
@@ -150,13 +150,13 @@ def test_a_manifest_that_cannot_be_used_is_refused_with_the_remedy(tmp_path, nam
     assert source in sentence(error)
 
 
-def test_a_manifest_that_is_not_there_or_not_text_is_refused(tmp_path):
+def test_a_manifest_that_is_not_there_or_torn_is_refused(tmp_path):
     with pytest.raises(ManifestError, match=r"no file or folder '.*absent.csv'; check") as error:
         clips_in(str(tmp_path / "absent.csv"))
     sentence(error)
-    (tmp_path / "latin.csv").write_bytes("path\nmüll.wav\n".encode("latin-1"))
+    (tmp_path / "torn.csv").write_bytes(b'path\n"mu')
     with pytest.raises(ManifestError, match="Cannot read") as error:
-        clips_in(str(tmp_path / "latin.csv"))
+        clips_in(str(tmp_path / "torn.csv"))
     sentence(error)
 
 
@@ -168,13 +168,14 @@ def test_a_folder_of_classes_is_labelled_by_its_folders(tmp_path):
     touch(tmp_path, "dog/notes.txt", ".cache/dog/3.wav", "cat/._x.mp3")
     clips = clips_in(str(tmp_path))
     assert [(clip.name, clip.label) for clip in clips] == [
-        ("animals/wild/fox/f.ogg", "fox"),
+        ("animals/wild/fox/f.ogg", "animals"),
         ("cat/x.mp3", "cat"),
         ("dog/1.flac", "dog"),
         ("dog/2.WAV", "dog"),
         ("loose.opus", None),
     ]
     assert all(c.path == str(tmp_path / c.name) and c.size == 5 and c.split is None for c in clips)
+    assert [clip.group for clip in clips] == ["wild/fox", None, None, None, None]
 
 
 def test_a_flat_folder_is_unlabelled(tmp_path):

@@ -194,8 +194,7 @@ class _Found:
 
     def _warnings(self) -> list[str]:
         tasks = [task.clips for task in self.inputs.tasks]
-        told = corpora.doubt(tasks, self.request.config.evaluate.split)
-        return [told] if told else []
+        return corpora.warnings(tasks, self.request.config.evaluate.split)
 
     def _next(self) -> str:
         words = ["unfused", "run"]

@@ -58,8 +58,8 @@ def clip_notes(plan: Plan) -> list[Note]:
     tasks = [task.clips for task in plan.inputs.tasks]
     lines = (*plan.inputs.notes, *corpora.count_lines(tasks), *label_lines(plan))
     notes = [Note(line) for line in lines]
-    told = corpora.doubt(tasks, plan.request.config.evaluate.split)
-    return [*notes, Note(told, level="warning")] if told else notes
+    warnings = corpora.warnings(tasks, plan.request.config.evaluate.split)
+    return [*notes, *(Note(told, level="warning") for told in warnings)]
 
 
 def label_lines(plan: Plan) -> list[str]:

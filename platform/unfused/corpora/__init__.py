@@ -4,7 +4,7 @@ The rule of this room: it says which clips there are and what each is for, and o
 """
 
 from unfused.corpora.clip import Clip, ManifestError
-from unfused.corpora.counts import count_lines, doubt
+from unfused.corpora.counts import count_lines, doubt, warnings
 from unfused.corpora.demo import write as demo_manifests
 from unfused.corpora.listing import Columns, Listing
 from unfused.corpora.manifest import read
@@ -13,6 +13,7 @@ from unfused.corpora.repeats import without_copies, without_repeats
 from unfused.corpora.splits import (
     as_corpus,
     assign,
+    assign_loosely,
     check_task,
     folds,
     for_fold,
@@ -29,6 +30,7 @@ __all__ = [
     "OverlapError",
     "as_corpus",
     "assign",
+    "assign_loosely",
     "check_task",
     "count_lines",
     "demo_manifests",
@@ -41,6 +43,7 @@ __all__ = [
     "refuse_overlap",
     "split_off_unlabelled",
     "title",
+    "warnings",
     "without_copies",
     "without_repeats",
 ]

@@ -8,13 +8,20 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from unfused.corpora.clip import Clip
 
 SPLITS = ("train", "valid", "test")
 FEW = 10
 """Clips of a class below which a score over them is in doubt."""
+RARE = 3
+"""Clips of a class that can be in every split."""
+FEW_SCORED = 5
+"""Scored clips of a class, of which each is a fifth of its recall or more."""
+UNEVEN = 20
+"""The most clips of a class beside the fewest."""
+NAMED = 3
 NORMAL_95 = 1.959964
 """Quantile of the normal distribution that leaves out five in a hundred, on both sides."""
 CLASSES_SHOWN = 10
@@ -65,6 +72,40 @@ def _wrapped(parts: Sequence[str]) -> list[str]:
 def _sizes(count: Counter[str | None], folds: bool) -> str:
     """The clips of a class in train, valid and test, or in all folds."""
     return str(count.total()) if folds else "/".join(str(count[split]) for split in SPLITS)
+
+
+def warnings(tasks: Sequence[Sequence[Clip]], split: str) -> list[str]:
+    """What a person should know of a task's clips before anything is trained: rare classes, classes
+    with few clips to be scored on, classes of very different sizes, and `doubt`.
+
+    Args:
+        tasks: see `count_lines`.
+        split: that is scored.
+    """
+    counts = Counter(str(clip.label) for clip in tasks[0])
+    scored = Counter(dict.fromkeys(counts, 0))
+    scored.update(str(clip.label) for clips in tasks for clip in clips if clip.split == split)
+    rare = {label: count for label, count in counts.items() if count < RARE}
+    few = {label: n for label, n in scored.items() if n < FEW_SCORED and label not in rare}
+    (most, many), (fewest, least) = counts.most_common()[0], counts.most_common()[-1]
+    found = []
+    if rare:
+        found.append(f"fewer than {RARE} clips, too few for every split: {_named(rare)}.")
+    if few:
+        found.append(f"fewer than {FEW_SCORED} {split} clips: {_named(few)}.")
+    if many > UNEVEN * least:
+        found.append(
+            f"{most!r} has {many / least:.0f} times the clips of {fewest!r}; look at the balanced"
+            " accuracy."
+        )
+    return [*found, *filter(None, [doubt(tasks, split)])]
+
+
+def _named(counts: Mapping[str, int]) -> str:
+    """The classes with the fewest clips."""
+    some = sorted(counts.items(), key=lambda item: (item[1], item[0]))[:NAMED]
+    more = f", and {len(counts) - NAMED} more" if len(counts) > NAMED else ""
+    return ", ".join(f"{label!r} {count}" for label, count in some) + more
 
 
 def doubt(tasks: Sequence[Sequence[Clip]], split: str) -> str:

@@ -38,3 +38,7 @@ class Listing:
 
     clips: list[Clip] = field(repr=False)
     notes: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
+    """Of the manifest, if there is one."""
+    loose: bool = False
+    """Whether groups are no more than what folders suggest (`splits.assign_loosely`)."""

@@ -1,59 +1,50 @@
-"""Reads a manifest (CSV or Parquet) or a folder of audio into clips.
+"""Reads a manifest, a folder of audio, tables of annotations or a published data set into clips.
 
-The rule of this file: every cell is text, exactly as written, and a clip whose file is missing is
-listed all the same (it is quarantined later); a manifest that contradicts itself is refused.
+The rule of this file: a clip whose file is missing is listed all the same (it is quarantined
+later); what contradicts itself is refused, and what was understood or left out is a note.
 """
 
 from __future__ import annotations
 
-import csv
-import io
-import posixpath
-from collections.abc import Callable, Mapping, Sequence
+import math
+import re
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 from pyarrow import fs
 
-from unfused.corpora import known, location
+from unfused.corpora import annotations, folders, known, location, names
 from unfused.corpora.clip import Clip, ManifestError
+from unfused.corpora.columns import Meaning, may_matter, meaning
+from unfused.corpora.folders import SPLIT_NAMES
 from unfused.corpora.listing import Columns, Listing
+from unfused.corpora.tables import READERS, Table, extension, read_table
 
-PATH_COLUMNS = ("path", "files", "wav", "wav_path")
-LABEL_COLUMNS = ("label", "labels")
-AUDIO_EXTENSIONS = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3")
-SPLIT_NAMES = {
-    "train": "train",
-    "training": "train",
-    "valid": "valid",
-    "validation": "valid",
-    "val": "valid",
-    "dev": "valid",
-    "test": "test",
-    "testing": "test",
-    "eval": "test",
-}
-
-Table = Mapping[str, Sequence[str | None]]
+UNLABELLED = ("unlabeled", "unlabelled", "unsupervised", "none", "nan", "pretrain", "extra")
+"""Splits of clips that have no label."""
+SEPARATORS = re.compile(r"\s*[,;|]\s*")
+"""Between several labels in one cell."""
 
 
 def read(source: str | Path, columns: Columns | None = None) -> Listing:
     """List the clips of a manifest, in its order, or of a folder, sorted.
 
-    A manifest has a column `path` (LAPE's `files`, `wav` and `wav_path` are understood) and may
-    have `label` (or `labels`), `split`, `group` and `fold`; others are ignored. Relative paths are
-    relative to the manifest. A folder is `class/clip.wav` or flat, either below split folders or
-    not.
+    A manifest has a column of files (`path` and other usual names) and may have one of labels,
+    `split`, `group`, `fold`, and `start` and `end` in seconds; others are ignored. Relative paths
+    are relative to the manifest. A folder is `class/clip.wav` or flat, either below split folders
+    or not, or recordings with tables of annotations beside them. `NAME:DIR` is a published data
+    set.
 
     Args:
         source: Local path or a URI that Arrow reads (s3://, gs://, ...).
-        columns: What the manifest calls its columns.
+        columns: What the manifest calls its columns, and where its paths start.
 
     Raises:
         ManifestError: There is nothing there, or it is no usable list of clips.
     """
+    chosen = columns or Columns()
     if known.names(source):
         return known.read(source)
     place = location.absolute(str(source))
@@ -61,166 +52,183 @@ def read(source: str | Path, columns: Columns | None = None) -> Listing:
     if kind == fs.FileType.NotFound:
         raise ManifestError(f"There is no file or folder {str(source)!r}; check the path.")
     if kind == fs.FileType.Directory:
-        return Listing(_read_folder(place))
-    return Listing(_read_manifest(place))
+        return _read_folder(place, chosen)
+    return _read_file(place, chosen)
 
 
-def _read_manifest(place: str) -> list[Clip]:
-    columns = _columns(place)
-    names = _names(columns, place)
-    folder = location.parent(place)
-    label = next((column for column in LABEL_COLUMNS if column in columns), LABEL_COLUMNS[0])
-    table = zip(
-        names,
-        _cells(columns, label, len(names)),
-        _splits(_cells(columns, "split", len(names)), place),
-        _cells(columns, "group", len(names)),
-        _cells(columns, "fold", len(names)),
-        strict=True,
-    )
-    clips = [
-        Clip(location.join(folder, name), label, split, group, fold, name=name)
-        for name, label, split, group, fold in table
-    ]
-    return _with_status(_without_repeats(clips, place))
+def _read_folder(place: str, chosen: Columns) -> Listing:
+    found = folders.look(place)
+    return annotations.in_folder(place, found, chosen) or folders.listing(place, found)
 
 
-def _columns(place: str) -> Table:
-    readers: dict[str, Callable[[bytes], Table]] = {
-        ".csv": _read_csv,
-        ".parquet": _read_parquet,
-        ".pq": _read_parquet,
-    }
-    bare = place.partition("?")[0] if "://" in place else place
-    extension = posixpath.splitext(bare)[1].lower()
-    if extension not in readers:
+def _read_file(place: str, chosen: Columns) -> Listing:
+    ending = extension(place)
+    if ending not in (*READERS, *annotations.ENDINGS):
         raise ManifestError(
             f"{place!r} is no manifest that can be read; give a .csv, a .parquet or a folder."
         )
     try:
-        return readers[extension](location.read_bytes(place))
-    except (OSError, UnicodeDecodeError, csv.Error, pa.ArrowException) as error:
-        told = " ".join(str(error).split())
+        data = location.read_bytes(place)
+    except OSError as error:
         raise ManifestError(
-            f"Cannot read {place!r} ({told}); save it again as UTF-8 CSV or as Parquet."
+            f"Cannot read {place!r} ({error.strerror or error}); check its permissions."
         ) from None
-    except _Ragged as error:
-        raise ManifestError(f"{error} of {place!r}; quote the cells that contain commas.") from None
-
-
-class _Ragged(Exception):
-    """A row of a CSV has more or fewer cells than its header."""
-
-
-def _read_csv(data: bytes) -> Table:
-    rows = csv.reader(io.StringIO(data.decode("utf-8-sig"), newline=""), strict=True)
-    header = [name.strip() for name in next(rows, [])]
-    body = []
-    for row in filter(None, rows):
-        if len(row) != len(header):
-            told = f"{len(row)} cells where the header has {len(header)}"
-            raise _Ragged(f"There are {told} in line {rows.line_num}")
-        body.append(row)
-    return dict(zip(header, zip(*body, strict=True) if body else [()] * len(header), strict=True))
-
-
-def _read_parquet(data: bytes) -> Table:
-    file = pq.ParquetFile(io.BytesIO(data))
-    ours = {*PATH_COLUMNS, *LABEL_COLUMNS, "split", "group", "fold"}
-    wanted = [name for name in file.schema_arrow.names if name in ours]
-    table = file.read(columns=wanted)
-    columns: dict[str, Sequence[str | None]] = dict.fromkeys(file.schema_arrow.names, ())
-    return columns | {name: table[name].cast(pa.string()).to_pylist() for name in wanted}
-
-
-def _names(columns: Table, place: str) -> list[str]:
-    """The paths as written, all there."""
-    column = next((name for name in PATH_COLUMNS if name in columns), None)
-    if column is None:
+    if ending in annotations.ENDINGS and annotations.is_annotation(place, data):
+        return annotations.in_file(place, data, chosen)
+    if ending not in READERS:
         raise ManifestError(
-            f"{place!r} has no column `path`, only {', '.join(columns) or 'nothing'}; rename the"
-            " column that names the files."
+            f"{place!r} is no export of Label Studio; give a .csv, a .parquet or a folder."
         )
-    names = [name or "" for name in columns[column]]
-    if not names:
+    return _manifest(place, data, chosen)
+
+
+def _manifest(place: str, data: bytes, chosen: Columns) -> Listing:
+    table, notes = read_table(place, data, may_matter(chosen))
+    columns, told = meaning(table, place, chosen)
+    notes += told
+    files = _files(table, columns, place)
+    if not files:
         raise ManifestError(f"{place!r} lists no clips; add a row for each.")
-    if "" in names:
-        raise ManifestError(f"Row {names.index('') + 1} of {place!r} has no path; name its file.")
-    return names
+    root = location.absolute(chosen.root) if chosen.root else location.parent(place)
+    places, listed, told = names.found(files, root)
+    notes += told
+    labels = _labels(_cells(table, columns.label, len(files)), place, notes)
+    splits, labels = _splits(_cells(table, columns.split, len(files)), labels, place)
+    starts, ends = _stretches(table, columns, len(files), place)
+    rows = zip(
+        places, labels, splits, _cells(table, columns.group, len(files)),
+        _cells(table, columns.fold, len(files)), listed, files, starts, ends, strict=True,
+    )  # fmt: skip
+    clips = [
+        Clip(path, label, split, group, fold, *status, name, start, end)
+        for path, label, split, group, fold, status, name, start, end in rows
+    ]
+    clips = _without_repeats(clips, place)
+    bare = sum(clip.label is None for clip in clips)
+    if bare and bare < len(clips):
+        have = "1 row has" if bare == 1 else f"{bare} of {len(clips)} rows have"
+        notes.append(f"{have} no label, and {'joins' if bare == 1 else 'join'} the corpus.")
+    return Listing(annotations.grouped(clips), tuple(notes), tuple(table))
 
 
-def _cells(columns: Table, name: str, num_rows: int) -> list[str | None]:
+def _files(table: Table, columns: Meaning, place: str) -> list[str]:
+    """The paths as written, all there."""
+    found = [(name or "").strip() for name in table[columns.path]]
+    if "" in found:
+        raise ManifestError(f"Row {found.index('') + 1} of {place!r} has no path; name its file.")
+    return found
+
+
+def _cells(table: Table, name: str | None, num_rows: int) -> list[str | None]:
     """A column with empty cells as None, also where there is no such column."""
-    return [cell or None for cell in columns.get(name, [None] * num_rows)]
+    if name is None:
+        return [None] * num_rows
+    return [(cell or "").strip() or None for cell in table[name]]
 
 
-def _splits(cells: list[str | None], place: str) -> list[str | None]:
-    """The canonical names, in every row or in none."""
-    if not any(cells):
-        return cells
-    splits = [SPLIT_NAMES.get((cell or "").strip().lower()) for cell in cells]
-    if None in splits:
-        row = splits.index(None)
+def _labels(cells: list[str | None], place: str, notes: list[str]) -> list[str | None]:
+    """The labels; those that differ in case alone are told.
+
+    Raises:
+        ManifestError: a cell holds several.
+    """
+    distinct = {cell for cell in cells if cell is not None}
+    if several := _several(distinct):
         raise ManifestError(
-            f"Row {row + 1} of {place!r} has the split {cells[row] or ''!r}; use train, valid or"
-            " test."
+            f"{place!r} has several labels in one cell, as {several!r}; give a clip one label, or"
+            " a row with `start` and `end` for each: several at a time are not supported yet."
         )
-    return splits
+    alike: dict[str, list[str]] = defaultdict(list)
+    for label in sorted(distinct):
+        alike[label.casefold()].append(label)
+    if pairs := [some for some in alike.values() if len(some) > 1]:
+        told = "; ".join(" and ".join(map(repr, some)) for some in pairs[:3])
+        notes.append(f"Labels that differ in case alone are different classes: {told}.")
+    return cells
 
 
-def _without_repeats(clips: list[Clip], place: str) -> list[Clip]:
-    """The first row of each path; another may repeat it but not contradict it."""
-    first: dict[str, Clip] = {}
+def _several(labels: set[str]) -> str:
+    """A label that is several, whose parts are labels or parts of labels elsewhere; else ""."""
+    parts = {label: SEPARATORS.split(label) for label in labels if SEPARATORS.search(label)}
+    uses = Counter(part for some in parts.values() for part in set(some))
+    for label in sorted(parts):
+        if any(part in labels or uses[part] > 1 for part in parts[label] if part):
+            return label
+    return ""
+
+
+def _splits(
+    cells: list[str | None], labels: list[str | None], place: str
+) -> tuple[list[str | None], list[str | None]]:
+    """The canonical names, in every labelled row or in none; and the labels of those that have one.
+
+    Raises:
+        ManifestError: a name is none of a split.
+    """
+    if not any(cells):
+        return cells, labels
+    apart = [(cell or "").lower() in UNLABELLED for cell in cells]
+    labels = [None if bare else label for label, bare in zip(labels, apart, strict=True)]
+    splits: list[str | None] = []
+    for row, cell in enumerate(cells):
+        split = SPLIT_NAMES.get((cell or "").lower())
+        if split is None and not apart[row] and (cell or labels[row] is not None):
+            raise ManifestError(
+                f"Row {row + 1} of {place!r} has the split {cell or ''!r}; use train, valid or"
+                " test, or unlabeled."
+            )
+        splits.append(split)
+    return splits, labels
+
+
+def _stretches(
+    table: Table, columns: Meaning, num_rows: int, place: str
+) -> tuple[list[float | None], list[float | None]]:
+    """Begin and end of each row, in seconds; None where it is the recording's own."""
+    if columns.stretch is None:
+        return [None] * num_rows, [None] * num_rows
+    both = [
+        [_seconds(cell, row, place) for row, cell in enumerate(_cells(table, name, num_rows))]
+        for name in columns.stretch
+    ]
+    for row, (start, end) in enumerate(zip(*both, strict=True)):
+        if end is not None and end <= (start or 0.0):
+            raise ManifestError(
+                f"Row {row + 1} of {place!r} ends at {end:g} s and begins at {start or 0:g} s;"
+                " `end` must be above `start`."
+            )
+    return both[0], both[1]
+
+
+def _seconds(cell: str | None, row: int, place: str) -> float | None:
+    if cell is None:
+        return None
+    try:
+        value = float(cell.replace(",", "."))
+    except ValueError:
+        value = math.nan
+    if not (0 <= value < math.inf):
+        raise ManifestError(
+            f"Row {row + 1} of {place!r} has {cell!r} for a time; give seconds of 0 or more."
+        )
+    return value
+
+
+def _without_repeats(clips: Sequence[Clip], place: str) -> list[Clip]:
+    """The first row of each clip; another may repeat it but not contradict it."""
+    first: dict[tuple[str, float | None, float | None], Clip] = {}
     for clip in clips:
-        known = first.setdefault(clip.path, clip)
+        known_as = first.setdefault((clip.path, clip.start, clip.end), clip)
         for field in ("label", "split", "group", "fold"):
-            one, other = getattr(known, field), getattr(clip, field)
+            one, other = getattr(known_as, field), getattr(clip, field)
             if one != other:
                 raise ManifestError(
                     f"{place!r} lists {clip.path!r} with the {field} {one!r} and with {other!r};"
                     " keep one of the rows."
                 )
-    return list(first.values())
-
-
-def _with_status(clips: list[Clip]) -> list[Clip]:
-    status = location.listed([clip.path for clip in clips])
     return [
-        replace(clip, size=size, modified=modified)
-        for clip, (size, modified) in zip(clips, status, strict=True)
+        replace(clip, name=f"{clip.name}#{clip.start or 0:g}-{clip.end or math.inf:g}")
+        if clip.start is not None or clip.end is not None
+        else clip
+        for clip in first.values()
     ]
-
-
-def _read_folder(place: str) -> list[Clip]:
-    """Labels are the folders that clips lie in; first-level folders may be splits."""
-    found = [
-        (name, status)
-        for name, status in location.files_under(place)
-        if name.lower().endswith(AUDIO_EXTENSIONS) and not _is_hidden(name)
-    ]
-    if not found:
-        raise ManifestError(
-            f"There is no audio in {place!r}; give a folder with {', '.join(AUDIO_EXTENSIONS)}"
-            " files or a manifest."
-        )
-    in_splits = all(_first_folder(name).lower() in SPLIT_NAMES for name, _ in found)
-    return [_clip_of_file(place, name, status, in_splits) for name, status in found]
-
-
-def _is_hidden(name: str) -> bool:
-    return any(part.startswith(".") for part in name.split("/"))
-
-
-def _first_folder(name: str) -> str:
-    return name.partition("/")[0] if "/" in name else ""
-
-
-def _clip_of_file(place: str, name: str, status: location.Listed, in_splits: bool) -> Clip:
-    split, below = None, name
-    if in_splits:
-        first, _, below = name.partition("/")
-        split = SPLIT_NAMES[first.lower()]
-    label = posixpath.basename(posixpath.dirname(below)) or None
-    return Clip(
-        location.join(place, name), label, split, size=status[0], modified=status[1], name=name
-    )

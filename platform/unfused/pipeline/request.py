@@ -145,19 +145,28 @@ def read_inputs(request: Request, store: Store) -> Inputs:
     listing = corpora.read(task_path, request.columns)
     labelled, unlabelled = corpora.split_off_unlabelled(listing.clips)
     if not labelled:
+        columns = f" (its columns: {', '.join(listing.columns)})" if listing.columns else ""
         raise ConfigError(
-            f"None of the {len(unlabelled)} clips of {task_path!r} has a label; name the column of"
-            " the classes with --label-column, or give them as --corpus beside a task."
+            f"None of the {len(unlabelled)} clips of {task_path!r} has a label{columns}; name the"
+            " column of the classes with --label-column, or give them as --corpus beside a task."
         )
     allowed = request.config.data.allow_overlap
     labelled, repeats = corpora.without_repeats(labelled, allow_overlap=allowed)
-    tasks = _tasks(request, labelled)
+    tasks, loosened = _tasks(request, labelled, loose=listing.loose)
     corpus, told = _corpus(request, corpus_path, unlabelled, tasks)
-    return Inputs(corpus, tasks, (*listing.notes, *repeats, *told))
+    return Inputs(corpus, tasks, (*listing.notes, *repeats, *loosened, *told))
 
 
-def _tasks(request: Request, clips: Sequence[Clip]) -> tuple[Task, ...]:
-    """Labelled clips with their splits, once for every fold."""
+def _tasks(
+    request: Request, clips: Sequence[Clip], *, loose: bool
+) -> tuple[tuple[Task, ...], list[str]]:
+    """Labelled clips with their splits, once for every fold, and what is to be said of that.
+
+    Args:
+        request: what was asked for.
+        clips: labelled ones.
+        loose: see `Listing`.
+    """
     data = request.config.data
     usable = [clip for clip in clips if clip.size > 0]
     dead = [replace(clip, label=None, split="train") for clip in clips if clip.size <= 0]
@@ -166,14 +175,20 @@ def _tasks(request: Request, clips: Sequence[Clip]) -> tuple[Task, ...]:
             f"All {len(dead)} files of the task are missing or empty, the first:"
             f" {dead[0].path!r}; check the paths, or say with --audio-root where they start."
         )
+    notes: list[str] = []
     if request.folds:
         split = {f"fold{f}/": corpora.for_fold(usable, f) for f in corpora.folds(usable)}
     else:
         shares = data.valid_fraction, data.test_fraction
-        split = {"": corpora.assign(usable, *shares, data.split_seed)}
+        if loose:
+            clips, notes = corpora.assign_loosely(usable, *shares, data.split_seed)
+        else:
+            clips = corpora.assign(usable, *shares, data.split_seed)
+        split = {"": clips}
     for task in split.values():
         corpora.check_task(task)
-    return tuple(Task(tuple(task), prefix, tuple(dead)) for prefix, task in split.items())
+    tasks = [Task(tuple(task), prefix, tuple(dead)) for prefix, task in split.items()]
+    return tuple(tasks), notes
 
 
 def _corpus(

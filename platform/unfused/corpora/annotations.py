@@ -1,0 +1,314 @@
+"""Stretches of recordings with labels, as annotation programs write them.
+
+    Raven           selection tables, tab-separated, "Begin Time (s)"
+    Audacity        label tracks: begin, end, label
+    Label Studio    its JSON export, of regions in audio
+
+The rule of this file: a table says which recording it is of, or has its name; what cannot be found
+is told, and a recording that nothing is said of has no label.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import posixpath
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlparse
+
+from unfused.corpora import location
+from unfused.corpora.clip import Clip, ManifestError
+from unfused.corpora.columns import LABELS
+from unfused.corpora.folders import AUDIO_EXTENSIONS, Found, by_name, look
+from unfused.corpora.listing import Columns, Listing
+from unfused.corpora.tables import text_of
+
+ENDINGS = (".txt", ".tsv", ".csv", ".json")
+BEGIN, END, OFFSET = "Begin Time (s)", "End Time (s)", "File Offset (s)"
+FILES = ("Begin Path", "Begin File")
+RAVENS_OWN = re.compile(
+    r"(selection|view|channel|(begin|end|peak|center|delta|low|high|dur|freq|time|bw|max|min|avg|"
+    r"agg|entropy|energy|inband|snr|file offset|begin file|begin path|end file|score|confidence|"
+    r"occupancy|rms|length|sample|q1|q3|iqr|leq|notes?)\b.*)",
+    re.IGNORECASE,
+)
+"""Columns of measurements, which no person has made."""
+TABLES_OWN = re.compile(r"(\.table\.\d+)?(\.(selections|labels))?$", re.IGNORECASE)
+"""What stands between a recording's name and a table's ending."""
+UPLOADED = re.compile(r"^[0-9a-f]{8}-")
+"""What Label Studio puts before the name of an uploaded file."""
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """A labelled stretch of a recording.
+
+    Attributes:
+        file: the recording, as the table names it; "" is the one of the table's own name.
+        start, end: seconds.
+        label: None where there is none.
+    """
+
+    file: str
+    start: float
+    end: float
+    label: str | None
+
+
+def is_annotation(place: str, data: bytes) -> bool:
+    """Whether a file holds annotations in one of the forms."""
+    if place.endswith(".json"):
+        return _is_label_studio(data)
+    head = data[:4096]
+    return BEGIN.encode() in head or BEGIN.encode("utf-16-le") in head or _is_audacity(data)
+
+
+def in_folder(place: str, found: Found, chosen: Columns) -> Listing | None:
+    """The stretches of a folder's recordings, if tables of annotations lie among them."""
+    tables: dict[str, bytes] = {}
+    for name in found.others:
+        if name.lower().endswith(ENDINGS):
+            data = location.read_bytes(location.join(place, name))
+            if is_annotation(name, data):
+                tables[name] = data
+    if not tables:
+        return None
+    return _clips(place, found, tables, chosen)
+
+
+def in_file(place: str, data: bytes, chosen: Columns) -> Listing:
+    """The stretches of one table, of recordings in its folder or below `chosen.root`."""
+    root = location.absolute(chosen.root) if chosen.root else location.parent(place)
+    return _clips(root, look(root), {posixpath.basename(place): data}, chosen, alone=True)
+
+
+def _clips(
+    root: str,
+    found: Found,
+    tables: Mapping[str, bytes],
+    chosen: Columns,
+    *,
+    alone: bool = False,
+) -> Listing:
+    status = dict(found.audio)
+    names = by_name([name for name, _ in found.audio])
+    notes, lost, odd = list(found.notes), [], 0
+    clips: list[Clip] = []
+    for table, data in tables.items():
+        for one in _stretches(table, data, chosen):
+            name = _recording(one.file, table, names)
+            if name is None:
+                lost.append(one.file or table)
+            elif not one.label or not (0 <= one.start < one.end < math.inf):
+                odd += 1
+            else:
+                size, modified = status[name]
+                place, span = location.join(root, name), f"{one.start:g}-{one.end:g}"
+                known = {"group": name, "size": size, "modified": modified}
+                known |= {"name": f"{name}#{span}", "start": one.start, "end": one.end}
+                clips.append(Clip(place, one.label, **known))
+    clips = list({(c.path, c.start, c.end, c.label): c for c in clips}.values())
+    if lost:
+        notes.append(
+            f"{len(lost)} annotated stretches are of recordings that are not there, the first of"
+            f" {lost[0]!r}; --audio-root says where they are."
+        )
+    if odd:
+        notes.append(f"{odd} annotations have no label or no length, and are left out.")
+    if not clips:
+        raise ManifestError(
+            f"No annotation in {root!r} has a label and a recording"
+            f"{f' (the first is of {lost[0]!r})' if lost else ''}; put the tables beside the"
+            " recordings, or say with --audio-root where these are."
+        )
+    annotated = {clip.path for clip in clips}
+    notes.append(
+        f"{len(clips)} annotated stretches of {len(annotated)} recordings; all of a recording stay"
+        " in one split."
+    )
+    if not alone:
+        bare = [
+            Clip(location.join(root, name), size=size, modified=modified, name=name)
+            for name, (size, modified) in found.audio
+            if location.join(root, name) not in annotated
+        ]
+        if bare:
+            are = "1 recording has" if len(bare) == 1 else f"{len(bare)} recordings have"
+            notes.append(f"{are} no annotation, and no label.")
+        clips += bare
+    return Listing(clips, tuple(notes))
+
+
+def _recording(file: str, table: str, names: Mapping[str, list[str]]) -> str | None:
+    """The recording that a stretch is of, relative to the root."""
+    if not file:
+        return _of_own_name(table, names)
+    base = posixpath.basename(file.replace("\\", "/"))
+    for name in (base, UPLOADED.sub("", base)):
+        if found := names.get(name):
+            same = [one for one in found if posixpath.dirname(one) == posixpath.dirname(table)]
+            tail = [one for one in found if file.replace("\\", "/").endswith(one)]
+            return (tail or same or found)[0]
+    return None
+
+
+def _of_own_name(table: str, names: Mapping[str, list[str]]) -> str | None:
+    """`a.wav` for `a.txt`, `a.wav.txt`, `a.selections.txt` and `a.Table.1.selections.txt`."""
+    folder, base = posixpath.split(table)
+    stem = TABLES_OWN.sub("", posixpath.splitext(base)[0])
+    for name in (stem, *(f"{stem}{ending}" for ending in _either_case(AUDIO_EXTENSIONS))):
+        for one in names.get(name, ()):
+            if posixpath.dirname(one) == folder:
+                return one
+    return None
+
+
+def _either_case(endings: Sequence[str]) -> Iterator[str]:
+    for ending in endings:
+        yield ending
+        yield ending.upper()
+
+
+def _stretches(table: str, data: bytes, chosen: Columns) -> Iterator[Stretch]:
+    if table.endswith(".json"):
+        yield from _of_label_studio(data)
+        return
+    text = text_of(data, [])
+    if BEGIN in text.split("\n", 1)[0]:
+        yield from _of_raven(table, text, chosen)
+    else:
+        yield from _of_audacity(text)
+
+
+def _of_raven(table: str, text: str, chosen: Columns) -> Iterator[Stretch]:
+    separator = "\t" if "\t" in text.split("\n", 1)[0] else ","
+    rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator)
+    label = _ravens_label(table, list(rows.fieldnames or ()), chosen.label)
+    seen: set[str] = set()
+    for number, row in enumerate(rows):
+        # A selection has a row for every view of it.
+        if (key := row.get("Selection") or f"row {number}") in seen:
+            continue
+        seen.add(key)
+        start, end = _seconds(row.get(BEGIN)), _seconds(row.get(END))
+        file = next((row[name] for name in FILES if row.get(name)), "")
+        if file and (offset := _seconds(row.get(OFFSET))) == offset:
+            start, end = offset, offset + end - start
+        yield Stretch(file, start, end, (row.get(label) or "").strip() or None)
+
+
+def _ravens_label(table: str, names: Sequence[str], chosen: str | None) -> str:
+    """The column of labels: a usual name, else the last that is no measurement."""
+    if chosen is not None:
+        if chosen not in names:
+            raise ManifestError(
+                f"--label-column {chosen}: {table!r} has no such column, only {', '.join(names)}."
+            )
+        return chosen
+    plain = {re.sub(r"[\s-]+", "_", name.strip().lower()): name for name in names}
+    usual = [plain[name] for name in LABELS if name in plain]
+    own = [name for name in names if name and not RAVENS_OWN.fullmatch(name.strip())]
+    if found := [*usual[:1], *own[-1:]]:
+        return found[0]
+    raise ManifestError(
+        f"{table!r} has no column of labels, only {', '.join(names)}; name it with --label-column."
+    )
+
+
+def _seconds(text: str | None) -> float:
+    try:
+        return float((text or "").strip().replace(",", "."))
+    except ValueError:
+        return math.nan
+
+
+def _is_audacity(data: bytes) -> bool:
+    """Whether the first lines are two numbers and a text, with tabs between them."""
+    try:
+        lines = text_of(data[:4096], []).splitlines()
+    except UnicodeDecodeError:
+        return False
+    told = [line for line in lines[:3] if line.strip() and not line.startswith("\\")]
+    return bool(told) and all(_audacity_row(line) for line in told)
+
+
+def _audacity_row(line: str) -> tuple[float, float, str] | None:
+    start, _, rest = line.partition("\t")
+    end, _, label = rest.partition("\t")
+    found = _seconds(start), _seconds(end)
+    return None if any(map(math.isnan, found)) else (*found, label)
+
+
+def _of_audacity(text: str) -> Iterator[Stretch]:
+    for line in text.splitlines():
+        # A line that begins with a backslash has the frequencies of the one before.
+        if line.strip() and not line.startswith("\\") and (row := _audacity_row(line)):
+            start, end, label = row
+            yield Stretch("", start, end, label.strip() or None)
+
+
+def _is_label_studio(data: bytes) -> bool:
+    try:
+        tasks = json.loads(data)
+    except ValueError:
+        return False
+    return (
+        isinstance(tasks, list)
+        and bool(tasks)
+        and all(isinstance(one, dict) for one in tasks)
+        and any("annotations" in one or "audio" in one for one in tasks)
+    )
+
+
+def _of_label_studio(data: bytes) -> Iterator[Stretch]:
+    for task in json.loads(data):
+        file = _named(task)
+        for region in _regions(task):
+            value = region.get("value", region)
+            labels = value.get("labels") or value.get("choices") or []
+            if "start" not in value or "end" not in value:
+                continue
+            if len(labels) > 1:
+                raise ManifestError(
+                    f"A region of {file!r} has several labels ({', '.join(labels)}); give each a"
+                    " region of its own: several at a time are not supported yet."
+                )
+            yield Stretch(
+                file, float(value["start"]), float(value["end"]), labels[0] if labels else None
+            )
+
+
+def _regions(task: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """Of the full export, of all its annotators, and of the short one."""
+    for annotation in task.get("annotations") or ():
+        if not annotation.get("was_cancelled"):
+            yield from annotation.get("result") or ()
+    for value in task.values():
+        if isinstance(value, list):
+            yield from (one for one in value if isinstance(one, dict) and "start" in one)
+
+
+def _named(task: Mapping[str, Any]) -> str:
+    """The recording's path: of an upload, a local file, or an address."""
+    told = task.get("data") if isinstance(task.get("data"), dict) else task
+    values = [v for k, v in told.items() if isinstance(v, str) and (k == "audio" or "/" in v)]
+    address = urlparse(values[0] if values else str(task.get("file_upload", "")))
+    local = parse_qs(address.query).get("d")
+    return unquote(local[0] if local else address.path)
+
+
+def grouped(clips: Sequence[Clip]) -> list[Clip]:
+    """All stretches of a recording in one group: its own name, or what its groups are together."""
+    group: dict[str, str] = {}
+    several = {clip.path for clip in clips if clip.start is not None or clip.end is not None}
+    return [
+        replace(clip, group=group.setdefault(clip.path, clip.group or clip.path))
+        if clip.path in several
+        else clip
+        for clip in clips
+    ]

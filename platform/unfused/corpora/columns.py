@@ -1,0 +1,142 @@
+"""Which column of a manifest is what.
+
+The rule of this file: a column is taken for what it is usually called; where that is not plain, a
+sentence lists the columns and names the option that says it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from unfused.corpora.clip import ManifestError
+from unfused.corpora.listing import Columns
+from unfused.corpora.tables import Table
+
+PATHS = (
+    "path", "files", "file", "wav", "wav_path", "file_path", "filepath", "file_name", "filename",
+    "slice_file_name", "audio_path", "audio_file", "audio_filename", "audio", "clip_path", "clip",
+    "recording", "fname", "begin_path", "begin_file", "uri", "url",
+)  # fmt: skip
+LABELS = (
+    "label", "labels", "class", "class_name", "category", "species", "target_name", "label_name",
+    "classname", "annotation", "keyword", "word", "emotion", "event_label", "scene_label",
+    "primary_label", "tag", "tags", "target", "class_id", "classid", "label_id",
+)  # fmt: skip
+SPLITS = ("split", "set", "subset", "partition")
+GROUPS = ("speaker", "speaker_id", "client_id", "session", "session_id")
+"""Taken for the group where there is no column of that name, and told."""
+STRETCHES = (
+    ("start", "end"), ("begin", "end"), ("onset", "offset"), ("start_time", "end_time"),
+    ("begin_time", "end_time"), ("begin_time_(s)", "end_time_(s)"), ("start_s", "end_s"),
+    ("start_seconds", "end_seconds"),
+)  # fmt: skip
+SLICES = "slice_file_name"
+"""UrbanSound8K's: its start and end are of the recording that a file was cut from."""
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """The columns of a table by what they are, as the table writes their names."""
+
+    path: str
+    label: str | None
+    split: str | None
+    group: str | None
+    fold: str | None
+    stretch: tuple[str, str] | None
+
+
+def may_matter(chosen: Columns):
+    """Whether a column of a name can have a meaning here, as a function."""
+    known = {*PATHS, *LABELS, *SPLITS, *GROUPS, "group", "fold", *sum(STRETCHES, ())}
+
+    def matters(name: str) -> bool:
+        return _plain(name) in known or name in (chosen.path, chosen.label)
+
+    return matters
+
+
+def meaning(table: Table, place: str, chosen: Columns) -> tuple[Meaning, list[str]]:
+    """What the columns of a table are, and what is to be said of that.
+
+    Raises:
+        ManifestError: no column names the files, or it is not plain which has the labels.
+    """
+    plain: dict[str, str] = {}
+    for name in table:
+        plain.setdefault(_plain(name), name)
+    notes: list[str] = []
+    path = _chosen(table, chosen.path, "--path-column", place) or _first(plain, PATHS)
+    if path is None:
+        raise ManifestError(
+            f"{place!r} has no column `path`, only {', '.join(table) or 'nothing'}; name the"
+            " column of the files with --path-column."
+        )
+    label = _chosen(table, chosen.label, "--label-column", place) or _label(table, plain, place)
+    group = plain.get("group")
+    if group is None and (alias := _first(plain, GROUPS)) and _groups(table, alias, label):
+        group = alias
+        notes.append(f"The column {alias!r} is taken for the group that a split keeps together.")
+    pairs = [pair for pair in STRETCHES if set(pair) <= plain.keys() and SLICES not in plain]
+    stretch = (plain[pairs[0][0]], plain[pairs[0][1]]) if pairs else None
+    return Meaning(path, label, _first(plain, SPLITS), group, plain.get("fold"), stretch), notes
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\s-]+", "_", name.strip().lower())
+
+
+def _first(plain: Mapping[str, str], names: Sequence[str]) -> str | None:
+    return next((plain[name] for name in names if name in plain), None)
+
+
+def _chosen(table: Table, name: str | None, option: str, place: str) -> str | None:
+    if name is None or name in table:
+        return name
+    alike = [one for one in table if _plain(one) == _plain(name)]
+    if len(alike) == 1:
+        return alike[0]
+    raise ManifestError(
+        f"{option} {name}: {place!r} has no such column, only {', '.join(table) or 'nothing'}."
+    )
+
+
+def _label(table: Table, plain: Mapping[str, str], place: str) -> str | None:
+    """The column of classes: `label` if it is there, else one with names before one with numbers.
+
+    Raises:
+        ManifestError: several have names, and do not say the same.
+    """
+    found = [plain[name] for name in LABELS if name in plain]
+    if not found or _plain(found[0]) in LABELS[:2]:
+        return found[0] if found else None
+    named = [name for name in found if not _is_numeric(table[name])] or found[:1]
+    if len(named) > 1 and not all(_say_the_same(table, named[0], one) for one in named[1:]):
+        raise ManifestError(
+            f"{place!r} may have its classes in {' or '.join(map(repr, named))}; say which with"
+            " --label-column."
+        )
+    return named[0]
+
+
+def _is_numeric(cells: Sequence[str | None]) -> bool:
+    return all(re.fullmatch(r"\s*-?[\d.]*\s*", cell or "") for cell in cells)
+
+
+def _say_the_same(table: Table, one: str, other: str) -> bool:
+    """Whether each value of either column has one value of the other."""
+    pairs = set(zip(table[one], table[other], strict=True))
+    return len({a for a, _ in pairs}) == len(pairs) == len({b for _, b in pairs})
+
+
+def _groups(table: Table, group: str, label: str | None) -> bool:
+    """Whether a column can keep clips together: not where it is the label under another name."""
+    if label is None or label == group:
+        return False
+    labels: dict[str | None, set[str | None]] = defaultdict(set)
+    for one, name in zip(table[group], table[label], strict=True):
+        labels[one].add(name)
+    return any(len(names) > 1 for names in labels.values())

@@ -1,0 +1,243 @@
+"""Folders of audio: what is in them, and what their layout says of the clips.
+
+The rule of this file: the class is the folder below the root; what lies deeper is what a split
+keeps together. Whatever is not a clip is counted.
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from unfused.corpora import location
+from unfused.corpora.clip import Clip, ManifestError
+from unfused.corpora.listing import Listing
+
+AUDIO_EXTENSIONS = (
+    ".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".m4a", ".aac", ".mp4", ".webm", ".mka",
+    ".mkv", ".mov", ".amr", ".3gp", ".wma", ".aif", ".aiff", ".aifc", ".caf", ".w64", ".rf64",
+    ".bwf", ".au", ".snd", ".mp2", ".ac3", ".wv", ".ape", ".tta", ".voc", ".sph", ".nist",
+)  # fmt: skip
+SPLIT_NAMES = {
+    "train": "train",
+    "training": "train",
+    "valid": "valid",
+    "validation": "valid",
+    "val": "valid",
+    "dev": "valid",
+    "test": "test",
+    "testing": "test",
+    "eval": "test",
+}
+FOLD = re.compile(r"fold[-_ ]?(\d+)", re.IGNORECASE)
+NO_CLASS = re.compile(r"(\d{4}[-_.]?\d{2}[-_.]?\d{2}.*|(session|rec|recording|day)[-_ ]?\d+)", re.I)
+"""What recorders and people call folders of one day or one session."""
+JUNK = ("thumbs.db", "desktop.ini", "__macosx")
+ENDINGS_NAMED = 6
+
+
+@dataclass(frozen=True)
+class Found:
+    """The files below a folder.
+
+    Attributes:
+        audio: path relative to it, and size and time, sorted.
+        others: paths that are no audio by their names.
+        notes: what is to be said of them.
+    """
+
+    audio: Sequence[tuple[str, location.Listed]]
+    others: Sequence[str]
+    notes: Sequence[str]
+
+
+def look(place: str) -> Found:
+    """The files below an absolute folder, hidden ones left out."""
+    files, notes = _local(place) if "://" not in place else (location.files_under(place), [])
+    seen = [(name, listed) for name, listed in files if not _is_hidden(name)]
+    audio = [one for one in seen if one[0].lower().endswith(AUDIO_EXTENSIONS)]
+    others = [name for name, _ in seen if not name.lower().endswith(AUDIO_EXTENSIONS)]
+    return Found(audio, others, notes)
+
+
+def _is_hidden(name: str) -> bool:
+    return any(part.startswith(".") or part.lower() in JUNK for part in name.split("/"))
+
+
+def _local(place: str) -> tuple[list[tuple[str, location.Listed]], list[str]]:
+    """Every file, through links to folders as well, each folder once."""
+    known: set[tuple[int, int]] = set()
+    again, strange, found = 0, [], []
+    waiting = [""]
+    while waiting:
+        folder = waiting.pop()
+        status = os.stat(os.path.join(place, folder))
+        if (status.st_dev, status.st_ino) in known:
+            again += 1
+            continue
+        known.add((status.st_dev, status.st_ino))
+        # Folders before links to them, so that a file has its own path.
+        entries = sorted(_entries(os.path.join(place, folder)), key=lambda one: one.is_symlink())
+        below = []
+        for entry in entries:
+            name = posixpath.join(folder, entry.name)
+            if not _is_utf8(name):
+                strange.append(name)
+            elif entry.is_dir():
+                below.append(name)
+            else:
+                found.append(name)
+        waiting += reversed(below)
+    notes = []
+    if again:
+        times = "1 link to a folder leads" if again == 1 else f"{again} links to folders lead"
+        notes.append(f"{times} to where others lie already; every file is listed once.")
+    if strange:
+        first = os.fsencode(strange[0]).decode("utf-8", "backslashreplace")
+        count = "1 name is" if len(strange) == 1 else f"{len(strange)} names are"
+        notes.append(f"{count} not UTF-8 and left out, the first {first}; rename them.")
+    found.sort()
+    return list(zip(found, location.listed([f"{place}/{n}" for n in found]), strict=True)), notes
+
+
+def _entries(folder: str) -> list[os.DirEntry]:
+    try:
+        return list(os.scandir(folder))
+    except OSError as error:
+        raise ManifestError(
+            f"Cannot list {folder!r} ({error.strerror}); check its permissions."
+        ) from None
+
+
+def _is_utf8(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def listing(place: str, found: Found) -> Listing:
+    """The clips of a folder, with the class, split, fold and group that their folders say.
+
+    Raises:
+        ManifestError: there is no audio in it.
+    """
+    if not found.audio:
+        left = f" (there are {endings(found.others)})" if found.others else ""
+        raise ManifestError(
+            f"There is no audio in {place!r}{left}; give a folder with"
+            f" {', '.join(AUDIO_EXTENSIONS[:6])}, ... files or a manifest."
+        )
+    notes = list(found.notes)
+    if found.others:
+        count = "1 file is" if len(found.others) == 1 else f"{len(found.others)} files are"
+        notes.append(f"{count} no audio by name and left out: {endings(found.others)}.")
+    top = _common_top([name for name, _ in found.audio])
+    if top:
+        notes.append(f"All clips lie in {top!r}; the classes are the folders in it.")
+    clips = [_clip(place, name, status, top) for name, status in found.audio]
+    clips = _with_folds(_with_splits(clips, top), notes)
+    return Listing(clips, (*notes, *_doubts(clips)), loose=True)
+
+
+def endings(names: Sequence[str]) -> str:
+    """How many files have which ending."""
+    counts = Counter(posixpath.splitext(name)[1].lower() or "no ending" for name in names)
+    shown = [f"{count} {ending}" for ending, count in counts.most_common(ENDINGS_NAMED)]
+    more = len(counts) - len(shown)
+    return ", ".join([*shown, *([f"{more} other endings"] if more else [])])
+
+
+def _common_top(names: Sequence[str]) -> str:
+    """The folders, one in the other, that hold nothing but a folder."""
+    parts = [name.split("/")[:-1] for name in names]
+    shared = []
+    for level in range(min(map(len, parts))):
+        first = {one[level] for one in parts}
+        if len(first) > 1 or not all(len(one) > level + 1 for one in parts):
+            break
+        if next(iter(first)).lower() in SPLIT_NAMES:
+            break
+        shared.append(next(iter(first)))
+    return "/".join(shared)
+
+
+def _clip(place: str, name: str, status: location.Listed, top: str) -> Clip:
+    """With the folders above it for a label, from the outermost to the innermost."""
+    folders = posixpath.dirname(name.removeprefix(f"{top}/") if top else name)
+    size, modified = status
+    return Clip(
+        location.join(place, name), folders or None, size=size, modified=modified, name=name
+    )
+
+
+def _with_splits(clips: list[Clip], top: str) -> list[Clip]:
+    """Those whose outermost folders are all splits."""
+    if not all(_outermost(clip).lower() in SPLIT_NAMES for clip in clips):
+        return clips
+    return [
+        replace(clip, split=SPLIT_NAMES[_outermost(clip).lower()], label=_inner(clip))
+        for clip in clips
+    ]
+
+
+def _with_folds(clips: list[Clip], notes: list[str]) -> list[Clip]:
+    """Those whose outermost folders are all folds with folders in them; then class and group."""
+    folds = [FOLD.fullmatch(_outermost(clip)) for clip in clips]
+    if all(folds) and all(_inner(clip) for clip in clips):
+        notes.append("The outermost folders are taken for folds (--folds).")
+        clips = [
+            replace(clip, fold=str(int(fold[1])), label=_inner(clip))
+            for clip, fold in zip(clips, folds, strict=True)
+            if fold
+        ]
+    return [replace(clip, label=_outermost(clip) or None, group=_inner(clip)) for clip in clips]
+
+
+def _outermost(clip: Clip) -> str:
+    return (clip.label or "").partition("/")[0]
+
+
+def _inner(clip: Clip) -> str | None:
+    return (clip.label or "").partition("/")[2] or None
+
+
+def _doubts(clips: Sequence[Clip]) -> Iterator[str]:
+    """What may be other than it looks."""
+    counts: Counter[str] = Counter(clip.label for clip in clips if clip.label)
+    if (bare := len(clips) - counts.total()) and counts:
+        lie = "1 clip lies" if bare == 1 else f"{bare} clips lie"
+        yield f"{lie} beside the folders of the classes and {_has(bare)} no label."
+    if groups := {clip.group for clip in clips if clip.group}:
+        yield (
+            f"Folders below the classes are groups that a split keeps together ({len(groups)} of"
+            " them)."
+        )
+    if len(counts) < 2:
+        return
+    single = sum(count == 1 for count in counts.values())
+    strange = [label for label in counts if NO_CLASS.fullmatch(label)]
+    if 2 * len(strange) > len(counts):
+        yield (
+            f"The folders look like days or sessions, not classes (as {strange[0]!r}); if so, name"
+            " the labels in a manifest."
+        )
+    elif 2 * single > len(counts):
+        yield f"{single} of {len(counts)} folders hold a single clip; are they classes?"
+
+
+def _has(count: int) -> str:
+    return "has" if count == 1 else "have"
+
+
+def by_name(names: Sequence[str]) -> Mapping[str, list[str]]:
+    """The files that have a name, whatever folder they are in."""
+    found: dict[str, list[str]] = {}
+    for name in names:
+        found.setdefault(posixpath.basename(name), []).append(name)
+    return found

@@ -1,0 +1,138 @@
+"""Tables as people save them: CSV with any separator and encoding, Parquet, JSON lines.
+
+The rule of this file: every cell is text, exactly as written; what a column means is not known
+here.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import posixpath
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from unfused.corpora.clip import ManifestError
+
+Table = Mapping[str, Sequence[str | None]]
+SEPARATORS = (",", ";", "\t")
+
+
+class Several(ManifestError):
+    """A cell holds a list of more than one."""
+
+
+class _Ragged(Exception):
+    """A row of a CSV has more or fewer cells than its header."""
+
+
+def read_table(place: str, data: bytes, wanted: Callable[[str], bool]) -> tuple[Table, list[str]]:
+    """A table's columns by name, and what is to be said of how it was read.
+
+    Args:
+        place: where it is, whose ending says what it is.
+        data: its bytes.
+        wanted: which columns are read; of the others only the name is.
+
+    Raises:
+        ManifestError: it is no table, or damaged.
+    """
+    notes: list[str] = []
+    try:
+        return READERS[extension(place)](data, wanted, notes), notes
+    except (OSError, UnicodeDecodeError, csv.Error, ValueError, pa.ArrowException) as error:
+        if isinstance(error, ManifestError):
+            raise
+        told = " ".join(str(error).split())
+        raise ManifestError(
+            f"Cannot read {place!r} ({told}); save it again as UTF-8 CSV or as Parquet."
+        ) from None
+    except _Ragged as error:
+        raise ManifestError(f"{error} of {place!r}; quote the cells that contain commas.") from None
+
+
+def extension(place: str) -> str:
+    """The ending of a file's name, in lower case."""
+    bare = place.partition("?")[0] if "://" in place else place
+    return posixpath.splitext(bare)[1].lower()
+
+
+def text_of(data: bytes, notes: list[str]) -> str:
+    """Bytes as text: UTF-8, UTF-16, or else Windows' Western code page, which is told."""
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return data.decode("utf-16")
+    if b"\0" in data[:64]:
+        return data.decode("utf-16-le" if data[1:2] == b"\0" else "utf-16-be")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        notes.append("The manifest is not UTF-8; it is read in Windows' Western code page.")
+        return data.decode("cp1252")
+
+
+def _read_csv(data: bytes, wanted: Callable[[str], bool], notes: list[str]) -> Table:
+    text = text_of(data, notes)
+    first = text.split("\n", 1)[0]
+    separator = max(SEPARATORS, key=first.count)
+    rows = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=separator)
+    header = [name.strip() for name in next(rows, [])]
+    body = []
+    for row in filter(None, rows):
+        if len(row) != len(header):
+            told = f"{len(row)} cells where the header has {len(header)}"
+            raise _Ragged(f"There are {told} in line {rows.line_num}")
+        body.append(row)
+    return dict(zip(header, zip(*body, strict=True) if body else [()] * len(header), strict=True))
+
+
+def _read_parquet(data: bytes, wanted: Callable[[str], bool], notes: list[str]) -> Table:
+    file = pq.ParquetFile(io.BytesIO(data))
+    names = [name for name in file.schema_arrow.names if wanted(name)]
+    table = file.read(columns=names)
+    columns: dict[str, Sequence[str | None]] = dict.fromkeys(file.schema_arrow.names, ())
+    for name in names:
+        kind = table.schema.field(name).type
+        if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+            columns[name] = [_single(name, cell) for cell in table[name].to_pylist()]
+        else:
+            columns[name] = table[name].cast(pa.string()).to_pylist()
+    return columns
+
+
+def _read_json_lines(data: bytes, wanted: Callable[[str], bool], notes: list[str]) -> Table:
+    rows = [json.loads(line) for line in text_of(data, notes).splitlines() if line.strip()]
+    if not all(isinstance(row, dict) for row in rows):
+        raise ValueError("a line is no object")
+    names = dict.fromkeys(name for row in rows for name in row)
+    return {name: [_text(name, row.get(name)) for row in rows] for name in names if wanted(name)}
+
+
+def _text(name: str, value: Any) -> str | None:
+    if isinstance(value, list):
+        return _single(name, value)
+    return None if value is None else str(value)
+
+
+def _single(name: str, cell: Sequence[Any] | None) -> str | None:
+    """The one entry of a list; none of an empty one."""
+    if cell is not None and len(cell) > 1:
+        raise Several(
+            f"The column {name!r} has lists of several labels, as {list(cell)!r}; give a clip one"
+            " label, or a row with `start` and `end` for each: several at a time are not supported"
+            " yet."
+        )
+    return str(cell[0]) if cell else None
+
+
+READERS: Mapping[str, Callable[[bytes, Callable[[str], bool], list[str]], Table]] = {
+    ".csv": _read_csv,
+    ".tsv": _read_csv,
+    ".txt": _read_csv,
+    ".parquet": _read_parquet,
+    ".pq": _read_parquet,
+    ".jsonl": _read_json_lines,
+}
