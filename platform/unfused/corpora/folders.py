@@ -227,7 +227,7 @@ def _doubts(clips: Sequence[Clip]) -> Iterator[str]:
             f"The folders look like days or sessions, not classes (as {strange[0]!r}); if so, name"
             " the labels in a manifest."
         )
-    elif 2 * single > len(counts):
+    elif len(counts) > 2 and 2 * single > len(counts):
         yield f"{single} of {len(counts)} folders hold a single clip; are they classes?"
 
 

@@ -1,0 +1,151 @@
+"""Recordings with tables of Raven and Audacity beside them, and Label Studio's export."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import pytest
+
+from unfused import corpora
+from unfused.corpora import Columns, ManifestError
+from unfused.inference.tables import row, write_audacity, write_raven
+
+RAVEN = "Selection\tView\tChannel\tBegin Time (s)\tEnd Time (s)\tLow Freq (Hz)\tHigh Freq (Hz)"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Three recordings, to which a test adds tables."""
+    for name in ("night/a.wav", "night/b.WAV", "c.flac"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(name.encode())
+    return tmp_path
+
+
+def stretches(listing):
+    return [
+        (clip.name.partition("#")[0], clip.label, clip.start, clip.end) for clip in listing.clips
+    ]
+
+
+def raven(*rows: str, columns: str = "Species") -> str:
+    return "\n".join([f"{RAVEN}\t{columns}", *rows]) + "\n"
+
+
+def test_selection_tables_beside_recordings_are_read_as_they_are(folder):
+    (folder / "night/a.Table.1.selections.txt").write_text(
+        raven(
+            "1\tWaveform 1\t1\t0.5\t1.25\t100\t900\towl",
+            "1\tSpectrogram 1\t1\t0.5\t1.25\t100\t900\towl",
+            "2\tSpectrogram 1\t1\t3\t4\t100\t900\tfox",
+        )
+    )
+    (folder / "night/b.selections.txt").write_text(raven("1\tS\t1\t0\t2\t1\t9\towl"))
+    listing = corpora.read(folder)
+    assert stretches(listing) == [
+        ("night/a.wav", "owl", 0.5, 1.25), ("night/a.wav", "fox", 3, 4),
+        ("night/b.WAV", "owl", 0, 2), ("c.flac", None, None, None),
+    ]  # fmt: skip
+    a, b, c, bare = listing.clips
+    assert a.group == b.group != c.group and bare.group is None
+    assert a.size == 11 and a.path == str(folder / "night/a.wav")
+    assert listing.notes == (
+        "3 annotated stretches of 2 recordings; all of a recording stay in one split.",
+        "1 recording has no annotation, and no label.",
+    )
+
+
+def test_one_table_of_many_recordings_says_which_and_where_in_them(folder):
+    columns = "Begin Path\tFile Offset (s)\tscore\tcall"
+    text = raven(
+        "1\tS\t1\t10\t11\t1\t9\tC:\\field\\night\\a.wav\t2.5\t.9\towl",
+        "2\tS\t1\t20\t22\t1\t9\tC:\\field\\c.flac\t0\t.8\tfox",
+        columns=columns,
+    )
+    (folder / "all.txt").write_text(text)
+    listing = corpora.read(folder / "all.txt")
+    assert stretches(listing) == [("night/a.wav", "owl", 2.5, 3.5), ("c.flac", "fox", 0, 2)]
+
+
+def test_the_column_of_labels_is_the_last_that_is_no_measurement_or_the_one_that_is_named(folder):
+    text = raven("1\tS\t1\t0\t1\t1\t9\tx\towl\t3", columns="observer\tcall type\tPeak Freq (Hz)")
+    (folder / "c.txt").write_text(text)
+    assert corpora.read(folder).clips[0].label == "owl"
+    assert corpora.read(folder, Columns(label="observer")).clips[0].label == "x"
+    with pytest.raises(ManifestError, match="--label-column bird"):
+        corpora.read(folder, Columns(label="bird"))
+    (folder / "c.txt").write_text(raven("1\tS\t1\t0\t1\t1\t9\t3", columns="Peak Freq (Hz)"))
+    with pytest.raises(ManifestError, match="no column of labels"):
+        corpora.read(folder)
+
+
+def test_label_tracks_of_audacity_are_read_as_they_are(folder):
+    track = "0.5\t1.5\towl\n\\\t100\t900\n2\t3\tfox hunt\n4\t4\tpoint\n5\t6\t\n"
+    (folder / "c.txt").write_text(track)
+    listing = corpora.read(folder)
+    assert stretches(listing)[:2] == [("c.flac", "owl", 0.5, 1.5), ("c.flac", "fox hunt", 2, 3)]
+    assert "2 annotations have no label or no length, and are left out." in listing.notes
+
+
+def region(start: float, end: float, *labels: str) -> dict:
+    return {"type": "labels", "value": {"start": start, "end": end, "labels": list(labels)}}
+
+
+def test_label_studios_export_is_read_as_it_is(folder):
+    tasks = [
+        {
+            "data": {"audio": "/data/upload/1/0123abcd-a.wav"},
+            "annotations": [
+                {"result": [region(0, 1, "owl"), region(2, 3, "fox")]},
+                {"was_cancelled": True, "result": [region(5, 6, "owl")]},
+            ],
+        },
+        {
+            "data": {"audio": "/data/local-files/?d=field%2Fc.flac"},
+            "annotations": [{"result": [region(1, 2, "owl")]}],
+        },
+        {"data": {"audio": "gone.wav"}, "annotations": [{"result": [region(1, 2, "owl")]}]},
+    ]
+    (folder / "export.json").write_text(json.dumps(tasks))
+    listing = corpora.read(folder / "export.json")
+    assert stretches(listing) == [
+        ("night/a.wav", "owl", 0, 1), ("night/a.wav", "fox", 2, 3), ("c.flac", "owl", 1, 2),
+    ]  # fmt: skip
+    assert listing.notes[0].startswith("1 annotated stretches are of recordings that are not there")
+    told = [{"start": 0, "end": 1, "labels": ["owl"]}]
+    short = [{"audio": "/data/upload/1/0123abcd-a.wav", "label": told}]
+    (folder / "export.json").write_text(json.dumps(short))
+    assert stretches(corpora.read(folder / "export.json")) == [("night/a.wav", "owl", 0, 1)]
+
+
+def test_a_region_with_several_labels_is_refused(folder):
+    tasks = [{"data": {"audio": "a.wav"}, "annotations": [{"result": [region(0, 1, "a", "b")]}]}]
+    (folder / "export.json").write_text(json.dumps(tasks))
+    with pytest.raises(ManifestError, match="several labels"):
+        corpora.read(folder / "export.json")
+
+
+def test_tables_of_recordings_that_are_elsewhere_name_the_option(folder, tmp_path):
+    tables = tmp_path / "tables"
+    tables.mkdir()
+    (tables / "a.txt").write_text("0\t1\towl\n")
+    with pytest.raises(ManifestError, match="--audio-root"):
+        corpora.read(tables / "a.txt")
+    (folder / "night/a.txt").write_text("0\t1\towl\n")
+    assert stretches(corpora.read(folder))[0] == ("night/a.wav", "owl", 0, 1)
+
+
+@pytest.mark.parametrize(
+    ("write", "name"), [(write_raven, "c.selections.txt"), (write_audacity, "c.labels.txt")]
+)
+def test_what_predict_writes_is_read_again(folder, write, name):
+    told = [
+        {**row(str(folder / "c.flac"), ""), "start": start, "end": start + 1, "label": "owl"}
+        for start in (0.0, 2.5)
+    ]
+    out = io.BytesIO()
+    write(out, (), [{**one, "probability": 0.9} for one in told])
+    (folder / name).write_bytes(out.getvalue())
+    found = stretches(corpora.read(folder))[:2]
+    assert found == [("c.flac", "owl", 0, 1), ("c.flac", "owl", 2.5, 3.5)]

@@ -1,0 +1,159 @@
+"""Manifests as people write them."""
+
+from __future__ import annotations
+
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from unfused import corpora
+from unfused.corpora import Columns, ManifestError
+
+
+@pytest.fixture
+def manifest(tmp_path):
+    """`manifest(text)` is a manifest of `a.wav` and `b.wav`, which are there."""
+    for name in ("a.wav", "b.wav", "c.wav"):
+        (tmp_path / name).write_bytes(name.encode())
+
+    def write(text: str, name: str = "task.csv", encoding: str = "utf-8") -> str:
+        (tmp_path / name).write_bytes(text.encode(encoding))
+        return str(tmp_path / name)
+
+    return write
+
+
+def found(source, **columns):
+    listing = corpora.read(source, Columns(**columns))
+    return [(clip.path.rpartition("/")[2], clip.label) for clip in listing.clips]
+
+
+DOG_CAT = [("a.wav", "dog"), ("b.wav", "cat")]
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "path,label", "file_name,label", "Path,Label", "audio,species", "path,class",
+        "filename,category", "Filename,Class Name", "wav-path,labels", "recording,primary_label",
+    ],
+)  # fmt: skip
+def test_usual_names_of_columns_are_understood(manifest, header):
+    assert found(manifest(f"{header}\na.wav,dog\nb.wav,cat\n")) == DOG_CAT
+
+
+def test_names_of_classes_go_before_their_numbers(manifest):
+    text = "filename,fold,target,category\na.wav,1,0,dog\nb.wav,2,5,cat\n"
+    listing = corpora.read(manifest(text))
+    assert [(clip.label, clip.fold) for clip in listing.clips] == [("dog", "1"), ("cat", "2")]
+    sliced = "slice_file_name,start,end,fold,classID,class\na.wav,0,1,1,3,dog\nb.wav,0,1,2,1,cat\n"
+    clips = corpora.read(manifest(sliced)).clips
+    assert [(c.label, c.start, c.end) for c in clips] == [("dog", None, None), ("cat", None, None)]
+
+
+def test_where_it_is_not_plain_the_columns_are_listed_and_the_option_named(manifest):
+    source = manifest("path,category,species\na.wav,x,dog\nb.wav,x,cat\n")
+    with pytest.raises(ManifestError, match=r"'category' or 'species'.*--label-column"):
+        corpora.read(source)
+    assert found(source, label="species") == DOG_CAT
+    with pytest.raises(ManifestError, match=r"no such column, only path, category, species"):
+        corpora.read(source, Columns(label="bird"))
+    source = manifest("sound,what\na.wav,dog\nb.wav,cat\n")
+    with pytest.raises(ManifestError, match=r"only sound, what; .*--path-column"):
+        corpora.read(source)
+    assert found(source, path="sound", label="what") == DOG_CAT
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le"])
+def test_separators_and_encodings_of_spreadsheets_are_understood(manifest, separator, encoding):
+    text = "path,label\na.wav,Hündin\nb.wav,cat\n".replace(",", separator)
+    assert found(manifest(text, encoding=encoding)) == [("a.wav", "Hündin"), ("b.wav", "cat")]
+
+
+def test_windows_code_page_is_read_and_told(manifest):
+    listing = corpora.read(manifest("path,label\na.wav,Hündin\nb.wav,cat\n", encoding="cp1252"))
+    assert listing.clips[0].label == "Hündin"
+    assert "not UTF-8" in listing.notes[0]
+
+
+def test_spaces_are_no_part_of_a_label_and_case_is_told(manifest):
+    listing = corpora.read(manifest("path, label\na.wav, dog \nb.wav,Dog\nc.wav,cat\n"))
+    assert [clip.label for clip in listing.clips] == ["dog", "Dog", "cat"]
+    assert listing.notes == (
+        "Labels that differ in case alone are different classes: 'Dog' and 'dog'.",
+    )
+
+
+@pytest.mark.parametrize("row", ["c.wav,,", "c.wav,,unlabeled", "c.wav,x,unlabelled"])
+def test_rows_without_a_label_are_unlabelled_and_counted(manifest, row):
+    text = f"path,label,split\na.wav,dog,train\nb.wav,cat,test\n{row}\n"
+    listing = corpora.read(manifest(text))
+    assert [(c.label, c.split) for c in listing.clips] == [
+        ("dog", "train"), ("cat", "test"), (None, None),
+    ]  # fmt: skip
+    assert listing.notes == ("1 row has no label, and joins the corpus.",)
+
+
+@pytest.mark.parametrize("cell", ["dog,rain", "dog; rain", "dog|rain"])
+def test_several_labels_a_clip_are_refused(manifest, cell):
+    source = manifest(f'path,label\na.wav,"{cell}"\nb.wav,rain\n')
+    with pytest.raises(ManifestError, match=r"several labels in one cell.*not supported yet"):
+        corpora.read(source)
+
+
+def test_a_name_with_a_comma_is_a_name(manifest):
+    assert found(manifest('path,label\na.wav,"Washington, D.C."\nb.wav,cat\n')) == [
+        ("a.wav", "Washington, D.C."), ("b.wav", "cat"),
+    ]  # fmt: skip
+
+
+def test_lists_of_one_label_are_labels_and_lists_of_several_are_refused(manifest, tmp_path):
+    manifest("")
+    path = tmp_path / "task.parquet"
+    pq.write_table(pa.table({"path": ["a.wav", "b.wav"], "label": [["dog"], ["cat"]]}), path)
+    assert found(str(path)) == DOG_CAT
+    pq.write_table(pa.table({"path": ["a.wav", "b.wav"], "label": [["dog", "cat"], ["cat"]]}), path)
+    with pytest.raises(ManifestError, match=r"lists of several labels.*not supported yet"):
+        corpora.read(str(path))
+
+
+def test_json_lines_are_a_manifest(manifest):
+    rows = [{"audio": "a.wav", "label": "dog"}, {"audio": "b.wav", "label": ["cat"], "x": 1}]
+    text = "\n".join(map(json.dumps, rows))
+    assert found(manifest(text, "task.jsonl")) == DOG_CAT
+
+
+def test_a_speaker_is_a_group_unless_it_is_the_label(manifest):
+    text = "path,label,speaker\na.wav,yes,s1\nb.wav,no,s1\n"
+    listing = corpora.read(manifest(text))
+    assert [clip.group for clip in listing.clips] == ["s1", "s1"]
+    assert "'speaker'" in listing.notes[0]
+    listing = corpora.read(manifest("path,label,speaker\na.wav,s1,s1\nb.wav,s2,s2\n"))
+    assert [clip.group for clip in listing.clips] == [None, None]
+
+
+def test_stretches_of_one_recording_are_clips_that_stay_together(manifest):
+    text = "path,label,start,end\na.wav,dog,0.5,1\na.wav,cat,2,\na.wav,dog,0.5,1\nb.wav,cat,,\n"
+    clips = corpora.read(manifest(text)).clips
+    assert [(c.label, c.start, c.end) for c in clips] == [
+        ("dog", 0.5, 1.0), ("cat", 2.0, None), ("cat", None, None),
+    ]  # fmt: skip
+    assert clips[0].group == clips[1].group is not None and clips[2].group is None
+    assert len({clip.name for clip in clips}) == 3
+
+
+@pytest.mark.parametrize(
+    ("row", "told"),
+    [
+        ("a.wav,dog,2,1", "Row 1 .* ends at 1 s and begins at 2 s"),
+        ("a.wav,dog,-1,1", "Row 1 .*'-1' for a time"),
+        ("a.wav,dog,x,1", "Row 1 .*'x' for a time"),
+        ("a.wav,dog,0,1\na.wav,cat,0,1", "label 'dog' and with 'cat'"),
+    ],
+)
+def test_a_stretch_that_is_none_is_refused(manifest, row, told):
+    with pytest.raises(ManifestError, match=told):
+        corpora.read(manifest(f"path,label,start,end\n{row}\n"))

@@ -1,0 +1,119 @@
+"""What the layout of a folder says of its clips."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from unfused import corpora
+from unfused.corpora import Clip, ManifestError
+
+
+@pytest.fixture
+def listing(tmp_path):
+    """`listing("dog/a.wav", ...)` is what is read of a folder with these files."""
+
+    def read(*names: str):
+        for name in names:
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).write_bytes(name.encode())
+        return corpora.read(tmp_path)
+
+    return read
+
+
+def test_sessions_below_a_class_are_groups(listing):
+    found = listing("dog/session1/a.wav", "dog/session2/b.wav", "cat/session1/c.wav", "cat/d.wav")
+    assert [(c.label, c.group) for c in found.clips] == [
+        ("cat", None), ("cat", "session1"), ("dog", "session1"), ("dog", "session2"),
+    ]  # fmt: skip
+    assert any("2 of them" in note for note in found.notes) and found.loose
+
+
+def test_sessions_below_a_class_below_a_split_are_groups_too(listing):
+    found = listing("train/dog/s1/a.wav", "test/dog/s2/b.wav")
+    assert [(c.split, c.label, c.group) for c in found.clips] == [
+        ("test", "dog", "s2"), ("train", "dog", "s1"),
+    ]  # fmt: skip
+
+
+def test_a_folder_in_a_folder_is_looked_into(listing):
+    found = listing("data/audio/dog/a.wav", "data/audio/cat/b.wav")
+    assert [clip.label for clip in found.clips] == ["cat", "dog"]
+    assert found.notes[0] == "All clips lie in 'data/audio'; the classes are the folders in it."
+
+
+def test_folders_of_folds_are_folds(listing):
+    found = listing("fold1/dog/a.wav", "fold2/dog/b.wav", "fold10/cat/c.wav")
+    assert [(c.fold, c.label) for c in found.clips] == [("1", "dog"), ("10", "cat"), ("2", "dog")]
+
+
+def test_files_beside_the_folders_of_classes_are_told(listing):
+    found = listing("dog/a.wav", "cat/b.wav", "stray.wav")
+    assert found.notes == ("1 clip lies beside the folders of the classes and has no label.",)
+
+
+def test_what_is_no_audio_is_counted_by_its_ending(listing):
+    found = listing("dog/a.m4a", "cat/b.AIFF", "cat/c.amr", "dog/x.jpg", "dog/y.jpg", "notes.docx")
+    assert [clip.name for clip in found.clips] == ["cat/b.AIFF", "cat/c.amr", "dog/a.m4a"]
+    assert found.notes[0] == "3 files are no audio by name and left out: 2 .jpg, 1 .docx."
+
+
+def test_a_folder_without_audio_says_what_is_in_it(listing):
+    with pytest.raises(ManifestError, match=r"no audio in .* \(there are 2 .jpg\)"):
+        listing("a/x.jpg", "b/y.jpg")
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        (["2024-05-01/a.wav", "2024-05-02/b.wav", "2024-05-02/c.wav"], "look like days"),
+        (["session 1/a.wav", "session 2/b.wav"], "look like days"),
+        (["x/a.wav", "y/b.wav", "z/c.wav", "z/d.wav"], "2 of 3 folders hold a single clip"),
+    ],
+)
+def test_a_doubtful_layout_is_said_to_be_so(listing, names, told):
+    assert told in listing(*names).notes[-1]
+
+
+def clips(sessions: dict[str, list[str]], each: int = 4) -> list[Clip]:
+    return [
+        Clip(f"/{label}/{group}/{i}.wav", label, group=group, name=f"{label}/{group}/{i}.wav")
+        for label, groups in sessions.items()
+        for group in groups
+        for i in range(each)
+    ]
+
+
+def test_a_session_is_never_torn_apart_where_there_are_enough(listing):
+    many = clips({label: [f"{label}{i}" for i in range(6)] for label in "ab"})
+    split, notes = corpora.assign_loosely(many, 0.2, 0.2, 0)
+    by_group = {c.group: set() for c in split}
+    for clip in split:
+        by_group[clip.group].add(clip.split)
+    assert notes == [] and all(len(splits) == 1 for splits in by_group.values())
+
+
+def test_sessions_of_one_name_below_all_classes_are_told_apart_where_they_must_be():
+    few = clips({"a": ["s1", "s2"], "b": ["s1", "s2"]})
+    split, (note,) = corpora.assign_loosely(few, 0.2, 0.2, 0)
+    assert "fewer than three folders" in note
+    assert set(Counter((c.label, c.split) for c in split)) == {
+        (label, s) for label in "ab" for s in ("train", "valid", "test")
+    }
+    shared = clips({label: ["s1", "s2", "s3"] for label in "abc"})
+    assert corpora.assign_loosely(shared, 0.2, 0.2, 0)[1] == []
+
+
+def test_rare_and_uneven_classes_are_told():
+    sizes = {"owl": 50, "fox": 2, "elk": 6}
+    task = [
+        Clip(f"/{label}{i}", label, ("train", "train", "test")[i % 3])
+        for label, count in sizes.items()
+        for i in range(count)
+    ]
+    rare, few, uneven, _ = corpora.warnings([task], "test")
+    assert rare == "fewer than 3 clips, too few for every split: 'fox' 2."
+    assert few == "fewer than 5 test clips: 'elk' 2."
+    assert uneven.startswith("'owl' has 25 times the clips of 'fox'")
