@@ -21,6 +21,7 @@ from rich.markup import escape
 from unfused import cores, corpora, display
 from unfused.config import ConfigError, RunOptions
 from unfused.corpora import location
+from unfused.corpora.tables import READERS, extension
 from unfused.inference import Model, read_facts
 from unfused.inference.files import Looking, embedded, predicted
 from unfused.inference.tables import (
@@ -112,7 +113,7 @@ def listed(places: Sequence[str]) -> list[str]:
         kind = location.kind(where)
         if kind == fs.FileType.NotFound:
             raise ConfigError(f"There is no file or folder {place!r}; check how it is written.")
-        if kind == fs.FileType.File and not where.endswith((".csv", ".parquet", ".pq")):
+        if kind == fs.FileType.File and extension(where) not in READERS:
             found.append(where)
         else:
             found += [clip.path for clip in corpora.read(where).clips]

@@ -137,12 +137,12 @@ def listing(place: str, found: Found) -> Listing:
     if found.others:
         count = "1 file is" if len(found.others) == 1 else f"{len(found.others)} files are"
         notes.append(f"{count} no audio by name and left out: {endings(found.others)}.")
-    top = _common_top([name for name, _ in found.audio])
+    top, of_labels = _common_top([name for name, _ in found.audio]), []
     if top:
-        notes.append(f"All clips lie in {top!r}; the classes are the folders in it.")
+        of_labels.append(f"All clips lie in {top!r}; the classes are the folders in it.")
     clips = [_clip(place, name, status, top) for name, status in found.audio]
-    clips = _with_folds(_with_splits(clips, top), notes)
-    return Listing(clips, (*notes, *_doubts(clips)), loose=True)
+    clips = _with_folds(_with_splits(clips), of_labels)
+    return Listing(clips, tuple(notes), (*of_labels, *_doubts(clips)), loose=True)
 
 
 def endings(names: Sequence[str]) -> str:
@@ -176,7 +176,7 @@ def _clip(place: str, name: str, status: location.Listed, top: str) -> Clip:
     )
 
 
-def _with_splits(clips: list[Clip], top: str) -> list[Clip]:
+def _with_splits(clips: list[Clip]) -> list[Clip]:
     """Those whose outermost folders are all splits."""
     if not all(_outermost(clip).lower() in SPLIT_NAMES for clip in clips):
         return clips

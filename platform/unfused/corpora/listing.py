@@ -37,8 +37,16 @@ class Listing:
     """Clips in order, those without a label among them, and what is to be said of them."""
 
     clips: list[Clip] = field(repr=False)
-    notes: tuple[str, ...] = ()
+    of_files: tuple[str, ...] = ()
+    """What is to be said of the files."""
+    of_labels: tuple[str, ...] = ()
+    """What is to be said of labels and groups, which a corpus has none of."""
     columns: tuple[str, ...] = ()
     """Of the manifest, if there is one."""
     loose: bool = False
     """Whether groups are no more than what folders suggest (`splits.assign_loosely`)."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """All that is to be said, a line each."""
+        return (*self.of_files, *self.of_labels)

@@ -92,7 +92,8 @@ def _manifest(place: str, data: bytes, chosen: Columns) -> Listing:
     root = location.absolute(chosen.root) if chosen.root else location.parent(place)
     places, listed, told = names.found(files, root)
     notes += told
-    labels = _labels(_cells(table, columns.label, len(files)), place, notes)
+    of_labels: list[str] = []
+    labels = _labels(_cells(table, columns.label, len(files)), place, of_labels)
     splits, labels = _splits(_cells(table, columns.split, len(files)), labels, place)
     starts, ends = _stretches(table, columns, len(files), place)
     rows = zip(
@@ -107,8 +108,8 @@ def _manifest(place: str, data: bytes, chosen: Columns) -> Listing:
     bare = sum(clip.label is None for clip in clips)
     if bare and bare < len(clips):
         have = "1 row has" if bare == 1 else f"{bare} of {len(clips)} rows have"
-        notes.append(f"{have} no label, and {'joins' if bare == 1 else 'join'} the corpus.")
-    return Listing(annotations.grouped(clips), tuple(notes), tuple(table))
+        of_labels.append(f"{have} no label, and {'joins' if bare == 1 else 'join'} the corpus.")
+    return Listing(annotations.grouped(clips), tuple(notes), tuple(of_labels), tuple(table))
 
 
 def _files(table: Table, columns: Meaning, place: str) -> list[str]:

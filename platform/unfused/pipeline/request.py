@@ -201,7 +201,7 @@ def _corpus(
     if path is not None:
         listing = corpora.read(path, replace(request.columns, label=None))
         clips += listing.clips
-        notes += listing.notes
+        notes += [f"corpus: {note}" for note in listing.of_files]
     elif not clips:
         return None, notes
     elif len(tasks) == 1:
