@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
@@ -104,6 +105,13 @@ def test_sessions_of_one_name_below_all_classes_are_told_apart_where_they_must_b
     }
     shared = clips({label: ["s1", "s2", "s3"] for label in "abc"})
     assert corpora.assign_loosely(shared, 0.2, 0.2, 0)[1] == []
+
+
+def test_splits_that_are_there_keep_their_sessions():
+    few = clips({"a": ["s1", "s2"], "b": ["s1"]})
+    given = [replace(c, split="test" if c.group == "s2" else "train") for c in few]
+    split, notes = corpora.assign_loosely([*given, replace(given[0], group="s3")], 0.3, 0.2, 0)
+    assert notes == [] and {c.group for c in split} == {"s1", "s2", "s3"}
 
 
 def test_rare_and_uneven_classes_are_told():

@@ -76,7 +76,7 @@ def assign_loosely(
 ) -> tuple[list[Clip], list[str]]:
     """`assign`, where groups are no more than folders suggest: they are given up as far as they
     keep a class from having clips in every split, which is told."""
-    note = ""
+    note, settled = "", any(clip.split for clip in clips)
     for loosened, told in (
         (lambda: clips, ""),
         (lambda: _own_groups(clips), SAME_FOLDERS),
@@ -89,7 +89,7 @@ def assign_loosely(
             if told == FEW_FOLDERS:
                 raise
             continue
-        if _reaches_all(found):
+        if settled or _reaches_all(found):
             break
     return found, [note] if note else []
 
