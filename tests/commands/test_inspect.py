@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from unfused.commands.inspect import histogram, inspect
+from unfused.commands.inspect import inspect
+from unfused.commands.inspected import histogram
 from unfused.config import Config, RunOptions
 from unfused.corpora import Columns
 from unfused.pipeline import Request
