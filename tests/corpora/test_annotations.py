@@ -80,6 +80,25 @@ def test_the_column_of_labels_is_the_last_that_is_no_measurement_or_the_one_that
         corpora.read(folder)
 
 
+def test_selections_that_are_counted_anew_for_each_recording_are_all_read(folder):
+    columns = "Begin File\tcall"
+    (folder / "all.txt").write_text(
+        raven("1\tS\t1\t0\t1\t1\t9\ta.wav\towl", "1\tS\t1\t2\t3\t1\t9\tb.WAV\tfox", columns=columns)
+    )
+    assert stretches(corpora.read(folder))[:2] == [
+        ("night/a.wav", "owl", 0, 1),
+        ("night/b.WAV", "fox", 2, 3),
+    ]
+
+
+def test_a_quotation_mark_in_a_selection_table_is_part_of_its_label(folder):
+    (folder / "c.txt").write_text(raven('1\tS\t1\t0\t1\t1\t9\t"loud', "2\tS\t1\t2\t3\t1\t9\tsoft"))
+    assert stretches(corpora.read(folder))[:2] == [
+        ("c.flac", '"loud', 0, 1),
+        ("c.flac", "soft", 2, 3),
+    ]
+
+
 def test_label_tracks_of_audacity_are_read_as_they_are(folder):
     track = "0.5\t1.5\towl\n\\\t100\t900\n2\t3\tfox hunt\n4\t4\tpoint\n5\t6\t\n"
     (folder / "c.txt").write_text(track)
@@ -117,6 +136,16 @@ def test_label_studios_export_is_read_as_it_is(folder):
     short = [{"audio": "/data/upload/1/0123abcd-a.wav", "label": told}]
     (folder / "export.json").write_text(json.dumps(short))
     assert stretches(corpora.read(folder / "export.json")) == [("night/a.wav", "owl", 0, 1)]
+
+
+def test_an_address_beside_the_audio_is_no_recording(folder):
+    value = {"start": 0, "end": 1, "labels": ["owl"]}
+    task = {
+        "data": {"page": "https://example.org/night", "audio": "/data/upload/1/0123abcd-a.wav"},
+        "annotations": [{"result": [{"value": value}]}],
+    }
+    (folder / "export.json").write_text(json.dumps([task]))
+    assert stretches(corpora.read(folder))[0] == ("night/a.wav", "owl", 0, 1)
 
 
 def test_a_region_with_several_labels_is_refused(folder):

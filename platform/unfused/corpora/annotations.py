@@ -187,14 +187,11 @@ def _stretches(table: str, data: bytes, chosen: Columns) -> Iterator[Stretch]:
 
 def _of_raven(table: str, text: str, chosen: Columns) -> Iterator[Stretch]:
     separator = "\t" if "\t" in text.split("\n", 1)[0] else ","
-    rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator)
+    # Raven puts no quotes around a cell: one in a label is its own.
+    quoting = csv.QUOTE_NONE if separator == "\t" else csv.QUOTE_MINIMAL
+    rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator, quoting=quoting)
     label = _ravens_label(table, list(rows.fieldnames or ()), chosen.label)
-    seen: set[str] = set()
-    for number, row in enumerate(rows):
-        # A selection has a row for every view of it.
-        if (key := row.get("Selection") or f"row {number}") in seen:
-            continue
-        seen.add(key)
+    for row in rows:
         start, end = _seconds(row.get(BEGIN)), _seconds(row.get(END))
         file = next((row[name] for name in FILES if row.get(name)), "")
         if file and (offset := _seconds(row.get(OFFSET))) == offset:
@@ -296,7 +293,10 @@ def _regions(task: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 def _named(task: Mapping[str, Any]) -> str:
     """The recording's path: of an upload, a local file, or an address."""
     told = task.get("data") if isinstance(task.get("data"), dict) else task
-    values = [v for k, v in told.items() if isinstance(v, str) and (k == "audio" or "/" in v)]
+    texts = {name: value for name, value in told.items() if isinstance(value, str)}
+    places = [value for value in texts.values() if "/" in value]
+    sounds = [value for value in places if urlparse(value).path.lower().endswith(AUDIO_EXTENSIONS)]
+    values = [*([texts["audio"]] if "audio" in texts else []), *sounds, *places]
     address = urlparse(values[0] if values else str(task.get("file_upload", "")))
     local = parse_qs(address.query).get("d")
     return unquote(local[0] if local else address.path)
