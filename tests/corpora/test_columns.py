@@ -145,6 +145,17 @@ def test_stretches_of_one_recording_are_clips_that_stay_together(manifest):
     assert len({clip.name for clip in clips}) == 3
 
 
+def test_the_group_of_a_recording_survives_a_move(manifest):
+    clips = corpora.read(manifest("path,label,start,end\na.wav,dog,0,1\na.wav,cat,2,\n")).clips
+    assert [clip.group for clip in clips] == ["a.wav", "a.wav"]
+
+
+def test_groups_that_share_a_recording_are_one(manifest):
+    rows = "a.wav,dog,0,1,s1\nb.wav,dog,0,1,s2\na.wav,cat,1,2,s2\nc.wav,cat,0,1,s3\n"
+    clips = corpora.read(manifest(f"path,label,start,end,group\n{rows}")).clips
+    assert [clip.group for clip in clips] == ["s1", "s1", "s1", "s3"]
+
+
 @pytest.mark.parametrize(
     ("row", "told"),
     [

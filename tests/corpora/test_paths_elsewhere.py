@@ -76,6 +76,15 @@ def test_a_link_back_to_its_parent_lists_every_file_once(audio, tmp_path):
     assert "every file is listed once" in listing.notes[0]
 
 
+def test_links_that_lead_nowhere_are_no_folders_and_no_tables(audio, tmp_path):
+    audio("dog/a.wav", "cat/b.wav")
+    (tmp_path / "self").symlink_to(tmp_path / "self")
+    (tmp_path / "notes.txt").symlink_to(tmp_path / "gone.txt")
+    listing = corpora.read(tmp_path)
+    assert [clip.label for clip in listing.clips] == ["cat", "dog"]
+    assert "2 files are no audio by name" in listing.notes[0]
+
+
 def test_what_systems_leave_in_folders_is_no_clip(audio, tmp_path):
     audio("dog/a.wav", "dog/._a.wav", "dog/.DS_Store", "__MACOSX/dog/a.wav", "cat/b.wav")
     audio("cat/Thumbs.db")

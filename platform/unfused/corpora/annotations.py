@@ -73,12 +73,24 @@ def in_folder(place: str, found: Found, chosen: Columns) -> Listing | None:
     tables: dict[str, bytes] = {}
     for name in found.others:
         if name.lower().endswith(ENDINGS):
-            data = location.read_bytes(location.join(place, name))
+            data = _content(location.join(place, name))
             if is_annotation(name, data):
                 tables[name] = data
     if not tables:
         return None
     return _clips(place, found, tables, chosen)
+
+
+def _content(place: str) -> bytes:
+    """A file's bytes; none of a link that leads nowhere."""
+    try:
+        return location.read_bytes(place)
+    except FileNotFoundError:
+        return b""
+    except OSError as error:
+        raise ManifestError(
+            f"Cannot read {place!r} ({error.strerror or error}); check its permissions."
+        ) from None
 
 
 def in_file(place: str, data: bytes, chosen: Columns) -> Listing:
@@ -304,11 +316,28 @@ def _named(task: Mapping[str, Any]) -> str:
 
 def grouped(clips: Sequence[Clip]) -> list[Clip]:
     """All stretches of a recording in one group: its own name, or what its groups are together."""
-    group: dict[str, str] = {}
     several = {clip.path for clip in clips if clip.start is not None or clip.end is not None}
+    own: dict[str, str] = {}
+    joined: dict[str, str] = {}
+
+    def whole(group: str) -> str:
+        while group in joined:
+            group = joined[group]
+        return group
+
+    for clip in clips:
+        if clip.path in several:
+            first = whole(own.setdefault(clip.path, clip.group or _name_of_recording(clip)))
+            if clip.group and (other := whole(clip.group)) != first:
+                joined[other] = first
+    groups = [own[clip.path] if clip.path in several else clip.group for clip in clips]
     return [
-        replace(clip, group=group.setdefault(clip.path, clip.group or clip.path))
-        if clip.path in several
-        else clip
-        for clip in clips
+        replace(clip, group=group and whole(group))
+        for clip, group in zip(clips, groups, strict=True)
     ]
+
+
+def _name_of_recording(clip: Clip) -> str:
+    """A stretch's name without its times; unlike the path it survives a move."""
+    whole = clip.start is None and clip.end is None
+    return clip.name if whole else clip.name.rpartition("#")[0]

@@ -87,7 +87,7 @@ def _local(place: str) -> tuple[list[tuple[str, location.Listed]], list[str]]:
             name = posixpath.join(folder, entry.name)
             if not _is_utf8(name):
                 strange.append(name)
-            elif entry.is_dir():
+            elif _is_folder(entry):
                 below.append(name)
             else:
                 found.append(name)
@@ -102,6 +102,14 @@ def _local(place: str) -> tuple[list[tuple[str, location.Listed]], list[str]]:
         notes.append(f"{count} not UTF-8 and left out, the first {first}; rename them.")
     found.sort()
     return list(zip(found, location.listed([f"{place}/{n}" for n in found]), strict=True)), notes
+
+
+def _is_folder(entry: os.DirEntry) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        # A link that leads to itself.
+        return False
 
 
 def _entries(folder: str) -> list[os.DirEntry]:
