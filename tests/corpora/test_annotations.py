@@ -111,6 +111,11 @@ def region(start: float, end: float, *labels: str) -> dict:
     return {"type": "labels", "value": {"start": start, "end": end, "labels": list(labels)}}
 
 
+def test_a_label_track_in_any_bytes_is_read(folder):
+    (folder / "c.txt").write_bytes(b"0\t1\tm\xfcll\n2\t3\tm\x81ll\n")
+    assert [label for _, label, *_ in stretches(corpora.read(folder))][:2] == ["müll", "m\x81ll"]
+
+
 def test_label_studios_export_is_read_as_it_is(folder):
     tasks = [
         {

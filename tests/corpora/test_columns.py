@@ -126,6 +126,20 @@ def test_json_lines_are_a_manifest(manifest):
     assert found(manifest(text, "task.jsonl")) == DOG_CAT
 
 
+def test_columns_that_are_not_understood_are_listed_in_json_lines_too(manifest):
+    source = manifest('{"sound": "a.wav", "label": "dog"}\n', "task.jsonl")
+    with pytest.raises(ManifestError, match="only sound, label; name"):
+        corpora.read(source)
+
+
+def test_a_column_set_is_the_split_only_if_it_has_splits(manifest):
+    listing = corpora.read(manifest("path,label,set\na.wav,dog,Train\nb.wav,cat,test\n"))
+    assert [clip.split for clip in listing.clips] == ["train", "test"] and listing.notes == ()
+    listing = corpora.read(manifest("path,label,set\na.wav,dog,train-clean\nb.wav,cat,test\n"))
+    assert [clip.split for clip in listing.clips] == [None, None]
+    assert listing.notes == ("The column 'set' is not taken for the split: it has 'train-clean'.",)
+
+
 def test_a_speaker_is_a_group_unless_it_is_the_label(manifest):
     text = "path,label,speaker\na.wav,yes,s1\nb.wav,no,s1\n"
     listing = corpora.read(manifest(text))

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from unfused.corpora.clip import ManifestError
+from unfused.corpora.folders import SPLIT_NAMES, UNLABELLED
 from unfused.corpora.listing import Columns
 from unfused.corpora.tables import Table
 
@@ -25,7 +26,8 @@ LABELS = (
     "classname", "annotation", "keyword", "word", "emotion", "event_label", "scene_label",
     "primary_label", "tag", "tags", "target", "class_id", "classid", "label_id",
 )  # fmt: skip
-SPLITS = ("split", "set", "subset", "partition")
+SPLITS = ("set", "subset", "partition")
+"""Taken for the split where there is no column of that name and all their values are splits."""
 GROUPS = ("speaker", "speaker_id", "client_id", "session", "session_id")
 """Taken for the group where there is no column of that name, and told."""
 STRETCHES = (
@@ -51,7 +53,7 @@ class Meaning:
 
 def may_matter(chosen: Columns):
     """Whether a column of a name can have a meaning here, as a function."""
-    known = {*PATHS, *LABELS, *SPLITS, *GROUPS, "group", "fold", *sum(STRETCHES, ())}
+    known = {*PATHS, *LABELS, *SPLITS, *GROUPS, "split", "group", "fold", *sum(STRETCHES, ())}
 
     def matters(name: str) -> bool:
         return _plain(name) in known or name in (chosen.path, chosen.label)
@@ -80,9 +82,15 @@ def meaning(table: Table, place: str, chosen: Columns) -> tuple[Meaning, list[st
     if group is None and (alias := _first(plain, GROUPS)) and _groups(table, alias, label):
         group = alias
         notes.append(f"The column {alias!r} is taken for the group that a split keeps together.")
+    split = plain.get("split")
+    if split is None and (alias := _first(plain, SPLITS)):
+        if odd := _no_split(table[alias]):
+            notes.append(f"The column {alias!r} is not taken for the split: it has {odd!r}.")
+        else:
+            split = alias
     pairs = [pair for pair in STRETCHES if set(pair) <= plain.keys() and SLICES not in plain]
     stretch = (plain[pairs[0][0]], plain[pairs[0][1]]) if pairs else None
-    return Meaning(path, label, _first(plain, SPLITS), group, plain.get("fold"), stretch), notes
+    return Meaning(path, label, split, group, plain.get("fold"), stretch), notes
 
 
 def _plain(name: str) -> str:
@@ -120,6 +128,13 @@ def _label(table: Table, plain: Mapping[str, str], place: str) -> str | None:
             " --label-column."
         )
     return named[0]
+
+
+def _no_split(cells: Sequence[str | None]) -> str:
+    """The first value that names no split; "" where all do."""
+    known = ("", *SPLIT_NAMES, *UNLABELLED)
+    values = ((cell or "").strip() for cell in cells)
+    return next((value for value in values if value.lower() not in known), "")
 
 
 def _is_numeric(cells: Sequence[str | None]) -> bool:

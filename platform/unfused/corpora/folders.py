@@ -33,6 +33,8 @@ SPLIT_NAMES = {
     "testing": "test",
     "eval": "test",
 }
+UNLABELLED = ("unlabeled", "unlabelled", "unsupervised", "none", "nan", "pretrain", "extra")
+"""Splits of clips that have no label."""
 FOLD = re.compile(r"fold[-_ ]?(\d+)", re.IGNORECASE)
 NO_CLASS = re.compile(r"(\d{4}[-_.]?\d{2}[-_.]?\d{2}.*|(session|rec|recording|day)[-_ ]?\d+)", re.I)
 """What recorders and people call folders of one day or one session."""

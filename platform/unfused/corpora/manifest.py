@@ -18,12 +18,10 @@ from pyarrow import fs
 from unfused.corpora import annotations, folders, known, location, names
 from unfused.corpora.clip import Clip, ManifestError
 from unfused.corpora.columns import Meaning, may_matter, meaning
-from unfused.corpora.folders import SPLIT_NAMES
+from unfused.corpora.folders import SPLIT_NAMES, UNLABELLED
 from unfused.corpora.listing import Columns, Listing
 from unfused.corpora.tables import READERS, Table, extension, read_table
 
-UNLABELLED = ("unlabeled", "unlabelled", "unsupervised", "none", "nan", "pretrain", "extra")
-"""Splits of clips that have no label."""
 SEPARATORS = re.compile(r"\s*[,;|]\s*")
 """Between several labels in one cell."""
 

@@ -19,6 +19,8 @@ import pyarrow.parquet as pq
 from unfused.corpora.clip import ManifestError
 
 Table = Mapping[str, Sequence[str | None]]
+HOLES = frozenset(b"\x81\x8d\x8f\x90\x9d")
+"""Bytes that Windows' Western code page leaves undefined."""
 SEPARATORS = (",", ";", "\t")
 
 
@@ -71,7 +73,8 @@ def text_of(data: bytes, notes: list[str]) -> str:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError:
         notes.append("The manifest is not UTF-8; it is read in Windows' Western code page.")
-        return data.decode("cp1252")
+        # Where that has holes it is Latin-1 that was meant.
+        return data.decode("cp1252" if not set(data) & HOLES else "latin-1")
 
 
 def _read_csv(data: bytes, wanted: Callable[[str], bool], notes: list[str]) -> Table:
@@ -108,7 +111,9 @@ def _read_json_lines(data: bytes, wanted: Callable[[str], bool], notes: list[str
     if not all(isinstance(row, dict) for row in rows):
         raise ValueError("a line is no object")
     names = dict.fromkeys(name for row in rows for name in row)
-    return {name: [_text(name, row.get(name)) for row in rows] for name in names if wanted(name)}
+    return {
+        name: [_text(name, row.get(name)) for row in rows] if wanted(name) else () for name in names
+    }
 
 
 def _text(name: str, value: Any) -> str | None:
