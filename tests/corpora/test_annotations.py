@@ -153,6 +153,14 @@ def test_an_address_beside_the_audio_is_no_recording(folder):
     assert stretches(corpora.read(folder))[0] == ("night/a.wav", "owl", 0, 1)
 
 
+def test_a_choice_for_a_whole_recording_is_its_label(folder):
+    choice = {"type": "choices", "value": {"choices": ["owl"]}}
+    tasks = [{"data": {"audio": "a.wav"}, "annotations": [{"result": [choice]}]}]
+    (folder / "export.json").write_text(json.dumps(tasks))
+    listing = corpora.read(folder / "export.json")
+    assert stretches(listing) == [("night/a.wav", "owl", None, None)]
+
+
 def test_a_region_with_several_labels_is_refused(folder):
     tasks = [{"data": {"audio": "a.wav"}, "annotations": [{"result": [region(0, 1, "a", "b")]}]}]
     (folder / "export.json").write_text(json.dumps(tasks))

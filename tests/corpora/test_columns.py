@@ -83,6 +83,7 @@ def test_spaces_are_no_part_of_a_label_and_case_is_told(manifest):
     listing = corpora.read(manifest("path, label\na.wav, dog \nb.wav,Dog\nc.wav,cat\n"))
     assert [clip.label for clip in listing.clips] == ["dog", "Dog", "cat"]
     assert listing.notes == (
+        "1 label has spaces around, which are no part of a label.",
         "Labels that differ in case alone are different classes: 'Dog' and 'dog'.",
     )
 
@@ -97,7 +98,7 @@ def test_rows_without_a_label_are_unlabelled_and_counted(manifest, row):
     assert listing.notes == ("1 row has no label, and joins the corpus.",)
 
 
-@pytest.mark.parametrize("cell", ["dog,rain", "dog; rain", "dog|rain"])
+@pytest.mark.parametrize("cell", ["dog,rain", "dog; rain", "dog|rain", "cat;wind"])
 def test_several_labels_a_clip_are_refused(manifest, cell):
     source = manifest(f'path,label\na.wav,"{cell}"\nb.wav,rain\n')
     with pytest.raises(ManifestError, match=r"several labels in one cell.*not supported yet"):
@@ -168,6 +169,23 @@ def test_groups_that_share_a_recording_are_one(manifest):
     rows = "a.wav,dog,0,1,s1\nb.wav,dog,0,1,s2\na.wav,cat,1,2,s2\nc.wav,cat,0,1,s3\n"
     clips = corpora.read(manifest(f"path,label,start,end,group\n{rows}")).clips
     assert [clip.group for clip in clips] == ["s1", "s1", "s1", "s3"]
+
+
+def test_a_duration_makes_a_stretch_and_a_beginning_alone_does_not(manifest):
+    clips = corpora.read(manifest("path,label,onset,duration\na.wav,dog,1.5,2\n")).clips
+    assert [(clip.start, clip.end) for clip in clips] == [(1.5, 3.5)]
+    listing = corpora.read(manifest("path,label,start\na.wav,dog,1.5\n"))
+    assert listing.clips[0].start is None and "'start' has no end" in listing.notes[0]
+
+
+def test_what_spreadsheets_put_before_the_header_is_no_row(manifest):
+    assert found(manifest("sep=;\npath;label\na.wav;dog\nb.wav;cat\n")) == DOG_CAT
+    assert found(manifest("\n\npath,label\na.wav,dog\nb.wav,cat\n")) == DOG_CAT
+
+
+def test_two_columns_of_one_name_are_refused(manifest):
+    with pytest.raises(ManifestError, match="two columns 'label'"):
+        corpora.read(manifest("path,label,label\na.wav,dog,cat\n"))
 
 
 @pytest.mark.parametrize(

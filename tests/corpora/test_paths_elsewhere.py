@@ -36,6 +36,7 @@ def read(folder, written: str, **columns):
         ("/home/somebody/audio/dog/a b.wav", "another system"),
         ("audio/dog/a%20b.wav", "percent-encoded"),
         ("audio/dog/a b", "without an ending"),
+        ("audio/dog/a b.WAV", "another case"),
         ("audio/dog/a b.wav", ""),
     ],
 )
@@ -44,6 +45,15 @@ def test_a_file_is_found_however_its_name_is_written(audio, tmp_path, written, t
     found, notes = read(tmp_path, written)
     assert found == "audio/dog/a b.wav"
     assert len(notes) == bool(told) and all(told in note and "1 of 1" in note for note in notes)
+
+
+def test_two_names_that_fall_on_one_file_are_missing(audio, tmp_path):
+    audio("a.wav", "b.wav")
+    rows = ["/old/dog/a.wav,dog", "/old/cat/a.wav,cat", "/old/cat/b.wav,cat"]
+    (tmp_path / "task.csv").write_text("\n".join(["path,label", *rows]) + "\n")
+    listing = corpora.read(tmp_path / "task.csv")
+    assert [clip.size > 0 for clip in listing.clips] == [False, False, True]
+    assert listing.notes[-1] == "2 of them fall on a file that others are, and are missing."
 
 
 def test_a_file_uri_is_a_path(audio, tmp_path):

@@ -69,6 +69,13 @@ def test_stretches_of_a_recording_are_no_copies_but_equal_ones_of_copies_are(fil
     assert kept == clips
 
 
+def test_stretches_of_equal_recordings_are_one_group(file):
+    one, copy = file("a.wav", noise(0), group="a"), file("b.wav", noise(0), group="b")
+    clips = [replace(one, start=0.0, end=1.0), replace(copy, start=2.0, end=3.0)]
+    kept, notes = without_repeats(clips)
+    assert [clip.group for clip in kept] == ["a", "a"] and notes == []
+
+
 def test_a_manifest_that_learns_and_scores_one_recording_is_refused(file):
     clips = [
         file("a.wav", noise(0), split="train"), file("b.wav", noise(0), split="test"),

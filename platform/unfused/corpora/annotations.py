@@ -50,7 +50,7 @@ class Stretch:
 
     Attributes:
         file: the recording, as the table names it; "" is the one of the table's own name.
-        start, end: seconds.
+        start, end: seconds; an infinite end is of the whole recording.
         label: None where there is none.
     """
 
@@ -116,14 +116,10 @@ def _clips(
             name = _recording(one.file, table, names)
             if name is None:
                 lost.append(one.file or table)
-            elif not one.label or not (0 <= one.start < one.end < math.inf):
+            elif not one.label or not (0 <= one.start < one.end):
                 odd += 1
             else:
-                size, modified = status[name]
-                place, span = location.join(root, name), f"{one.start:g}-{one.end:g}"
-                known = {"group": name, "size": size, "modified": modified}
-                known |= {"name": f"{name}#{span}", "start": one.start, "end": one.end}
-                clips.append(Clip(place, one.label, **known))
+                clips.append(_clip(root, name, status[name], one))
     clips = list({(c.path, c.start, c.end, c.label): c for c in clips}.values())
     if lost:
         notes.append(
@@ -154,6 +150,14 @@ def _clips(
             notes.append(f"{are} no annotation, and no label.")
         clips += bare
     return Listing(clips, tuple(notes))
+
+
+def _clip(root: str, name: str, status: location.Listed, one: Stretch) -> Clip:
+    place, (size, modified) = location.join(root, name), status
+    if math.isinf(one.end):
+        return Clip(place, one.label, size=size, modified=modified, name=name)
+    known = {"group": name, "size": size, "modified": modified, "start": one.start, "end": one.end}
+    return Clip(place, one.label, name=f"{name}#{one.start:g}-{one.end:g}", **known)
 
 
 def _recording(file: str, table: str, names: Mapping[str, list[str]]) -> str | None:
@@ -280,16 +284,18 @@ def _of_label_studio(data: bytes) -> Iterator[Stretch]:
         for region in _regions(task):
             value = region.get("value", region)
             labels = value.get("labels") or value.get("choices") or []
-            if "start" not in value or "end" not in value:
+            if not labels and ("start" not in value or "end" not in value):
                 continue
             if len(labels) > 1:
                 raise ManifestError(
                     f"A region of {file!r} has several labels ({', '.join(labels)}); give each a"
                     " region of its own: several at a time are not supported yet."
                 )
-            yield Stretch(
-                file, float(value["start"]), float(value["end"]), labels[0] if labels else None
-            )
+            label = labels[0] if labels else None
+            if "start" in value and "end" in value:
+                yield Stretch(file, float(value["start"]), float(value["end"]), label)
+            else:
+                yield Stretch(file, 0.0, math.inf, label)
 
 
 def _regions(task: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:

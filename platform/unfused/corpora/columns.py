@@ -35,6 +35,7 @@ STRETCHES = (
     ("begin_time", "end_time"), ("begin_time_(s)", "end_time_(s)"), ("start_s", "end_s"),
     ("start_seconds", "end_seconds"),
 )  # fmt: skip
+DURATIONS = ("duration", "duration_s", "duration_seconds", "length_s")
 SLICES = "slice_file_name"
 """UrbanSound8K's: its start and end are of the recording that a file was cut from."""
 
@@ -49,11 +50,14 @@ class Meaning:
     group: str | None
     fold: str | None
     stretch: tuple[str, str] | None
+    lasts: bool = False
+    """Whether the second of the stretch is its duration, not its end."""
 
 
 def may_matter(chosen: Columns):
     """Whether a column of a name can have a meaning here, as a function."""
-    known = {*PATHS, *LABELS, *SPLITS, *GROUPS, "split", "group", "fold", *sum(STRETCHES, ())}
+    known = {*PATHS, *LABELS, *SPLITS, *GROUPS, *DURATIONS, "split", "group", "fold"}
+    known |= {name for pair in STRETCHES for name in pair}
 
     def matters(name: str) -> bool:
         return _plain(name) in known or name in (chosen.path, chosen.label)
@@ -88,9 +92,29 @@ def meaning(table: Table, place: str, chosen: Columns) -> tuple[Meaning, list[st
             notes.append(f"The column {alias!r} is not taken for the split: it has {odd!r}.")
         else:
             split = alias
-    pairs = [pair for pair in STRETCHES if set(pair) <= plain.keys() and SLICES not in plain]
-    stretch = (plain[pairs[0][0]], plain[pairs[0][1]]) if pairs else None
-    return Meaning(path, label, split, group, plain.get("fold"), stretch), notes
+    stretch, lasts = _stretch(plain, notes)
+    return Meaning(path, label, split, group, plain.get("fold"), stretch, lasts), notes
+
+
+def _stretch(
+    plain: Mapping[str, str], notes: list[str]
+) -> tuple[tuple[str, str] | None, bool]:
+    """The columns of begin and end, or of begin and duration; and whether it is the latter."""
+    if SLICES in plain:
+        return None, False
+    for start, end in STRETCHES:
+        if start in plain and end in plain:
+            return (plain[start], plain[end]), False
+    for start, _ in STRETCHES:
+        if start in plain:
+            if lasting := _first(plain, DURATIONS):
+                return (plain[start], lasting), True
+            notes.append(
+                f"The column {plain[start]!r} has no end beside it, and is ignored: a clip is the"
+                " whole file."
+            )
+            break
+    return None, False
 
 
 def _plain(name: str) -> str:

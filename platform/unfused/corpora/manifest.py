@@ -90,7 +90,7 @@ def _manifest(place: str, data: bytes, chosen: Columns) -> Listing:
     root = location.absolute(chosen.root) if chosen.root else location.parent(place)
     places, listed, told = names.found(files, root)
     notes += told
-    of_labels: list[str] = []
+    of_labels = _spaces(table, columns.label)
     labels = _labels(_cells(table, columns.label, len(files)), place, of_labels)
     splits, labels = _splits(_cells(table, columns.split, len(files)), labels, place)
     starts, ends = _stretches(table, columns, len(files), place)
@@ -125,6 +125,14 @@ def _cells(table: Table, name: str | None, num_rows: int) -> list[str | None]:
     return [(cell or "").strip() or None for cell in table[name]]
 
 
+def _spaces(table: Table, name: str | None) -> list[str]:
+    """What is to be said of labels with spaces around them."""
+    cells = [cell for cell in table[name] if cell and cell.strip()] if name else []
+    count = sum(cell != cell.strip() for cell in cells)
+    have = "1 label has" if count == 1 else f"{count} labels have"
+    return [f"{have} spaces around, which are no part of a label."] if count else []
+
+
 def _labels(cells: list[str | None], place: str, notes: list[str]) -> list[str | None]:
     """The labels; those that differ in case alone are told.
 
@@ -135,7 +143,8 @@ def _labels(cells: list[str | None], place: str, notes: list[str]) -> list[str |
     if several := _several(distinct):
         raise ManifestError(
             f"{place!r} has several labels in one cell, as {several!r}; give a clip one label, or"
-            " a row with `start` and `end` for each: several at a time are not supported yet."
+            " a row with `start` and `end` for each: several at a time are not supported yet (if"
+            " these are names, write them without that mark)."
         )
     alike: dict[str, list[str]] = defaultdict(list)
     for label in sorted(distinct):
@@ -147,10 +156,13 @@ def _labels(cells: list[str | None], place: str, notes: list[str]) -> list[str |
 
 
 def _several(labels: set[str]) -> str:
-    """A label that is several, whose parts are labels or parts of labels elsewhere; else ""."""
+    """A label that is several: with a semicolon or a bar in it, or with a comma where its parts are
+    labels, or parts of labels, elsewhere; else ""."""
     parts = {label: SEPARATORS.split(label) for label in labels if SEPARATORS.search(label)}
     uses = Counter(part for some in parts.values() for part in set(some))
     for label in sorted(parts):
+        if re.search(r"[;|]", label):
+            return label
         if any(part in labels or uses[part] > 1 for part in parts[label] if part):
             return label
     return ""
@@ -190,6 +202,11 @@ def _stretches(
         [_seconds(cell, row, place) for row, cell in enumerate(_cells(table, name, num_rows))]
         for name in columns.stretch
     ]
+    if columns.lasts:
+        both[1] = [
+            None if lasts is None else (start or 0.0) + lasts
+            for start, lasts in zip(*both, strict=True)
+        ]
     for row, (start, end) in enumerate(zip(*both, strict=True)):
         if end is not None and end <= (start or 0.0):
             raise ManifestError(

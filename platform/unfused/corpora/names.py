@@ -6,6 +6,7 @@ where it is not, and what was found by them is told.
 
 from __future__ import annotations
 
+import posixpath
 import re
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
@@ -28,8 +29,8 @@ def found(names: Sequence[str], folder: str) -> tuple[list[str], list[location.L
     Returns:
         Their absolute places, size and time of each, and what is to be said of them.
     """
-    places = [location.join(folder, name.strip()) for name in names]
-    listed = location.listed(places)
+    written = [location.join(folder, name.strip()) for name in names]
+    places, listed = list(written), location.listed(written)
     notes = []
     for told, other in WAYS:
         missing = [i for i, one in enumerate(listed) if one == location.MISSING]
@@ -43,7 +44,20 @@ def found(names: Sequence[str], folder: str) -> tuple[list[str], list[location.L
             tries = {i: tries[i] for i in at if listed[i] == location.MISSING and tries[i]}
         if count:
             notes.append(f"{count} of {len(names)} names are {told}.")
+    if doubtful := _on_one_file(places, written):
+        notes.append(f"{len(doubtful)} of them fall on a file that others are, and are missing.")
+        for i in doubtful:
+            places[i], listed[i] = written[i], location.MISSING
     return places, listed, notes
+
+
+def _on_one_file(places: Sequence[str], written: Sequence[str]) -> list[int]:
+    """The names that were found in another way, of files that other names mean too."""
+    meant: dict[str, set[str]] = {}
+    for place, name in zip(places, written, strict=True):
+        meant.setdefault(place, set()).add(name)
+    found = zip(places, written, strict=True)
+    return [i for i, (place, name) in enumerate(found) if place != name and len(meant[place]) > 1]
 
 
 def _slashes(name: str) -> Iterator[str]:
@@ -76,10 +90,16 @@ def _with_ending(name: str) -> Iterator[str]:
         yield from (f"{name}{ending}" for ending in (".wav", ".flac", ".mp3", ".ogg"))
 
 
+def _other_case(name: str) -> Iterator[str]:
+    stem, ending = posixpath.splitext(name)
+    yield from (stem + other for other in (ending.lower(), ending.upper()) if other != ending)
+
+
 WAYS: Sequence[tuple[str, Callable[[str], Iterator[str]]]] = (
     ("written with backslashes, and found with slashes", _slashes),
     ("percent-encoded", _decoded),
     ("written in another form of Unicode", _composed),
     ("of another system, and found by their ends below the folder", _ends),
     ("without an ending, and found with one", _with_ending),
+    ("found with their ending in another case", _other_case),
 )

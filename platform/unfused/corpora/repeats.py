@@ -10,6 +10,7 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 from unfused.corpora import location
 from unfused.corpora.clip import Clip
@@ -38,6 +39,7 @@ def without_repeats(
         OverlapError: a manifest's own split has a recording in train and in valid or test.
     """
     content = contents(clips)
+    clips = _in_one_group(clips, content)
     alike: dict[Hashable, list[int]] = defaultdict(list)
     for i, clip in enumerate(clips):
         alike[content[clip.path], clip.start, clip.end].append(i)
@@ -56,6 +58,17 @@ def without_repeats(
             seen.add(split)
     kept = [clip for i, clip in enumerate(clips) if i not in left_out]
     return kept, _notes(clips, contrary, len(left_out) - sum(map(len, contrary)))
+
+
+def _in_one_group(clips: Sequence[Clip], content: Mapping[str, Hashable]) -> Sequence[Clip]:
+    """Stretches of equal recordings in one group."""
+    first: dict[Hashable, str | None] = {}
+    return [
+        clip
+        if clip.start is None and clip.end is None
+        else replace(clip, group=first.setdefault(content[clip.path], clip.group))
+        for clip in clips
+    ]
 
 
 def _refuse_torn(several: Iterable[Sequence[Clip]]) -> None:

@@ -78,11 +78,16 @@ def text_of(data: bytes, notes: list[str]) -> str:
 
 
 def _read_csv(data: bytes, wanted: Callable[[str], bool], notes: list[str]) -> Table:
-    text = text_of(data, notes)
-    first = text.split("\n", 1)[0]
+    text = text_of(data, notes).lstrip("\r\n")
+    first, _, rest = text.partition("\n")
+    if first.lower().startswith("sep="):
+        # A line for spreadsheets alone.
+        first, text = rest.partition("\n")[0], rest
     separator = max(SEPARATORS, key=first.count)
     rows = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=separator)
     header = [name.strip() for name in next(rows, [])]
+    if twice := next((name for name in header if wanted(name) and header.count(name) > 1), ""):
+        raise ValueError(f"there are two columns {twice!r}")
     body = []
     for row in filter(None, rows):
         if len(row) != len(header):
