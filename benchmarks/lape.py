@@ -34,7 +34,12 @@ from unfused.config import ConfigError, parse_overrides  # noqa: E402
 from unfused.corpora import known  # noqa: E402
 
 ARMS = ("teacher", "unfused")
-LINEAR = {"finetune.mode": "linear", "arms": f"[{','.join(ARMS)}]"}
+LINEAR = {
+    "finetune.mode": "linear",
+    "arms": f"[{','.join(ARMS)}]",
+    # The splits are as they were published, copies and all.
+    "data.allow_overlap": "true",
+}
 SETTINGS = {
     "linear, all labels": LINEAR,
     "linear, 5 labels a class": {

@@ -15,6 +15,8 @@ from unfused import corpora
         ("data/sounds/manifest.parquet", "sounds"),
         ("s3://bucket/sounds/labels.csv", "sounds"),
         ("labels.csv", "labels"),
+        ("esc10:/data/esc50", "esc10"),
+        ("urbansound8k:.", "urbansound8k"),
         (None, "demo"),
     ],
 )
