@@ -135,6 +135,7 @@ def test_what_auto_means_is_settled_before_anything_is_keyed(hardware, precision
     settings = flatten(config)
     assert {settings[name] for name in settings if name.endswith(".precision")} == {precision}
     by_clips = {"audio.crop_seconds", "embed.num_crops", "finetune.num_crops"}
+    by_clips |= {"ingest.segment_seconds"}
     by_clips |= {f"{name}.epochs" for name in ("pretrain", "bootstrap", "distill", "selftrain")}
     by_request = {"teachers.weighting"}
     assert {name for name, value in settings.items() if value == "auto"} == by_clips | by_request
