@@ -22,6 +22,7 @@ Optimizer = Literal["adamw", "adam", "sgd", "larc"]
 Pooling = Literal["mean", "max", "attention"]
 Feature = Literal["statistics", "cepstra", "cepstra:centred", "cepstra:moments", "periodicity"]
 Auto = Literal["auto"]
+Segment = Annotated[float, Field(ge=0.1, le=3600.0)]
 Channel = Literal["mean", "left", "right", "loudest"]
 
 AUTO_WINDOW = 0.95
@@ -86,7 +87,7 @@ class IngestConfig(Section):
     """Clips in one Parquet shard."""
     shuffle_seed: int = 0
     """Seed of the one shuffle that fixes the order of clips in the shards."""
-    segment_seconds: Annotated[Positive | Auto | Literal["off"], OffAt("auto")] = "auto"
+    segment_seconds: Annotated[Segment | Auto | Literal["off"], OffAt("auto")] = "auto"
     """Recordings are cut into segments of so many seconds while they are decoded, each of them a
     clip. auto: those of a corpus that are longer than 30 s, into segments of 10 s; off: none."""
     segment_overlap: Annotated[float, Field(ge=0, lt=1), OffAt(0.0)] = 0.0
