@@ -214,3 +214,35 @@ def finished(program, small_task) -> tuple[Program, dict]:
     """One whole small run, and its summary; what many tests look at."""
     one = program("finished")
     return one, one.run("--task", str(small_task), *TINY)
+
+
+@pytest.fixture(scope="module")
+def bucket():
+    """An S3 bucket on this machine: a function that puts an object, and the URI's query."""
+    from moto.server import ThreadedMotoServer
+    from pyarrow import fs
+
+    server = ThreadedMotoServer(port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    store = fs.S3FileSystem(
+        access_key="key",
+        secret_key="secret",
+        region="us-east-1",
+        endpoint_override=f"http://{host}:{port}",
+        allow_bucket_creation=True,
+    )
+    store.create_dir("clips")
+
+    def put(key: str, content: bytes) -> None:
+        with store.open_output_stream(f"clips/{key}") as stream:
+            stream.write(content)
+
+    yield put, f"?region=us-east-1&scheme=http&endpoint_override={host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def credentials(monkeypatch):
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")

@@ -214,38 +214,6 @@ def test_names_that_a_uri_would_garble_stay_themselves(tmp_path):
 # Object stores
 
 
-@pytest.fixture(scope="module")
-def bucket():
-    """An S3 bucket on this machine: a function that puts an object, and the URI's query."""
-    from moto.server import ThreadedMotoServer
-    from pyarrow import fs
-
-    server = ThreadedMotoServer(port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    store = fs.S3FileSystem(
-        access_key="key",
-        secret_key="secret",
-        region="us-east-1",
-        endpoint_override=f"http://{host}:{port}",
-        allow_bucket_creation=True,
-    )
-    store.create_dir("clips")
-
-    def put(key: str, content: bytes) -> None:
-        with store.open_output_stream(f"clips/{key}") as stream:
-            stream.write(content)
-
-    yield put, f"?region=us-east-1&scheme=http&endpoint_override={host}:{port}"
-    server.stop()
-
-
-@pytest.fixture
-def credentials(monkeypatch):
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-
-
 def test_a_folder_in_an_object_store_is_read_like_a_local_one(bucket, credentials):
     put, query = bucket
     put("set/dog/a b#1.wav", b"123")

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from unfused.audio.decode import BadClip, Parts, decode
+from unfused import corpora
+from unfused.audio.decode import BadClip, Grid, Parts, decode
 from unfused.data.recordings import digest_of, open_recording, read_recording
 
 
@@ -52,3 +53,22 @@ def test_what_is_no_file_is_refused_without_waiting(read, tmp_path):
 def test_a_file_that_is_not_there_is_missing(read, tmp_path):
     with pytest.raises(BadClip, match="missing"):
         read(str(tmp_path / "none.wav"))
+
+
+def test_a_recording_in_an_object_store_is_read_like_a_local_one(bucket, credentials, wav):
+    put, query = bucket
+    data = wav.read_bytes()
+    put("night/a b.wav", data)
+    put("night/copy.wav", data)
+    place, copy = (f"s3://clips/night/{name}{query}" for name in ("a%20b.wav", "copy.wav"))
+    assert digest_of(place) == hashlib.sha256(data).hexdigest()
+    with open_recording(place) as remote, wav.open("rb") as local:
+        there, here = (list(Parts(file, 8000, Grid(10.0))) for file in (remote, local))
+    assert [len(part.samples) for part in there] == [80000, 80000, 40000]
+    for one, other in zip(there, here, strict=True):
+        np.testing.assert_array_equal(one.samples, other.samples)
+    clips = corpora.read(f"s3://clips/night/{query}").clips
+    assert {clip.path for clip in clips} == {place, copy}
+    assert len(corpora.without_repeats(clips)[0]) == 1
+    with pytest.raises(BadClip, match="missing"):
+        digest_of(f"s3://clips/night/gone.wav{query}")
