@@ -161,8 +161,9 @@ def write_page(folder: Folder, out: str, int8: bool) -> None:
             f" {facts.measured.num_clips} {facts.measured.split} clips."
         )
         text = page(
-            chosen, facts.name, about, facts.classes, facts.sample_rate, facts.durations[2]
-        )
+            chosen, facts.name, about, facts.classes, facts.sample_rate, facts.durations[2],
+            facts.channel,
+        )  # fmt: skip
     partial = path.with_name(f".{path.name}.partial")
     partial.write_text(text)
     os.replace(partial, path)

@@ -12,13 +12,21 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from unfused.audio.channels import CANCELLED, SILENT
+from unfused.config import Channel
 from unfused.exporting.webruntime import runtime
 
 TEMPLATE = Path(__file__).with_suffix(".html")
 
 
 def page(
-    model: Path, title: str, about: str, classes: Sequence[str], sample_rate: int, window: float
+    model: Path,
+    title: str,
+    about: str,
+    classes: Sequence[str],
+    sample_rate: int,
+    window: float,
+    channel: Channel = "mean",
 ) -> str:
     """The page.
 
@@ -29,8 +37,16 @@ def page(
         classes: in the order of the file's probabilities.
         sample_rate: Hz that the file takes.
         window: seconds of a window of a timeline.
+        channel: what is taken of several channels.
     """
-    facts = {"classes": list(classes), "sample_rate": sample_rate, "window_seconds": window}
+    facts = {
+        "classes": list(classes),
+        "sample_rate": sample_rate,
+        "window_seconds": window,
+        "channel": channel,
+        "silent": SILENT,
+        "cancelled": CANCELLED,
+    }
     found = runtime()
     return _filled(
         TEMPLATE.read_text(),
