@@ -86,6 +86,14 @@ def test_a_file_that_is_chosen_is_labelled_as_the_model_labels_it(
     assert f"{path.name}: {wanted.label}" in browser.text
 
 
+def test_channels_that_cancel_each_other_are_no_silence_on_the_page(browser, model, tmp_path):
+    path = tmp_path / "reversed.wav"
+    left = sound(16000, 1.7)[:, 0]
+    soundfile.write(path, np.stack([left, -0.9 * left], axis=1), 16000)
+    wanted = list(model.predict(path).probabilities.values())
+    assert said_by(browser, path)["probabilities"] == pytest.approx(wanted, abs=1e-3)
+
+
 def test_a_long_recording_has_a_timeline_on_the_page(browser, model, tmp_path):
     path = tmp_path / "long.wav"
     soundfile.write(path, np.concatenate(tones(CROP, count=6)), 16000)
