@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from sounds import RATE, encoded, noise, tone
 
+from unfused.audio.channels import mono
 from unfused.audio.decode import Grid, Parts, decode, decode_heard
 
 
@@ -57,3 +58,13 @@ def test_parts_of_a_recording_decide_for_themselves_whether_channels_cancel():
     assert parts.heard.cancelled
     for part in (first, second):
         np.testing.assert_allclose(part.samples, tone() * 32768, atol=0.51)
+
+
+@pytest.mark.parametrize("channel", ["mean", "loudest"])
+def test_of_channels_that_are_as_loud_as_each_other_the_first_is_taken(channel):
+    """Whichever way their powers are rounded, which depends on where samples lie in memory."""
+    wave = noise()[:, 0].astype(np.float32)
+    quieter = wave * np.float32(1 - 1e-7)
+    for first, second in ((wave, -quieter), (-quieter, wave)):
+        taken, _ = mono([np.stack([first, second], 1)], channel)
+        np.testing.assert_array_equal(taken, first)

@@ -178,6 +178,17 @@ def test_tables_of_recordings_that_are_elsewhere_name_the_option(folder, tmp_pat
     assert stretches(corpora.read(folder))[0] == ("night/a.wav", "owl", 0, 1)
 
 
+def test_annotated_recordings_are_whole_in_a_corpus_and_each_is_there_once(folder):
+    (folder / "c.txt").write_text("0\t1\towl\n2\t3\tfox\n")
+    whole = corpora.read(folder, labelled=False).clips
+    assert [(clip.name, clip.start) for clip in whole] == [
+        ("c.flac", None), ("night/a.wav", None), ("night/b.WAV", None),
+    ]  # fmt: skip
+    _, bare = corpora.split_off_unlabelled(corpora.read(folder).clips)
+    corpus = corpora.as_corpus([*bare, *whole])
+    assert sorted(clip.name for clip in corpus) == ["c.flac", "night/a.wav", "night/b.WAV"]
+
+
 @pytest.mark.parametrize(
     ("write", "name"), [(write_raven, "c.selections.txt"), (write_audacity, "c.labels.txt")]
 )

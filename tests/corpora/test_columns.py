@@ -66,6 +66,17 @@ def test_where_it_is_not_plain_the_columns_are_listed_and_the_option_named(manif
     assert found(source, path="sound", label="what") == DOG_CAT
 
 
+def test_a_corpus_is_not_asked_for_labels(manifest):
+    for text in (
+        "path,category,species\na.wav,x,dog\nb.wav,x,cat\n",
+        'path,label\na.wav,"dog,cat"\nb.wav,dog\n',
+    ):
+        with pytest.raises(ManifestError):
+            corpora.read(manifest(text))
+        clips = corpora.read(manifest(text), labelled=False).clips
+        assert [clip.label for clip in clips] == [None, None]
+
+
 @pytest.mark.parametrize("separator", [",", ";", "\t"])
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le"])
 def test_separators_and_encodings_of_spreadsheets_are_understood(manifest, separator, encoding):

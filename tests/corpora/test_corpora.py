@@ -20,7 +20,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from unfused import corpora
-from unfused.corpora import Clip, ManifestError, OverlapError, demo, location
+from unfused.corpora import Clip, ManifestError, demo, location
 
 SHARED = Path(__file__).parents[2] / ".." / "shared" / "data"
 
@@ -406,14 +406,6 @@ def test_a_corpus_of_a_labelled_set_is_its_train_clips_without_labels():
         corpora.as_corpus(clips[1:])
     sentence(error)
 
-
-def test_equal_bytes_on_both_sides_are_refused_and_named():
-    corpora.refuse_overlap({"d1": "/train/1"}, {"d2": "/test/2"})
-    train = {"d1": "/train/1", "d2": "/train/2", "d3": "/train/3"}
-    with pytest.raises(OverlapError, match="2 clips") as error:
-        corpora.refuse_overlap(train, {"d3": "/test/3", "d2": "/test/2"})
-    told = sentence(error)
-    assert "'/train/2' and '/test/2'" in told and "data.allow_overlap=true" in told
 
 
 # The demo corpus

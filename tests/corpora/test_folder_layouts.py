@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from dataclasses import replace
-
 import pytest
 
 from unfused import corpora
@@ -29,7 +26,7 @@ def test_sessions_below_a_class_are_groups(listing):
     assert [(c.label, c.group) for c in found.clips] == [
         ("cat", None), ("cat", "session1"), ("dog", "session1"), ("dog", "session2"),
     ]  # fmt: skip
-    assert any("2 of them" in note for note in found.notes) and found.loose
+    assert any("2 of them" in note for note in found.notes)
 
 
 def test_sessions_below_a_class_below_a_split_are_groups_too(listing):
@@ -76,42 +73,6 @@ def test_a_folder_without_audio_says_what_is_in_it(listing):
 )
 def test_a_doubtful_layout_is_said_to_be_so(listing, names, told):
     assert told in listing(*names).notes[-1]
-
-
-def clips(sessions: dict[str, list[str]], each: int = 4) -> list[Clip]:
-    return [
-        Clip(f"/{label}/{group}/{i}.wav", label, group=group, name=f"{label}/{group}/{i}.wav")
-        for label, groups in sessions.items()
-        for group in groups
-        for i in range(each)
-    ]
-
-
-def test_a_session_is_never_torn_apart_where_there_are_enough(listing):
-    many = clips({label: [f"{label}{i}" for i in range(6)] for label in "ab"})
-    split, notes = corpora.assign_loosely(many, 0.2, 0.2, 0)
-    by_group = {c.group: set() for c in split}
-    for clip in split:
-        by_group[clip.group].add(clip.split)
-    assert notes == [] and all(len(splits) == 1 for splits in by_group.values())
-
-
-def test_sessions_of_one_name_below_all_classes_are_told_apart_where_they_must_be():
-    few = clips({"a": ["s1", "s2"], "b": ["s1", "s2"]})
-    split, (note,) = corpora.assign_loosely(few, 0.2, 0.2, 0)
-    assert "fewer than three folders" in note
-    assert set(Counter((c.label, c.split) for c in split)) == {
-        (label, s) for label in "ab" for s in ("train", "valid", "test")
-    }
-    shared = clips({label: ["s1", "s2", "s3"] for label in "abc"})
-    assert corpora.assign_loosely(shared, 0.2, 0.2, 0)[1] == []
-
-
-def test_splits_that_are_there_keep_their_sessions():
-    few = clips({"a": ["s1", "s2"], "b": ["s1"]})
-    given = [replace(c, split="test" if c.group == "s2" else "train") for c in few]
-    split, notes = corpora.assign_loosely([*given, replace(given[0], group="s3")], 0.3, 0.2, 0)
-    assert notes == [] and {c.group for c in split} == {"s1", "s2", "s3"}
 
 
 def test_rare_and_uneven_classes_are_told():

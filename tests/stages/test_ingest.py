@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from unfused.config import AudioConfig, DataConfig, IngestConfig
+from unfused.config import AudioConfig, IngestConfig
 from unfused.corpora.clip import Clip
 from unfused.stages import Build, Tasks
 from unfused.stages.ingest import IngestFacts, run
@@ -26,7 +26,7 @@ def ingest(ray_cluster, tmp_path):
                 path = tmp_path / f"{split}-{number}.wav"
                 soundfile.write(path, rng.uniform(-0.5, 0.5, round(seconds * RATE)), RATE)
                 clips.append(Clip(str(path), "a" if split else None, split))
-        config = {"data": DataConfig(), "audio": audio, "ingest": IngestConfig()}
+        config = {"audio": audio, "ingest": IngestConfig()}
         places = Folder.of(tmp_path / "out"), Folder.of(tmp_path / "checkpoints")
         (built,) = run([Build("ingest", config, {}, *places, clips)], Tasks(ray_cluster))
         assert isinstance(built.facts, IngestFacts)

@@ -113,6 +113,24 @@ def test_stretches_are_read_from_one_file(wav):
     assert (suspect["start"], suspect["end"]) == (20.0, 21.0)
 
 
+def test_a_stretch_that_ends_after_the_recording_is_told_and_kept(wav):
+    clip = wav("site.wav", 10.0)
+    found = reading([Clip(clip.path, "a", "train", size=clip.size, start=8.0, end=12.0)])
+    assert seconds(found, "train") == [2.0]
+    (suspect,) = found.suspects
+    assert suspect["kept"] and suspect["reason"] == "ends at 12.00 s of a recording of 10.00 s"
+    assert found.warnings()[0].startswith("1 stretch ends after the recording does")
+
+
+def test_damage_of_unknown_extent_is_told(wav, tmp_path):
+    clip = wav("night.ogg", 40.0)
+    path = tmp_path / "night.ogg"
+    path.write_bytes(path.read_bytes()[:-300])
+    found = reading([clip])
+    assert len(found.rows[CORPUS]) >= 3
+    assert found.cut_short and "Ogg page" in found.cut_short[0]["reason"]
+
+
 def test_a_stretch_is_the_clip_that_one_would_cut_there(wav, tmp_path):
     sound = np.random.default_rng(0).uniform(-0.5, 0.5, 44100 * 3)
     whole = wav("whole.wav", sound, 44100)
@@ -177,7 +195,10 @@ def test_a_long_recording_that_was_cut_off_gives_what_is_there(wav, tmp_path):
     (tmp_path / "night.wav").write_bytes(data[: 44 + RATE * 2 * 45])
     found = reading([clip])
     assert seconds(found) == [10.0] * 4 + [5.0]
-    assert "1 file has lost 15.0 s of what is promised" in found.warnings()[0]
+    assert found.warnings()[0].startswith("1 file is damaged, 15.0 s or more are lost, the first")
+    assert found.suspects == [
+        {"path": clip.path, "reason": "15.00 of 60.00 s are lost", "kept": True}
+    ]
     labelled = reading([Clip(clip.path, "a", "train", size=clip.size)])
     assert "truncated" in labelled.bad[0] and "15.00" in labelled.bad[0]
 

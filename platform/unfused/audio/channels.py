@@ -15,6 +15,8 @@ from unfused.audio.samples import FLOOR, INT16_SCALE
 
 CANCELLED = 0.01
 """Power of the mean beside that of the loudest channel, 20 dB, below which they cancel."""
+ALIKE = 1e-6
+"""Share of a power by which another one is no louder: sums are rounded."""
 SILENT = FLOOR * INT16_SCALE**2
 """Power at which a channel is silent: rounding noise."""
 
@@ -35,10 +37,10 @@ def mono(blocks: Sequence[np.ndarray], channel: str = "mean") -> tuple[np.ndarra
     if num_channels == 1 or channel in ("left", "right"):
         return _taken(blocks, min(num_channels - 1, int(channel == "right"))), False
     if channel == "loudest":
-        return _taken(blocks, int(_powers(blocks).argmax())), False
+        return _taken(blocks, _loudest(_powers(blocks))), False
     mean = [_mean(block) for block in blocks]
     powers = _powers(blocks)
-    loudest = int(powers.argmax())
+    loudest = _loudest(powers)
     of_mean = _powers([block[:, None] for block in mean])[0]
     if powers[loudest] > SILENT and of_mean < CANCELLED * powers[loudest]:
         return _taken(blocks, loudest), True
@@ -48,6 +50,11 @@ def mono(blocks: Sequence[np.ndarray], channel: str = "mean") -> tuple[np.ndarra
 def _taken(blocks: Sequence[np.ndarray], number: int) -> np.ndarray:
     taken = [block[:, number] for block in blocks]
     return taken[0] if len(taken) == 1 else np.concatenate(taken)
+
+
+def _loudest(powers: np.ndarray) -> int:
+    """The first of the channels (C,) that no other is louder than."""
+    return int(np.argmax(powers >= (1 - ALIKE) * powers.max()))
 
 
 def _mean(block: np.ndarray) -> np.ndarray:

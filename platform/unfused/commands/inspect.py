@@ -54,11 +54,8 @@ def _inputs(request: Request) -> tuple[Inputs, str]:
         return read_inputs(request, Store.at(request.options.store)), ""
     except ConfigError as refusal:
         listings = [
-            corpora.read(place, columns)
-            for place, columns in (
-                (request.task, request.columns),
-                (request.corpus, replace(request.columns, label=None)),
-            )
+            corpora.read(place, request.columns, labelled=labelled)
+            for place, labelled in ((request.task, True), (request.corpus, False))
             if place is not None
         ]
         clips = tuple(clip for listing in listings for clip in listing.clips)

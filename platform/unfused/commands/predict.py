@@ -116,7 +116,7 @@ def listed(places: Sequence[str]) -> list[str]:
         if kind == fs.FileType.File and extension(where) not in READERS:
             found.append(where)
         else:
-            found += [clip.path for clip in corpora.read(where).clips]
+            found += [clip.path for clip in corpora.read(where, labelled=False).clips]
     return list(dict.fromkeys(found))
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import shlex
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from typing import Any
@@ -18,9 +18,10 @@ from rich.console import Console
 from unfused import cores, corpora, data, display, inference, report, runtime, terminal, tracking
 from unfused.arms import ARMS, STUDENT
 from unfused.commands.ending import announcing_end
-from unfused.config import ConfigError
+from unfused.config import ConfigError, DrawConfig
+from unfused.corpora.clip import Clip
 from unfused.events import Note, Stream
-from unfused.pipeline import Plan, Recorder, Request, Run, leave_model
+from unfused.pipeline import Inputs, Plan, Recorder, Request, Run, leave_model
 from unfused.store import Folder
 
 MOST_NAMED = 10
@@ -39,7 +40,7 @@ def show_plan(request: Request) -> list[dict[str, str]]:
         for s in plan.steps.values()
     ]
     console = display.make_console()
-    for note in clip_notes(plan):
+    for note in clip_notes(plan.request, plan.inputs):
         console.print(display.note_line(note), markup=False, highlight=False)
     console.print(display.plan_table(rows))
     missing = len(plan.missing)
@@ -52,20 +53,19 @@ def resolved(request: Request, hardware: runtime.Hardware) -> Request:
     return replace(request, config=runtime.resolve(request.config, hardware))
 
 
-def clip_notes(plan: Plan) -> list[Note]:
+def clip_notes(request: Request, inputs: Inputs) -> list[Note]:
     """What was done while clips were listed, the clips of every split and class, and a warning
     where the score would be in doubt."""
-    tasks = [task.clips for task in plan.inputs.tasks]
-    lines = (*plan.inputs.notes, *corpora.count_lines(tasks), *label_lines(plan))
-    notes = [Note(line) for line in lines]
-    warnings = corpora.warnings(tasks, plan.request.config.evaluate.split)
+    tasks = [task.clips for task in inputs.tasks]
+    short = _short_line(request.config.finetune, tasks)
+    notes = [Note(line) for line in (*inputs.notes, *corpora.count_lines(tasks), *short)]
+    warnings = corpora.warnings(tasks, request.config.evaluate.split)
     return [*notes, *(Note(told, level="warning") for told in warnings)]
 
 
-def label_lines(plan: Plan) -> list[str]:
+def _short_line(budget: DrawConfig, tasks: Sequence[Sequence[Clip]]) -> list[str]:
     """What classes have too few training clips for the labels of a draw, if any."""
-    budget = plan.request.config.finetune
-    trains = [[c.label for c in task.clips if c.split == "train"] for task in plan.inputs.tasks]
+    trains = [[clip.label for clip in clips if clip.split == "train"] for clips in tasks]
     counts = [Counter(map(str, labels)) for labels in trains]
     fewest = {name: min(one[name] for one in counts) for name in set().union(*counts)}
     short = data.short_classes(fewest, budget)
@@ -96,7 +96,7 @@ def run_pipeline(request: Request) -> dict[str, Any]:
     stream.subscribe(Recorder(plan, run.id))
     shown = terminal.for_terminal(console, request.chosen)
     stream.subscribe(shown)
-    for note in clip_notes(plan):
+    for note in clip_notes(plan.request, plan.inputs):
         stream.emit(note)
     result: dict[str, Any] = {}
     with closing(tracker):

@@ -19,8 +19,7 @@ from unfused.commands.ending import announcing_end
 from unfused.commands.run import clip_notes, refusing, resolved
 from unfused.commands.trials import TrialTrackers
 from unfused.config import Config
-from unfused.events import Note, Stream
-from unfused.pipeline import Plan
+from unfused.events import Stream
 from unfused.search import SearchRequest, SearchRun
 from unfused.search import concurrency as what_fits
 from unfused.store import Folder
@@ -51,7 +50,7 @@ def run_search(search: SearchRequest, concurrency: int | None) -> dict[str, Any]
     trials, shown = TrialTrackers(of_trial), terminal.for_terminal(console, chosen)
     for listener in (tracker, trials, shown):
         stream.subscribe(listener)
-    for note in notes(run):
+    for note in clip_notes(run.search.request, run.plan.inputs):
         stream.emit(note)
     with closing(tracker), announcing_end(stream, shown):
         with closing(trials), refusing(tracker):
@@ -61,11 +60,6 @@ def run_search(search: SearchRequest, concurrency: int | None) -> dict[str, Any]
         result["mlflow"] = tracker.describe()
     _show_search_result(console, search, result, uri, runtime.resolve(Config(), hardware))
     return result
-
-
-def notes(run: SearchRun) -> list[Note]:
-    """The clips that all trials see, and what is told of them, as `unfused run` tells it."""
-    return clip_notes(Plan(run.search.request, run.plan.inputs))
 
 
 def settled(
@@ -94,7 +88,7 @@ def show_search(search: SearchRequest, concurrency: int | None) -> dict[str, Any
     run = SearchRun(*settled(search, concurrency), Stream())
     run.check()
     rows = [(s.node.name, s.key or "", s.status, "") for s in run.plan.steps.values()]
-    for note in notes(run):
+    for note in clip_notes(run.search.request, run.plan.inputs):
         console.print(display.note_line(note), markup=False, highlight=False)
     console.print(display.plan_table(rows))
     console.print("Built once for all trials. What may change:")

@@ -8,12 +8,11 @@ from unfused.corpora.counts import count_lines, doubt, warnings
 from unfused.corpora.demo import write as demo_manifests
 from unfused.corpora.listing import Columns, Listing
 from unfused.corpora.manifest import read
-from unfused.corpora.overlap import OverlapError, overlap, refuse_overlap
+from unfused.corpora.overlap import OverlapError
 from unfused.corpora.repeats import without_copies, without_repeats
 from unfused.corpora.splits import (
     as_corpus,
     assign,
-    assign_loosely,
     check_task,
     folds,
     for_fold,
@@ -30,7 +29,6 @@ __all__ = [
     "OverlapError",
     "as_corpus",
     "assign",
-    "assign_loosely",
     "check_task",
     "count_lines",
     "demo_manifests",
@@ -38,9 +36,7 @@ __all__ = [
     "folds",
     "for_fold",
     "label_map",
-    "overlap",
     "read",
-    "refuse_overlap",
     "split_off_unlabelled",
     "title",
     "warnings",

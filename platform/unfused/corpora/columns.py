@@ -65,7 +65,9 @@ def may_matter(chosen: Columns):
     return matters
 
 
-def meaning(table: Table, place: str, chosen: Columns) -> tuple[Meaning, list[str]]:
+def meaning(
+    table: Table, place: str, chosen: Columns, *, labelled: bool = True
+) -> tuple[Meaning, list[str]]:
     """What the columns of a table are, and what is to be said of that.
 
     Raises:
@@ -81,7 +83,10 @@ def meaning(table: Table, place: str, chosen: Columns) -> tuple[Meaning, list[st
             f"{place!r} has no column `path`, only {', '.join(table) or 'nothing'}; name the"
             " column of the files with --path-column."
         )
-    label = _chosen(table, chosen.label, "--label-column", place) or _label(table, plain, place)
+    label = None
+    if labelled:
+        label = _chosen(table, chosen.label, "--label-column", place)
+        label = label or _label(table, plain, place)
     group = plain.get("group")
     if group is None and (alias := _first(plain, GROUPS)) and _groups(table, alias, label):
         group = alias

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from unfused.corpora import location
+from unfused.corpora import location, sessions
 from unfused.corpora.clip import Clip, ManifestError
 from unfused.corpora.listing import Listing
 
@@ -152,7 +152,9 @@ def listing(place: str, found: Found) -> Listing:
         of_labels.append(f"All clips lie in {top!r}; the classes are the folders in it.")
     clips = [_clip(place, name, status, top) for name, status in found.audio]
     clips = _with_folds(_with_splits(clips), of_labels)
-    return Listing(clips, tuple(notes), (*of_labels, *_doubts(clips)), loose=True)
+    of_labels += _doubts(clips)
+    clips, torn = sessions.where_they_can(clips)
+    return Listing(clips, tuple(notes), (*of_labels, *torn))
 
 
 def endings(names: Sequence[str]) -> str:

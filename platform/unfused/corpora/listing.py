@@ -43,8 +43,6 @@ class Listing:
     """What is to be said of labels and groups, which a corpus has none of."""
     columns: tuple[str, ...] = ()
     """Of the manifest, if there is one."""
-    loose: bool = False
-    """Whether groups are no more than what folders suggest (`splits.assign_loosely`)."""
 
     @property
     def notes(self) -> tuple[str, ...]:

@@ -26,7 +26,9 @@ SEPARATORS = re.compile(r"\s*[,;|]\s*")
 """Between several labels in one cell."""
 
 
-def read(source: str | Path, columns: Columns | None = None) -> Listing:
+def read(
+    source: str | Path, columns: Columns | None = None, *, labelled: bool = True
+) -> Listing:
     """List the clips of a manifest, in its order, or of a folder, sorted.
 
     A manifest has a column of files (`path` and other usual names) and may have one of labels,
@@ -38,6 +40,7 @@ def read(source: str | Path, columns: Columns | None = None) -> Listing:
     Args:
         source: Local path or a URI that Arrow reads (s3://, gs://, ...).
         columns: What the manifest calls its columns, and where its paths start.
+        labelled: Whether labels are looked for; if not, recordings with annotations are whole.
 
     Raises:
         ManifestError: There is nothing there, or it is no usable list of clips.
@@ -50,16 +53,13 @@ def read(source: str | Path, columns: Columns | None = None) -> Listing:
     if kind == fs.FileType.NotFound:
         raise ManifestError(f"There is no file or folder {str(source)!r}; check the path.")
     if kind == fs.FileType.Directory:
-        return _read_folder(place, chosen)
-    return _read_file(place, chosen)
+        found = folders.look(place)
+        annotated = annotations.in_folder(place, found, chosen) if labelled else None
+        return annotated or folders.listing(place, found)
+    return _read_file(place, chosen, labelled=labelled)
 
 
-def _read_folder(place: str, chosen: Columns) -> Listing:
-    found = folders.look(place)
-    return annotations.in_folder(place, found, chosen) or folders.listing(place, found)
-
-
-def _read_file(place: str, chosen: Columns) -> Listing:
+def _read_file(place: str, chosen: Columns, *, labelled: bool) -> Listing:
     ending = extension(place)
     if ending not in (*READERS, *annotations.ENDINGS):
         raise ManifestError(
@@ -71,18 +71,18 @@ def _read_file(place: str, chosen: Columns) -> Listing:
         raise ManifestError(
             f"Cannot read {place!r} ({error.strerror or error}); check its permissions."
         ) from None
-    if ending in annotations.ENDINGS and annotations.is_annotation(place, data):
+    if annotations.is_annotation(place, data):
         return annotations.in_file(place, data, chosen)
     if ending not in READERS:
         raise ManifestError(
             f"{place!r} is no export of Label Studio; give a .csv, a .parquet or a folder."
         )
-    return _manifest(place, data, chosen)
+    return _manifest(place, data, chosen, labelled=labelled)
 
 
-def _manifest(place: str, data: bytes, chosen: Columns) -> Listing:
+def _manifest(place: str, data: bytes, chosen: Columns, *, labelled: bool) -> Listing:
     table, notes = read_table(place, data, may_matter(chosen))
-    columns, told = meaning(table, place, chosen)
+    columns, told = meaning(table, place, chosen, labelled=labelled)
     notes += told
     files = _files(table, columns, place)
     if not files:

@@ -16,7 +16,8 @@ from unfused.corpora.units import Units
 
 
 def as_corpus(clips: Iterable[Clip]) -> list[Clip]:
-    """The clips to pre-train on: of a manifest with splits those of train, without labels.
+    """The clips to pre-train on, each once: of a manifest with splits those of train, without
+    labels.
 
     Raises:
         ManifestError: All clips are in valid or test.
@@ -27,7 +28,12 @@ def as_corpus(clips: Iterable[Clip]) -> list[Clip]:
             "The corpus has clips in valid and test only; leave out its column `split` or mark"
             " clips as train."
         )
-    return [replace(clip, label=None, split=None, group=None, fold=None) for clip in ours]
+    each: dict[tuple, Clip] = {}
+    for clip in ours:
+        each.setdefault((clip.path, clip.start, clip.end), clip)
+    return [
+        replace(clip, label=None, split=None, group=None, fold=None) for clip in each.values()
+    ]
 
 
 def assign(
@@ -69,60 +75,6 @@ def assign(
     train = _divide([c for c in clips if c.split == "train"], {"valid": valid_fraction}, seed)
     carved = iter(train)
     return _whole([next(carved) if clip.split == "train" else clip for clip in clips])
-
-
-def assign_loosely(
-    clips: Sequence[Clip], valid_fraction: float, test_fraction: float, seed: int
-) -> tuple[list[Clip], list[str]]:
-    """`assign`, where groups are no more than folders suggest: they are given up as far as they
-    keep a class from having clips in every split, which is told."""
-    note, settled = "", any(clip.split for clip in clips)
-    for loosened, told in (
-        (lambda: clips, ""),
-        (lambda: _own_groups(clips), SAME_FOLDERS),
-        (lambda: _without_few_groups(_own_groups(clips)), FEW_FOLDERS),
-    ):
-        note, tried = told, loosened()
-        try:
-            found = assign(tried, valid_fraction, test_fraction, seed)
-        except ManifestError:
-            if told == FEW_FOLDERS:
-                raise
-            continue
-        if settled or _reaches_all(found):
-            break
-    return found, [note] if note else []
-
-
-SAME_FOLDERS = (
-    "Folders of one name below several classes are taken for different groups: no split would keep"
-    " them together."
-)
-FEW_FOLDERS = (
-    "Some classes have fewer than three folders below them; their clips are split one by one, and"
-    " what is scored may be of the same session as what is learned."
-)
-
-
-def _own_groups(clips: Sequence[Clip]) -> list[Clip]:
-    return [replace(c, group=f"{c.label}/{c.group}") if c.group else c for c in clips]
-
-
-def _without_few_groups(clips: Sequence[Clip]) -> list[Clip]:
-    groups: dict[str | None, set[str]] = defaultdict(set)
-    for clip in clips:
-        groups[clip.label].add(_unit(clip))
-    few = {label for label, units in groups.items() if len(units) < 3}
-    return [replace(clip, group=None) if clip.label in few else clip for clip in clips]
-
-
-def _reaches_all(clips: Sequence[Clip]) -> bool:
-    """Whether every class of three clips or more is in every split."""
-    counts = Counter(clip.label for clip in clips)
-    splits: dict[str | None, set[str | None]] = defaultdict(set)
-    for clip in clips:
-        splits[clip.label].add(clip.split)
-    return all(len(splits[label]) == 3 for label, count in counts.items() if count >= 3)
 
 
 def _whole(clips: list[Clip]) -> list[Clip]:

@@ -12,7 +12,7 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from unfused.audio.channels import CANCELLED, SILENT
+from unfused.audio.channels import ALIKE, CANCELLED, SILENT
 from unfused.config import Channel
 from unfused.exporting.webruntime import runtime
 
@@ -46,6 +46,7 @@ def page(
         "channel": channel,
         "silent": SILENT,
         "cancelled": CANCELLED,
+        "alike": ALIKE,
     }
     found = runtime()
     return _filled(

@@ -236,7 +236,7 @@ class _Graph:
     def _ingested(self, rate: int) -> dict[str, Section]:
         """What an ingest reads, for shards of a rate in Hz."""
         audio = self.config.audio.model_copy(update={"sample_rate": rate})
-        return {"data": self.config.data, "audio": audio, "ingest": self.config.ingest}
+        return {"audio": audio, "ingest": self.config.ingest}
 
     @property
     def rate(self) -> int:

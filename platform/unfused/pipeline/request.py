@@ -152,21 +152,13 @@ def read_inputs(request: Request, store: Store) -> Inputs:
         )
     allowed = request.config.data.allow_overlap
     labelled, repeats = corpora.without_repeats(labelled, allow_overlap=allowed)
-    tasks, loosened = _tasks(request, labelled, loose=listing.loose)
+    tasks = _tasks(request, labelled)
     corpus, told = _corpus(request, corpus_path, unlabelled, tasks)
-    return Inputs(corpus, tasks, (*listing.notes, *repeats, *loosened, *told))
+    return Inputs(corpus, tasks, (*listing.notes, *repeats, *told))
 
 
-def _tasks(
-    request: Request, clips: Sequence[Clip], *, loose: bool
-) -> tuple[tuple[Task, ...], list[str]]:
-    """Labelled clips with their splits, once for every fold, and what is to be said of that.
-
-    Args:
-        request: what was asked for.
-        clips: labelled ones.
-        loose: see `Listing`.
-    """
+def _tasks(request: Request, clips: Sequence[Clip]) -> tuple[Task, ...]:
+    """Labelled clips with their splits, once for every fold."""
     data = request.config.data
     usable = [clip for clip in clips if clip.size > 0]
     dead = [replace(clip, label=None, split="train") for clip in clips if clip.size <= 0]
@@ -175,20 +167,14 @@ def _tasks(
             f"All {len(dead)} files of the task are missing or empty, the first:"
             f" {dead[0].path!r}; check the paths, or say with --audio-root where they start."
         )
-    notes: list[str] = []
     if request.folds:
         split = {f"fold{f}/": corpora.for_fold(usable, f) for f in corpora.folds(usable)}
     else:
         shares = data.valid_fraction, data.test_fraction
-        if loose:
-            clips, notes = corpora.assign_loosely(usable, *shares, data.split_seed)
-        else:
-            clips = corpora.assign(usable, *shares, data.split_seed)
-        split = {"": clips}
+        split = {"": corpora.assign(usable, *shares, data.split_seed)}
     for task in split.values():
         corpora.check_task(task)
-    tasks = [Task(tuple(task), prefix, tuple(dead)) for prefix, task in split.items()]
-    return tuple(tasks), notes
+    return tuple(Task(tuple(task), prefix, tuple(dead)) for prefix, task in split.items())
 
 
 def _corpus(
@@ -199,7 +185,7 @@ def _corpus(
     notes: list[str] = []
     clips = list(unlabelled)
     if path is not None:
-        listing = corpora.read(path, replace(request.columns, label=None))
+        listing = corpora.read(path, request.columns, labelled=False)
         clips += listing.clips
         notes += [f"corpus: {note}" for note in listing.of_files]
     elif not clips:

@@ -19,7 +19,7 @@ from unfused.corpora.clip import Clip
 from unfused.data import LabelFacts, PartFacts
 from unfused.stages.access import Tasks
 from unfused.stages.contract import Build, Built, Stage
-from unfused.stages.reading import CORPUS, Read, Row, TooManyBadClips, read
+from unfused.stages.reading import CORPUS, Read, Row, read
 from unfused.stages.shards import Told
 from unfused.store import Facts, Folder, digest, npy
 
@@ -28,8 +28,6 @@ CLIPS_FILE = "clips.parquet"
 """Split, index, digest, path, label, begin and end of every clip that an ingest artifact holds."""
 QUARANTINE_FILE = "quarantine.json"
 """Path and reason of every clip that cannot be used, and of those that are suspect but kept."""
-
-__all__ = ["CLIPS_FILE", "STAGE", "ClipCounts", "IngestFacts", "TooManyBadClips", "run"]
 
 
 class ClipCounts(Facts):

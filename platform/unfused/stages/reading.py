@@ -212,16 +212,19 @@ class Read:
     def cut_short(self) -> list[dict[str, Any]]:
         """Recordings of which something is missing, though what is there is kept."""
         lost = [one for told in self.told for one in told.lost]
-        return [
-            {"path": path, "reason": f"{seconds:.2f} s are lost", "kept": True}
-            for path, seconds in lost
-        ]
+        return [{"path": path, "reason": damage, "kept": True} for path, _, damage in lost]
+
+    @property
+    def shortened(self) -> list[dict[str, Any]]:
+        """Stretches of which the end is not there, though they are kept."""
+        found = [one for told in self.told for one in told.shortened]
+        return [self._suspect(*one) | {"kept": True} for one in found]
 
     @property
     def suspects(self) -> list[dict[str, Any]]:
         """Clips that cannot be used, with the reason, then those that are kept but suspect."""
         bad = [self._suspect(i, None, None, self.bad[i]) for i in sorted(self.bad)]
-        return [*bad, *self.gaps, *self.silent, *self.cut_short]
+        return [*bad, *self.gaps, *self.shortened, *self.silent, *self.cut_short]
 
     def _suspect(
         self, i: int, start: float | None, end: float | None, reason: str
@@ -270,10 +273,18 @@ class Read:
                 " quarantine.json."
             )
         if cut_short := self.cut_short:
-            seconds = sum(seconds for one in self.told for _, seconds in one.lost)
+            seconds = sum(seconds for one in self.told for _, seconds, _ in one.lost)
+            several = "1 file is" if len(cut_short) == 1 else f"{len(cut_short)} files are"
+            first = cut_short[0]
             found.append(
-                f"{_files(len(cut_short))} lost {seconds:.1f} s of what is promised, the first:"
-                f" {cut_short[0]['path']}; what is there is kept."
+                f"{several} damaged, {seconds:.1f} s or more are lost, the first:"
+                f" {first['path']} ({first['reason']}); what is there is kept."
+            )
+        if shortened := self.shortened:
+            several = "1 stretch ends" if len(shortened) == 1 else f"{len(shortened)} stretches end"
+            found.append(
+                f"{several} after the recording does, the first: {shortened[0]['path']}"
+                f" ({shortened[0]['reason']}); what is there is kept."
             )
         return found
 

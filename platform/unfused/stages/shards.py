@@ -137,6 +137,8 @@ class Told:
     """Segments of a recording that cannot be used though others can: index, begin, end, why."""
     silent: list[Span] = field(default_factory=list)
     """Clips in the shard that are near silent throughout."""
+    shortened: list[tuple[int, float, float, str]] = field(default_factory=list)
+    """Stretches that end before they should: index, begin, end, why."""
     kinds: list[tuple[int, int]] = field(default_factory=list)
     """Hz and channels of every recording that was decoded."""
     cut: int = 0
@@ -147,8 +149,9 @@ class Told:
     """Segments that were left out, being too quiet."""
     cancelled: int = 0
     """Recordings whose channels cancelled each other."""
-    lost: list[tuple[str, float]] = field(default_factory=list)
-    """Recordings that were kept, and the seconds that are missing of them."""
+    lost: list[tuple[str, float, str]] = field(default_factory=list)
+    """Recordings that were kept, the seconds that are missing of them as far as that is known, and
+    what is damaged in words."""
     moments: dict[str, float] = field(default_factory=lambda: {"count": 0})
 
 
@@ -205,8 +208,6 @@ class _Decoding:
             except BadClip as bad:
                 if cutting.grid is None or not _may_be_cut(bad):
                     raise
-                if not isinstance(source, bytes):
-                    source.seek(0)
                 yield from self._segments(recording, source, cutting.grid)
             else:
                 self._tell(recording, heard)
@@ -221,6 +222,8 @@ class _Decoding:
             if part.samples is None:
                 self.told.bad.append((clip[0], part.reason))
             else:
+                if part.reason:
+                    self.told.shortened.append((clip[0], part.start, part.end, part.reason))
                 yield self._taken(recording, clip, part.samples)
         self._tell(recording, parts.heard)
 
@@ -262,8 +265,8 @@ class _Decoding:
         assert heard is not None
         self.told.kinds.append((heard.rate, heard.channels))
         self.told.cancelled += heard.cancelled
-        if heard.lost:
-            self.told.lost.append((recording.path, heard.lost))
+        if heard.damage:
+            self.told.lost.append((recording.path, heard.lost, heard.damage))
 
 
 def _opened(recording: Recording) -> AbstractContextManager[Source]:

@@ -7,19 +7,14 @@ classes are its 251 speakers; the 585 of UnFuSeD's code is the number of their c
 from __future__ import annotations
 
 import re
-from collections import defaultdict
-from dataclasses import replace
 
-from unfused.corpora.clip import Clip
+from unfused.corpora import sessions
 from unfused.corpora.known.known_set import KnownSet
 from unfused.corpora.known.tree import Tree
 from unfused.corpora.listing import Listing
 
 PART = "train-clean-100"
 UTTERANCE = re.compile(r"(?:^|/)(\d+)/(\d+)/(\1-\2-\d+)\.(?:flac|wav)$")
-CHAPTERS = 3
-"""Of a person, below which they cannot be divided among train, valid and test."""
-
 VIDEO_SPLITS = {"1": "train", "2": "valid", "3": "test"}
 
 
@@ -31,21 +26,9 @@ def _librispeech(tree: Tree) -> Listing:
     clips = [
         tree.clip(name, match[1], group=f"{match[1]}-{match[2]}") for name, match in inside or found
     ]
-    return _with_chapters(clips)
-
-
-def _with_chapters(clips: list[Clip]) -> Listing:
-    """Chapters are groups, but of people who read too few to have one in each split."""
-    chapters = defaultdict(set)
-    for clip in clips:
-        chapters[clip.label].add(clip.group)
-    few = {label for label, groups in chapters.items() if len(groups) < CHAPTERS}
-    clips = [replace(clip, group=None) if clip.label in few else clip for clip in clips]
-    told = (
-        f"{len(few):,} of {len(chapters):,} speakers read fewer than {CHAPTERS} chapters, which"
-        " the split tears apart; those of the others are kept whole"
-    )
-    return Listing(clips, (told,) if few else ())
+    # People who read too few chapters to have one in each split are divided clip by clip.
+    clips, torn = sessions.where_they_can(clips)
+    return Listing(clips, tuple(torn))
 
 
 def _voxceleb(tree: Tree) -> Listing:
