@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from unfused import corpora
-from unfused.corpora import Clip, ManifestError
+from unfused.corpora import Clip, Columns, ManifestError
 
 
 @pytest.fixture
@@ -40,6 +40,13 @@ def test_a_folder_in_a_folder_is_looked_into(listing):
     found = listing("data/audio/dog/a.wav", "data/audio/cat/b.wav")
     assert [clip.label for clip in found.clips] == ["cat", "dog"]
     assert found.notes[0] == "All clips lie in 'data/audio'; the classes are the folders in it."
+
+
+def test_a_column_that_is_named_for_a_folder_is_refused(listing, tmp_path):
+    listing("dog/a.wav", "cat/b.wav")
+    with pytest.raises(ManifestError, match=r"is a folder, .*leave"):
+        corpora.read(tmp_path, Columns(label="x"))
+    assert len(corpora.read(tmp_path, Columns(label="x"), labelled=False).clips) == 2
 
 
 def test_folders_of_folds_are_folds(listing):

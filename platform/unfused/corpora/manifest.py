@@ -55,6 +55,11 @@ def read(
     if kind == fs.FileType.Directory:
         found = folders.look(place)
         annotated = annotations.in_folder(place, found, chosen) if labelled else None
+        if labelled and not annotated and (chosen.path or chosen.label):
+            raise ManifestError(
+                f"{str(source)!r} is a folder, and its classes are the folders in it; leave"
+                " --path-column and --label-column out, or give a manifest."
+            )
         return annotated or folders.listing(place, found)
     return _read_file(place, chosen, labelled=labelled)
 
