@@ -1,11 +1,24 @@
 """The manifest is the commit: half an artifact is no artifact."""
 
+import hashlib
 import json
 import pickle
 
+import pyarrow as pa
 import pytest
 
-from unfused.store import Folder, Store, StoreError, artifact_key, canonical_json
+from unfused.store import (
+    Damaged,
+    FileSum,
+    Folder,
+    Kept,
+    Store,
+    StoreError,
+    artifact_key,
+    canonical_json,
+    read_table,
+    write_table,
+)
 
 
 @pytest.fixture
@@ -25,7 +38,8 @@ def test_an_artifact_exists_only_once_its_manifest_does(store):
     assert store.manifest("embed", "k1") is None
     store.commit("embed", "k1", work, {"facts": {"n": 1}})
     manifest = store.manifest("embed", "k1")
-    assert manifest["files"] == [{"name": "deep/file.bin", "size": 3}]
+    digest = hashlib.sha256(b"one").hexdigest()
+    assert manifest["files"] == [{"name": "deep/file.bin", "size": 3, "sha256": digest}]
     assert (store.folder("embed", "k1") / "deep").read("file.bin") == b"one"
 
 
@@ -47,11 +61,86 @@ def test_the_first_of_two_builders_wins_and_nothing_mixes(store):
     assert not (store.root / "work").files()
 
 
-def test_a_damaged_manifest_is_told_with_its_remedy(store):
+@pytest.mark.parametrize("text", [b"{half", b"[]", b'"text"', b'{"files": [{"size": 3}]}'])
+def test_a_damaged_manifest_is_told_with_its_remedy(store, text):
     _commit(store)
-    store.folder("embed", "k1").write("manifest.json", b"{half")
+    store.folder("embed", "k1").write("manifest.json", text)
     with pytest.raises(StoreError, match="delete that folder"):
         store.manifest("embed", "k1")
+    assert [one.file for one in store.check("embed", "k1")] == ["manifest.json"]
+
+
+def _damage(place, how):
+    file = place / "deep/file.bin"
+    match how:
+        case "gone":
+            file.unlink()
+        case "cut":
+            file.write_bytes(file.read_bytes()[:-1])
+        case "other bytes":
+            file.write_bytes(b"eno")
+
+
+@pytest.mark.parametrize("how", ["gone", "cut"])
+def test_an_artifact_of_other_sizes_is_no_hit(store, how):
+    _commit(store)
+    _damage(store.folder("embed", "k1").local, how)
+    with pytest.raises(Damaged, match=r"deep/file\.bin"):
+        store.manifest("embed", "k1")
+
+
+@pytest.mark.parametrize("how", ["gone", "cut", "other bytes"])
+def test_what_is_read_is_what_was_written(store, how):
+    _commit(store)
+    folder = store.folder("embed", "k1")
+    kept = Kept.of_manifest(folder, store.manifest("embed", "k1"))
+    assert (kept / "deep").read("file.bin") == b"one"
+    _damage(folder.local, how)
+    with pytest.raises(Damaged, match=r"file\.bin"):
+        (pickle.loads(pickle.dumps(kept)) / "deep").read("file.bin")
+    assert [one.file for one in store.check("embed", "k1")] == ["deep/file.bin"]
+
+
+def test_a_folder_that_is_no_artifact_is_set_aside_for_one(store):
+    place = store.folder("embed", "k1").local
+    place.mkdir(parents=True)
+    (place / "left.bin").write_bytes(b"left")
+    _commit(store)
+    assert (store.folder("embed", "k1") / "deep").read("file.bin") == b"one"
+    aside = [info.path for info in (store.root / "damaged").files()]
+    assert [path.rpartition("/")[2] for path in aside] == ["left.bin"]
+
+
+def test_a_damaged_artifact_gives_way_to_the_next_builder(store):
+    _commit(store, text=b"old")
+    _damage(store.folder("embed", "k1").local, "cut")
+    _commit(store, text=b"new")
+    assert (store.folder("embed", "k1") / "deep").read("file.bin") == b"new"
+    assert list(store.artifacts()) == [("embed", "k1")]
+
+
+def test_a_file_that_is_written_twice_has_the_digest_of_the_last(store):
+    work = store.begin("embed", "k1")
+    work.write("file.bin", b"first")
+    work.write("file.bin", b"second")
+    (known,) = work.sums()
+    assert known == FileSum("file.bin", 6, hashlib.sha256(b"second").hexdigest())
+    assert work.names() == ["file.bin"]
+
+
+def test_a_page_of_a_table_is_held_against_its_checksum(tmp_path):
+    folder, values = Folder.of(tmp_path), pa.table({"n": list(range(1000))})
+    write_table(folder, "n.parquet", values, compression="NONE", use_dictionary=False)
+    assert read_table(folder, "n.parquet") == values
+    path = tmp_path / "n.parquet"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 3] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(Damaged, match=r"n\.parquet"):
+        read_table(folder, "n.parquet")
+    path.write_bytes(b"nothing")
+    with pytest.raises(Damaged, match=r"n\.parquet"):
+        read_table(folder, "n.parquet")
 
 
 def test_a_file_is_replaced_whole(tmp_path):

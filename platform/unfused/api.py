@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from unfused import config as configuration
 from unfused.corpora import Columns
 from unfused.inference import Model, load
-from unfused.store import Folder, Store
+from unfused.store import Folder, Store, read_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -74,10 +74,9 @@ class RunResult:
     def clips(self) -> pd.DataFrame:
         """A row for each clip: file, digest, split, label, cluster, and by arm what every draw
         predicts."""
-        import pyarrow.parquet as pq
+        from unfused.pipeline.record import RUN_CLIPS
 
-        with self.record.filesystem.open_input_file(f"{self.record.path}/clips.parquet") as file:
-            return pq.read_table(file).to_pandas()
+        return read_table(self.record, RUN_CLIPS).to_pandas()
 
     @cached_property
     def model(self) -> Model:

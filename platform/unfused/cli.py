@@ -22,7 +22,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from unfused import __version__, display, terminal
+from unfused import __version__, display, signals, terminal
 from unfused import config as configuration
 from unfused.config import Config, ConfigError
 from unfused.runtime import leave
@@ -96,6 +96,10 @@ Jobs = Annotated[
 GpusPerWorker = Annotated[
     float | None, typer.Option(min=0, help="Default: one, or a share where several jobs fit.")
 ]
+Strict = Annotated[
+    bool,
+    typer.Option("--strict", help="End where the store is damaged, and do not build it again."),
+]
 Summary = Annotated[Path | None, typer.Option(help="Write the numbers here (JSON).")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be built.")]
 AsJson = Annotated[
@@ -122,6 +126,7 @@ def run(
     num_workers: NumWorkers = 1,
     jobs: Jobs = None,
     gpus_per_worker: GpusPerWorker = None,
+    strict: Strict = False,
     summary: Summary = None,
     dry_run: DryRun = False,
     as_json: AsJson = False,
@@ -136,6 +141,7 @@ def run(
         seeds, folds, teacher,
         store=store, tracking_uri=tracking_uri, experiment=experiment,
         num_workers=num_workers, jobs=jobs, gpus_per_worker=gpus_per_worker,
+        strict=strict,
     )  # fmt: skip
     check_summary(summary)
     with only_json(as_json) as answer:
@@ -179,6 +185,7 @@ def search(
     num_workers: NumWorkers = 1,
     jobs: Jobs = None,
     gpus_per_worker: GpusPerWorker = None,
+    strict: Strict = False,
     summary: Summary = None,
     dry_run: DryRun = False,
     as_json: AsJson = False,
@@ -195,6 +202,7 @@ def search(
         seeds, folds, teacher,
         store=store, tracking_uri=tracking_uri, experiment=experiment,
         num_workers=num_workers, jobs=jobs, gpus_per_worker=gpus_per_worker,
+        strict=strict,
     )  # fmt: skip
     check_summary(summary)
     asked = (num_trials, sampler, pruner, search_seed, study, study_storage)
@@ -497,6 +505,26 @@ def show_datasets(
         display.make_console().print(table())
 
 
+@app.command("verify")
+def verify(
+    store: Store = "store",
+    repair: Annotated[
+        bool,
+        typer.Option("--repair", help="Set aside what is damaged: the next run builds it again."),
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Read every file of a store, and tell what is not as it was written; exit status 1 if
+    something is."""
+    from unfused.commands.verify import verify
+
+    with only_json(as_json) as answer:
+        found = verify(store, display.make_console(), repair=repair)
+        answer(found)
+    if found["damaged"]:
+        raise typer.Exit(FAILED)
+
+
 def show_version(wanted: bool) -> None:
     """Print the version and end."""
     if wanted:
@@ -529,6 +557,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with its status."""
     given = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     console = display.make_console(error=True)
+    signals.listen()
     try:
         # Typer makes a status of Ctrl-C and returns it.
         status = app(given, prog_name="unfused", standalone_mode=False) or DONE

@@ -3,19 +3,61 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 
+import pytest
 import torch
 from small_fit import SCHEDULE, Line, few_rows, lone_worker, weights_of
 
 from two_ranks import on_two_ranks
 from unfused import training
 from unfused.distributed import PerRank
+from unfused.events import Note, Resumed
 from unfused.store import Folder
 
 
-def test_only_the_newest_checkpoint_is_kept(tmp_path):
+def test_the_last_two_checkpoints_are_kept(tmp_path):
     lone_worker().fit(Line(), few_rows(), SCHEDULE, node="n", checkpoints=Folder.of(tmp_path))
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["epoch-00006", "latest.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["epoch-00005", "epoch-00006"]
+
+
+def _cut(path):
+    path.write_bytes(path.read_bytes()[:-7])
+
+
+def _garble(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 255
+    path.write_bytes(data)
+
+
+def _empty(path):
+    path.write_bytes(b"")
+
+
+@pytest.mark.parametrize("name", ["rank-00000.pt", "epoch.json"])
+@pytest.mark.parametrize("damage", [_cut, _garble, _empty, Path.unlink])
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path, name, damage):
+    folder, undisturbed = Folder.of(tmp_path), Line()
+    lone_worker().fit(undisturbed, few_rows(), SCHEDULE, node="n", checkpoints=folder)
+    damage(tmp_path / "epoch-00006" / name)
+    told: list = []
+    again = Line()
+    lone_worker(told).fit(again, few_rows(), SCHEDULE, node="n", checkpoints=folder)
+    assert weights_of(again) == weights_of(undisturbed)
+    assert [event.epoch for event in told if isinstance(event, Resumed)] == [5]
+    (note,) = [event.text for event in told if isinstance(event, Note)]
+    assert note.startswith("The checkpoint after epoch 6 is passed over")
+
+
+def test_without_a_sound_checkpoint_a_fit_begins_anew(tmp_path):
+    folder, undisturbed = Folder.of(tmp_path), Line()
+    lone_worker().fit(undisturbed, few_rows(), SCHEDULE, node="n", checkpoints=folder)
+    for epoch in (5, 6):
+        _garble(tmp_path / f"epoch-0000{epoch}" / "rank-00000.pt")
+    again = Line()
+    lone_worker().fit(again, few_rows(), SCHEDULE, node="n", checkpoints=folder)
+    assert weights_of(again) == weights_of(undisturbed)
 
 
 def test_the_newest_model_is_read_from_a_fit_that_goes_on(tmp_path):
@@ -34,20 +76,14 @@ def test_the_newest_model_is_read_from_a_fit_that_goes_on(tmp_path):
         assert [v for tensor in model.values() for v in tensor.flatten().tolist()] == before
 
 
-def test_a_model_that_is_replaced_while_it_is_read_is_looked_for_again(tmp_path, monkeypatch):
+def test_a_model_that_is_half_written_gives_way_to_the_one_before(tmp_path):
     folder = Folder.of(tmp_path)
     lone_worker().fit(Line(), few_rows(), SCHEDULE, node="n", checkpoints=folder)
-    latest = folder.read_json("latest.json")
-    folder.write_json("latest.json", {**latest, "epochs": latest["epochs"] - 1})
-    naps: list = []
-
-    def nap(seconds: float) -> None:
-        naps.append(seconds)
-        folder.write_json("latest.json", latest)
-
-    monkeypatch.setattr("unfused.training.checkpoint.time.sleep", nap)
-    assert training.Checkpoints(folder).newest_model() is not None
-    assert len(naps) == 1
+    (tmp_path / "epoch-00006" / "epoch.json").unlink()
+    before = training.Checkpoints(folder).newest_model()
+    (tmp_path / "epoch-00005" / "epoch.json").unlink()
+    assert before is not None
+    assert training.Checkpoints(folder).newest_model() is None
 
 
 TWO_EPOCHS = SCHEDULE.model_copy(update={"epochs": 2})

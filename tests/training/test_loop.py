@@ -72,16 +72,6 @@ def test_the_curve_has_every_epoch_also_those_before_an_interruption(tmp_path):
     assert fitted.metrics == fitted.curve[-1]["metrics"]
 
 
-def test_a_checkpoint_from_before_there_were_curves_is_gone_on_from(tmp_path):
-    checkpoints = Folder.of(tmp_path)
-    _interrupt(checkpoints, 4)
-    latest = checkpoints.read_json("latest.json")
-    del latest["curve"]
-    checkpoints.write_json("latest.json", latest)
-    fitted = lone_worker().fit(Line(), few_rows(), SCHEDULE, node="n", checkpoints=checkpoints)
-    assert [record["epoch"] for record in fitted.curve] == [5, 6]
-
-
 def test_a_learner_hears_after_every_step_how_far_training_is(tmp_path):
     class Told(Line):
         def __init__(self):
@@ -107,9 +97,10 @@ def test_training_seconds_count_the_epochs_before_an_interruption(tmp_path):
     checkpoints = Folder.of(tmp_path)
     half = SCHEDULE.model_copy(update={"epochs": 3})
     told = lone_worker().fit(Line(), few_rows(), half, node="n", checkpoints=checkpoints)
-    state = checkpoints.read_json("latest.json")
-    assert told.training_seconds == pytest.approx(state["seconds"], abs=1e-3)
-    checkpoints.write_json("latest.json", {**state, "seconds": 100.0})
+    place = checkpoints / "epoch-00003"
+    state = place.read_json("epoch.json")
+    assert told.training_seconds == pytest.approx(state["history"]["seconds"], abs=1e-3)
+    place.write_json("epoch.json", {**state, "history": {**state["history"], "seconds": 100.0}})
     told = lone_worker().fit(Line(), few_rows(), SCHEDULE, node="n", checkpoints=checkpoints)
     assert 100 < told.training_seconds < 110
 

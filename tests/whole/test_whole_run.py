@@ -130,16 +130,17 @@ def test_the_published_method_runs_on_two_workers_over_the_same_draws(
     )
 
 
-def test_ctrl_c_in_the_middle_of_training_stops_cleanly(program, small_task):
+@pytest.mark.parametrize("asking", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_who_asks_a_run_to_end_in_the_middle_of_training_is_heard(program, small_task, asking):
     one = program("interrupted")
     settings = [a for a in TINY if not a.startswith("pretrain.epochs")]
     arguments = ("--task", str(small_task), *settings, "pretrain.epochs=500")
     process, _ = one.start_until("pretrain epoch 2/", *arguments)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(asking)
     said, _ = process.communicate(timeout=240)
     assert process.returncode == 130, said
     assert "The same command goes on" in said and "Traceback" not in said
-    assert list(one.folder.glob("store/checkpoints/pretrain/*/latest.json"))
+    assert list(one.folder.glob("store/checkpoints/pretrain/*/epoch-*/epoch.json"))
     assert not list(one.folder.glob("store/pretrain/*"))
 
 

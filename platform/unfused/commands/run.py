@@ -43,6 +43,10 @@ def show_plan(request: Request) -> list[dict[str, str]]:
     for note in clip_notes(plan.request, plan.inputs):
         console.print(display.note_line(note), markup=False, highlight=False)
     console.print(display.plan_table(rows))
+    for place, damage in plan.damaged.items():
+        told = f"{place} is damaged ({damage.file}: {damage.what}); a run builds it again"
+        note = Note(told, level="warning")
+        console.print(display.note_line(note), markup=False, highlight=False)
     missing = len(plan.missing)
     console.print(f"{len(rows) - missing} hits, {missing} to build.")
     return [dict(zip(("node", "key", "status", "asks_for"), row, strict=True)) for row in rows]
@@ -103,15 +107,17 @@ def run_pipeline(request: Request) -> dict[str, Any]:
         with announcing_end(stream, shown, result):
             began = time.monotonic()
             with cores.PeakMemory() as memory, refusing(tracker):
-                run.execute()
-            result |= report.summarize(plan)
+                found, models = run.execute_and(
+                    lambda: (report.summarize(plan), _leave_models(plan, run.id))
+                )
+            result |= found
             result["run"] = {
                 "id": run.id,
                 "seconds": round(time.monotonic() - began, 1),
                 "jobs": runtime.jobs_at_once(request.options, hardware),
                 "peak_memory_gib": round(memory.peak / 2**30, 2),
             }
-            result["models"] = _leave_models(plan, run.id)
+            result["models"] = models
         result["mlflow"] = tracker.describe()
         _register(plan, result["models"], tracker)
     _show_result(console, plan, result, uri)

@@ -31,6 +31,9 @@ class RunOptions(BaseModel):
     jobs: Annotated[int, Field(ge=1)] | None = None
     """Jobs of a pipeline at a time, each on `num_workers`; by default as many as have GPUs, or CPU
     cores and memory."""
+    strict: bool = False
+    """Whether an artifact of the store that is damaged ends the run; else it is set aside and built
+    again."""
     concurrency: Annotated[int, Field(ge=1)] = 1
     """Pipelines that share the cluster at a time (the trials of a search)."""
 

@@ -10,10 +10,9 @@ from functools import reduce
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from unfused.clustering import Moments
-from unfused.store import Folder
+from unfused.store import Folder, read_table, write_table
 
 
 def embeddings_file(clip: np.ndarray) -> str:
@@ -25,18 +24,15 @@ def write_embeddings(folder: Folder, clip: np.ndarray, embedding: np.ndarray) ->
     """Write the embeddings (B, D) of the clips (B,) as one Parquet file, named after the first."""
     values = pa.FixedSizeListArray.from_arrays(pa.array(embedding.reshape(-1)), embedding.shape[1])
     table = pa.table({"clip": pa.array(clip), "embedding": values})
-    target = f"{folder.path}/{embeddings_file(clip)}"
-    with folder.filesystem.open_output_stream(target) as sink:
-        pq.write_table(table, sink, compression="NONE", use_dictionary=False)
+    write_table(folder, embeddings_file(clip), table, compression="NONE", use_dictionary=False)
 
 
 def read_embeddings(folder: Folder) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Clip indices (B,) and embeddings (B, D), in the order of the clips."""
-    for info in folder.files():
-        if not info.path.endswith(".parquet"):
+    for name in folder.names():
+        if not name.endswith(".parquet"):
             continue
-        with folder.filesystem.open_input_file(info.path) as source:
-            table = pq.read_table(source)
+        table = read_table(folder, name)
         clip = table["clip"].to_numpy()
         values = table["embedding"].combine_chunks().flatten().to_numpy()
         values = values.reshape(len(clip), -1)

@@ -11,10 +11,9 @@ import os
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from unfused.config import AudioConfig
-from unfused.store import Artifact, Facts
+from unfused.store import Artifact, Facts, read_table
 
 SCHEMA = pa.schema([("digest", pa.string()), ("samples", pa.large_binary())])
 SAMPLE = np.dtype("<i2")
@@ -62,9 +61,8 @@ def digests(part: Artifact[PartFacts]) -> list[str]:
     """SHA-256 of the bytes of every clip of a part, in order."""
     found: list[str] = []
     for number in range(len(part.facts.shards)):
-        name = f"{part.folder.path}/{shard_file(number)}"
-        with part.folder.filesystem.open_input_file(name) as source:
-            found += pq.ParquetFile(source).read(columns=["digest"])["digest"].to_pylist()
+        table = read_table(part.folder, shard_file(number), ["digest"])
+        found += table["digest"].to_pylist()
     return found
 
 

@@ -5,12 +5,13 @@ The rule of this file: no more than a row group is in memory.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from unfused.data.part import SAMPLE, SCHEMA
-from unfused.store import Folder
+from unfused.store import Folder, create_table
 
 ROW_GROUP_CLIPS = 64
 ROW_GROUP_BYTES = 32 * 2**20
@@ -20,15 +21,9 @@ class ShardWriter:
     """Writes clips to one shard with bounded memory."""
 
     def __init__(self, folder: Folder, name: str) -> None:
-        folder.filesystem.create_dir(folder.path, recursive=True)
-        self._sink = folder.filesystem.open_output_stream(f"{folder.path}/{name}")
-        self._writer = pq.ParquetWriter(
-            self._sink,
-            SCHEMA,
-            compression="NONE",
-            use_dictionary=False,
-            write_statistics=["digest"],
-        )
+        self._sink = folder.create(name)
+        plain: dict[str, Any] = {"compression": "NONE", "use_dictionary": False}
+        self._writer = create_table(self._sink, SCHEMA, write_statistics=["digest"], **plain)
         self._rows: list[tuple[str, np.ndarray]] = []
         self._bytes = 0
 

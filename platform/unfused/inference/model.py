@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from unfused import scorers
-from unfused.inference.folder import CLASSIFIER, read_facts
+from unfused.config import ConfigError
+from unfused.inference.folder import CLASSIFIER, kept, read_facts
 from unfused.inference.hearing import MAX_SECONDS, Audio, Hearing, read_named
 from unfused.inference.prediction import Prediction, Segment
 from unfused.inference.timeline import Grid, TimelineConfig, segments
-from unfused.store import Folder
+from unfused.store import Damaged, Folder
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,12 +46,17 @@ class Model:
     ) -> None:
         import torch
 
-        self.facts = read_facts(folder)
+        self.folder = kept(folder)
+        self.facts = read_facts(self.folder)
         self.hearing = Hearing(self.facts.sample_rate, max_seconds, self.facts.channel)
-        self.folder = folder
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        scorer = scorers.load(folder / CLASSIFIER, self.facts.scorer)
-        self._scorer = scorer.to(self.device)
+        self._scorer = self._loaded().to(self.device)
+
+    def _loaded(self) -> scorers.Scorer:
+        try:
+            return scorers.load(self.folder / CLASSIFIER, self.facts.scorer)
+        except Damaged as damage:
+            raise ConfigError(str(damage)) from None
 
     @property
     def classes(self) -> list[str]:

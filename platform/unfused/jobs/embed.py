@@ -9,7 +9,6 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
-import pyarrow.parquet as pq
 import torch
 
 from unfused import data, precision, teachers, training
@@ -19,7 +18,7 @@ from unfused.data import PartFacts, embeddings_file, write_embeddings
 from unfused.distributed import add_over_ranks, gather_rows
 from unfused.events import Note
 from unfused.models.clip_encoder import ClipEncoder
-from unfused.store import Artifact, Folder
+from unfused.store import Artifact, Folder, read_table
 from unfused.teachers import TeacherFacts
 
 BLOCK_SECONDS = 1200.0
@@ -174,8 +173,7 @@ class Mean:
 
 def mend(folder: Folder, name: str, clips: list[int], mean: np.ndarray) -> None:
     """Put `mean` (D,) in the place of the embeddings of `clips` in one file."""
-    with folder.filesystem.open_input_file(f"{folder.path}/{name}") as source:
-        table = pq.read_table(source)
+    table = read_table(folder, name)
     clip = table["clip"].to_numpy()
     rows = table["embedding"].combine_chunks().flatten().to_numpy().reshape(len(clip), -1).copy()
     rows[np.isin(clip, clips)] = mean

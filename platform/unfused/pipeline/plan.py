@@ -17,7 +17,17 @@ from unfused.config import ConfigError
 from unfused.corpora.clip import Clip
 from unfused.pipeline.graph import Node, Ref
 from unfused.pipeline.request import Inputs, Request, read_inputs, repetitions
-from unfused.store import Artifact, Facts, Folder, Store, StoreError, artifact_key, digest
+from unfused.store import (
+    MANIFEST,
+    Artifact,
+    Damaged,
+    Facts,
+    Folder,
+    Kept,
+    Store,
+    artifact_key,
+    digest,
+)
 
 
 @dataclass
@@ -39,16 +49,14 @@ class Step:
         """The artifact is there.
 
         Raises:
-            StoreError: its manifest is not one of its stage.
+            KeyError | ValidationError: its manifest is not one of its stage.
         """
-        try:
-            self.facts = stages.get(self.node.stage).facts.model_validate(manifest["facts"])
-        except (KeyError, ValidationError):
-            raise StoreError(
-                f"The manifest of {self.node.stage}/{self.key} is damaged; delete that folder of"
-                " the store and run again."
-            ) from None
+        self.facts = stages.get(self.node.stage).facts.model_validate(manifest["facts"])
         self.status, self.manifest = status, manifest
+
+    def unsettle(self) -> None:
+        """The artifact is there no more."""
+        self.status, self.manifest, self.facts = "miss", None, None
 
     @property
     def reads(self) -> set[str]:
@@ -70,6 +78,8 @@ class Plan:
         self.inputs = inputs or read_inputs(request, self.store)
         self.steps: dict[str, Step] = {}
         self.repetitions: list[str] = []
+        self.damaged: dict[str, Damaged] = {}
+        """What lies in the place of an artifact and is none, by `stage/key`."""
         for prefix, task, nodes in repetitions(request, self.inputs):
             self.repetitions.append(prefix)
             for node in nodes:
@@ -110,11 +120,41 @@ class Plan:
             step.status = "miss"
 
     def found(self, step: Step) -> bool:
-        """Whether the store has a node's artifact by now."""
-        manifest = self.store.manifest(step.node.stage, str(step.key))
-        if manifest:
+        """Whether the store has a node's artifact by now, as whole as can be told without reading
+        it.
+
+        Raises:
+            Damaged: it is not whole, and the request is strict.
+        """
+        stage, key = step.node.stage, str(step.key)
+        try:
+            if (manifest := self.store.manifest(stage, key)) is None:
+                return False
             step.settle("hit", manifest)
-        return manifest is not None
+        except Damaged as damage:
+            self._note(stage, key, damage)
+        except (KeyError, ValidationError):
+            folder = self.store.folder(stage, key)
+            self._note(stage, key, Damaged(folder.uri, MANIFEST, "not of its stage"))
+        return step.manifest is not None
+
+    def _note(self, stage: str, key: str, damage: Damaged) -> None:
+        if self.request.options.strict:
+            raise damage
+        self.damaged[f"{stage}/{key}"] = damage
+
+    def set_aside(self, step: Step) -> Folder | None:
+        """Have what lies in the place of an artifact out of the way; where it went, if there was
+        anything."""
+        stage, key = step.node.stage, str(step.key)
+        for other in self.steps.values():
+            if (other.node.stage, other.key) == (stage, step.key):
+                other.unsettle()
+        known = self.damaged.pop(f"{stage}/{key}", None)
+        # On an object store another machine's builder may just be copying its files there.
+        if known or self.store.root.local is not None:
+            return self.store.set_aside(stage, key)
+        return None
 
     def _key(self, step: Step) -> str | None:
         node = step.node
@@ -157,7 +197,10 @@ class Plan:
     def folder(self, step: Step) -> Folder:
         """Where a node's artifact is."""
         given = step.node.given
-        return given.folder if given else self.store.folder(step.node.stage, str(step.key))
+        if given:
+            return given.folder
+        folder = self.store.folder(step.node.stage, str(step.key))
+        return Kept.of_manifest(folder, step.manifest or {})
 
     def parts(self, step: Step) -> dict[str, Facts]:
         """Facts of the ingested parts that a node reads, itself or through what it builds on."""

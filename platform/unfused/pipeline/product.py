@@ -16,7 +16,7 @@ from unfused.inference.card import card
 from unfused.inference.folder import License, Measured, ModelFacts
 from unfused.pipeline.graph import Ref
 from unfused.pipeline.plan import Plan, Step
-from unfused.store import Folder, artifact_key
+from unfused.store import Damaged, Folder, Store, artifact_key
 from unfused.teachers import TeacherFacts
 
 STAGE, VERSION = "model", 1
@@ -37,7 +37,7 @@ def leave_model(plan: Plan, arm: str, run: str) -> Folder:
     classifier = plan.artifact(_classifier(plan, arm))
     inputs = {"classifier": classifier.identity, "scores": str(scored.key)}
     key = artifact_key(STAGE, VERSION, {"name": corpora.title(plan.request.task)}, inputs)
-    if plan.store.manifest(STAGE, key) is None:
+    if not _is_there(plan.store, key):
         made = provenance.collect()
         facts = _facts(plan, arm, run, made)
         work = plan.store.begin(STAGE, key)
@@ -55,6 +55,13 @@ def leave_model(plan: Plan, arm: str, run: str) -> Folder:
         }
         plan.store.commit(STAGE, key, work, manifest)
     return plan.store.folder(STAGE, key)
+
+
+def _is_there(store: Store, key: str) -> bool:
+    try:
+        return store.manifest(STAGE, key) is not None
+    except Damaged:
+        return False
 
 
 def _classifier(plan: Plan, arm: str) -> Ref:

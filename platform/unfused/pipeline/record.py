@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from unfused.arms import ARMS
 from unfused.config import flatten
@@ -27,11 +26,12 @@ from unfused.events import EpochDone, Event, RunFinished, RunStarted
 from unfused.pipeline.plan import Plan, Step
 from unfused.stages.evaluate import PREDICTIONS_FILE
 from unfused.stages.ingest import CLIPS_FILE
-from unfused.store import Folder, read_npy
+from unfused.store import Folder, create_table, opened_table, read_npy, read_table
 
 FORM = 1
 """Of the record: raise it when a file or a field changes its meaning."""
 RUN_FILE = "run.json"
+RUN_CLIPS = "clips.parquet"
 ROWS_TOGETHER = 4096
 
 
@@ -113,10 +113,7 @@ def write_clips(folder: Folder, plan: Plan) -> None:
     for arm in plan.request.config.arms:
         columns += [(arm, pa.list_(pa.string())), (f"{arm}.probability", pa.list_(pa.float32()))]
     schema, rows = pa.schema(columns), clip_rows(plan)
-    with (
-        folder.filesystem.open_output_stream(f"{folder.path}/clips.parquet") as sink,
-        pq.ParquetWriter(sink, schema) as writer,
-    ):
+    with folder.create(RUN_CLIPS) as sink, create_table(sink, schema) as writer:
         while some := list(islice(rows, ROWS_TOGETHER)):
             writer.write_table(pa.Table.from_pylist(some, schema=schema))
 
@@ -147,9 +144,8 @@ def _listed(plan: Plan, prefix: str) -> Iterator[dict[str, Any]]:
     task = plan.steps[f"{prefix}{arm.classifier}"].node.inputs["clips"].node
     for name in ("ingest/corpus", task):
         if name in plan.steps:
-            folder = plan.folder(plan.steps[name])
-            with folder.filesystem.open_input_file(f"{folder.path}/{CLIPS_FILE}") as source:
-                for some in pq.ParquetFile(source).iter_batches(ROWS_TOGETHER):
+            with opened_table(plan.folder(plan.steps[name]), CLIPS_FILE) as table:
+                for some in table.iter_batches(ROWS_TOGETHER):
                     for row in some.to_pylist():
                         yield {"repetition": prefix, **row}
 
@@ -167,8 +163,7 @@ def _predictions(
     split = plan.request.config.evaluate.split
     step = plan.steps[f"{prefix}{ARMS[arm].scores(split)}"]
     folder, classes = plan.folder(step), step.facts.classes
-    with folder.filesystem.open_input_file(f"{folder.path}/{PREDICTIONS_FILE}") as source:
-        table = pq.read_table(source)
+    table = read_table(folder, PREDICTIONS_FILE)
     draws = range(len(step.facts.accuracy))
     ids = np.stack([table[f"draw_{r}"].to_numpy() for r in draws], 1)
     sure = np.stack([table[f"probability_{r}"].to_numpy() for r in draws], 1)

@@ -11,19 +11,21 @@ import queue
 import threading
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from unfused import provenance, runtime, stages
-from unfused.config import RunOptions, flatten
+from unfused.config import ConfigError, RunOptions, flatten
 from unfused.events import (
     INTERRUPTED,
     NodeFailed,
     NodeFinished,
     NodeHit,
     NodeStarted,
+    Note,
     Phase,
     Resumed,
     RunStarted,
@@ -31,14 +33,17 @@ from unfused.events import (
 )
 from unfused.pipeline.plan import Plan, Step
 from unfused.stages import Build, Built, Tasks, Workers
-from unfused.store import Folder
+from unfused.store import Damaged, Folder
 
 if TYPE_CHECKING:
     from unfused.training import Pool
 
+T = TypeVar("T")
 
 STOP_SECONDS = 0.5
 """Between two times that workers are told to give up."""
+HEALINGS = 3
+"""How often a node is begun again for what it was built from was damaged."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +93,11 @@ class Run:
         """Whether the ingested clips were held against the request."""
         self._lock = threading.Lock()
         """Held while a step comes to know its artifact and tells of it."""
+        self._healed: dict[str, float] = {}
+        """When what was damaged was set aside, by node."""
+        self._again: Counter[str] = Counter()
+        """How often nodes were begun again."""
+        self._started = False
         stream.subscribe(self._watch)
 
     def _watch(self, event: Any) -> None:
@@ -104,9 +114,11 @@ class Run:
         Raises:
             runtime.Cancelled: `cancel` was called.
         """
-        self.stream.emit(
-            RunStarted(flatten(self.request.config), tuple(self.plan.steps), self.record)
-        )
+        if not self._started:
+            self._started = True
+            self.stream.emit(
+                RunStarted(flatten(self.request.config), tuple(self.plan.steps), self.record)
+            )
         self._announce_hits()
         if not self.plan.missing:
             return
@@ -116,6 +128,21 @@ class Run:
         storage = self.plan.store.root / "work" / self.id
         with open_backend(self.request.options, self.hardware, self.stream, storage) as own:
             self._build_all(own, shared=False)
+
+    def execute_and(self, then: Callable[[], T]) -> T:
+        """Build all that is missing, and do `then`, which reads what there is.
+
+        What it finds damaged is built anew.
+        """
+        for _ in range(HEALINGS):
+            self.execute()
+            try:
+                return then()
+            except Damaged as damage:
+                if not self._heal_found(damage):
+                    raise
+        self.execute()
+        return then()
 
     def cancel(self) -> None:
         """Have `execute` give up after the epoch at hand; called from another thread."""
@@ -250,8 +277,68 @@ class Run:
         reason = INTERRUPTED if stopped else str(error) or type(error).__name__
         self.stream.emit(NodeFailed(step.node.name, reason, given_up))
 
+    def heal(self, group: Sequence[Step], began: float) -> bool:
+        """Look for the reason of a failure in what nodes were built from, and set aside what is
+        damaged; whether there was such a thing, so that they may be begun again.
+
+        Args:
+            group: the nodes that have failed.
+            began: when they were begun.
+        """
+        if any(self._again[step.node.name] >= HEALINGS for step in group):
+            return False
+        reads = {name for step in group for name in step.reads}
+        damaged = [self._is_damaged(self.plan.steps[name], began) for name in sorted(reads)]
+        if any(damaged):
+            self._again.update(step.node.name for step in group)
+        return any(damaged)
+
+    def _is_damaged(self, step: Step, began: float) -> bool:
+        if step.node.given:
+            return False
+        if step.manifest is None or self._healed.get(step.node.name, 0.0) >= began:
+            return True
+        wrong = self.plan.store.check(step.node.stage, str(step.key))
+        if wrong:
+            self._set_aside(step, wrong[0])
+        return bool(wrong)
+
+    def _heal_found(self, damage: Damaged) -> bool:
+        """Set aside the artifact that was found damaged; whether it is one of this run's."""
+        for step in self.plan.steps.values():
+            place = self.plan.folder(step).uri
+            known = step.manifest and not step.node.given
+            if known and f"{damage.folder}/".startswith(f"{place}/"):
+                self._set_aside(step, damage)
+                return True
+        return False
+
+    def _set_aside(self, step: Step, damage: Damaged) -> None:
+        if self.request.options.strict:
+            raise damage
+        with self._lock:
+            self.plan.damaged[f"{step.node.stage}/{step.key}"] = damage
+            self._make_room(step)
+            self._healed[step.node.name] = time.time()
+
+    def _make_room(self, step: Step) -> None:
+        """Have nothing in the place of an artifact, and tell of what was there."""
+        damage = self.plan.damaged.get(f"{step.node.stage}/{step.key}")
+        what = f"{damage.file}: {damage.what}" if damage else "it has no manifest"
+        if aside := self.plan.set_aside(step):
+            place = f"{step.node.stage}/{step.key}"
+            self.stream.emit(
+                Note(
+                    f"{place} of the store was damaged ({what}); it is set aside in {aside.uri}"
+                    " and built again",
+                    step.node.name,
+                    "warning",
+                )
+            )
+
     def _as_build(self, step: Step) -> Build:
         stage, key = step.node.stage, str(step.key)
+        self._make_room(step)
         inputs = {name: self.plan.artifact(ref) for name, ref in step.node.inputs.items()}
         return Build(
             step.node.name,
@@ -279,8 +366,7 @@ class Run:
             "provenance": {**self.record, "began": began, "ended": time.time()},
         }
         with self._lock:
-            self.plan.store.commit(stage, key, build.out, manifest)
-            kept = self.plan.store.manifest(stage, key) or manifest
+            kept = self.plan.store.commit(stage, key, build.out, manifest)
             step.settle("built", kept)
             step.seconds = seconds
             step.resumed_from_epoch = self._resumed.get(step.node.name)
@@ -346,6 +432,7 @@ class _Building(threading.Thread):
         self._of, self.group, self._backend, self._ended = run, group, backend, ended
         self.stage = stages.get(group[0].node.stage)
         self._builds: list[tuple[Step, Build]] = []
+        self._began = time.time()
         self.error: BaseException | None = None
 
     def run(self) -> None:
@@ -354,7 +441,19 @@ class _Building(threading.Thread):
         except BaseException as error:
             self.error = error
             self.give_up(error)
+            self._heal(error)
         self._ended.put(self)
+
+    def _heal(self, error: BaseException) -> None:
+        """A failure that comes of a damaged input is none: the nodes are begun again."""
+        refused = isinstance(error, ConfigError | runtime.Cancelled)
+        if refused or not isinstance(error, Exception):
+            return
+        try:
+            if self._of.heal(self.group, self._began):
+                self.error = None
+        except Exception as found:
+            self.error = found
 
     def give_up(self, error: BaseException) -> None:
         """Clear away what was begun of those that are not done, and tell why."""

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+from unfused import signals
 from unfused.config import ConfigError, RunOptions
 from unfused.cores import ENVIRONMENT
 from unfused.events import Note, Phase, Stream
@@ -125,6 +126,7 @@ def connect(
     address = os.environ.get("RAY_ADDRESS")
     stream.emit(Phase(f"joining Ray at {address}" if address else "starting Ray on this machine"))
     start(options)
+    signals.listen_again()
     place = beside_driver()
     leases = shared_leases(place | {"namespace": NAMESPACE}) if shared or hardware.joined else None
     cluster = Cluster(Pump(start_mailbox(place)), leases, stream, hardware, options)

@@ -90,8 +90,8 @@ class SearchRun:
             SearchFailed: every trial failed.
         """
         search, options = self.search, self.search.request.options
-        asked = (search.space, search.sampler, search.pruner, search.seed)
-        with opened(search.location, search.name, *asked, self.identity) as study:
+        asked = (search.space, search.sampler, search.pruner, search.seed, self.identity)
+        with opened(search.location, search.name, *asked, self._warn) as study:
             storage = self.plan.store.root / "work" / self.run.id
             with open_backend(options, self.hardware, self.stream, storage, shared=True) as backend:
                 self.run.execute(backend)
@@ -122,6 +122,9 @@ class SearchRun:
         ]
         settings = [request.config.identity(), request.seeds]
         return {"settings": digest(settings), "clips": digest(listed)}
+
+    def _warn(self, text: str) -> None:
+        self.stream.emit(Note(text, level="warning"))
 
     def _labels(self, plan: Plan, test: Mapping[str, Any]) -> dict[str, int]:
         """How many labels the search has looked at."""

@@ -29,6 +29,7 @@ from ray.tune.stopper import Stopper
 from sqlalchemy.exc import SQLAlchemyError
 
 from unfused.config import ConfigError
+from unfused.search.journal import mend
 from unfused.search.space import Space
 
 SAMPLERS = ("tpe", "nsga2", "random")
@@ -60,6 +61,7 @@ def opened(
     pruner: str,
     seed: int,
     identity: Mapping[str, str],
+    tell: Callable[[str], None] = lambda text: None,
 ) -> Iterator[optuna.Study]:
     """The study called `name`, made if there is none.
 
@@ -71,6 +73,7 @@ def opened(
         pruner: median, halving or none; two objectives are never pruned.
         seed: of the sampler.
         identity: of all that makes trials comparable beside the space; the study keeps it.
+        tell: takes a sentence about a journal that was torn.
 
     Raises:
         ConfigError: the storage cannot be opened, another search holds it, or its study has trials
@@ -78,7 +81,7 @@ def opened(
     """
     check_choices(sampler, pruner)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    with _storage(location) as storage:
+    with _storage(location, tell) as storage:
         study = optuna.create_study(
             storage=storage, study_name=name, directions=space.directions, load_if_exists=True
         )
@@ -113,7 +116,7 @@ def _hold_against(
 
 
 @contextmanager
-def _storage(location: str) -> Iterator[BaseStorage]:
+def _storage(location: str, tell: Callable[[str], None]) -> Iterator[BaseStorage]:
     if "://" in location:
         scheme = location.partition(":")[0].partition("+")[0]
         if scheme not in DATABASES:
@@ -139,6 +142,8 @@ def _storage(location: str) -> Iterator[BaseStorage]:
                 f"Another search holds {location}; wait for it, or name another with"
                 " --study-storage."
             ) from None
+        if told := mend(path):
+            tell(told)
         yield JournalStorage(JournalFileBackend(str(path)))
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from unfused.config import Section
 from unfused.corpora.clip import Clip
 from unfused.stages.access import Access
-from unfused.store import Artifact, Facts, Folder
+from unfused.store import Artifact, Facts, Folder, Work
 from unfused.teachers import Outside
 
 
@@ -25,7 +25,7 @@ class Build:
     config: Mapping[str, Any]
     """The sections that the node reads, by name."""
     inputs: Mapping[str, Artifact]
-    out: Folder
+    out: Work
     checkpoints: Folder
     clips: Sequence[Clip] = field(default=(), repr=False)
     """What ingest is to read; empty for every other stage."""

@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from unfused import data
 from unfused.data import truth_in
 from unfused.stages.access import Workers
 from unfused.stages.contract import Build, Built, Stage
-from unfused.store import Facts, Folder
+from unfused.store import Facts, Folder, write_table
 
 if TYPE_CHECKING:
     from unfused.jobs.evaluate import Predictions
@@ -106,9 +105,7 @@ def write_predictions(
     for repeat in range(predicted.ids.shape[1]):
         columns[f"draw_{repeat}"] = predicted.ids[:, repeat]
         columns[f"probability_{repeat}"] = predicted.probability[:, repeat]
-    out.filesystem.create_dir(out.path, recursive=True)
-    with out.filesystem.open_output_stream(f"{out.path}/{PREDICTIONS_FILE}") as sink:
-        pq.write_table(pa.table(columns), sink)
+    write_table(out, PREDICTIONS_FILE, pa.table(columns))
 
 
 STAGE = Stage(version=6, facts=EvaluateFacts, access=Workers, run=run, together=True)

@@ -11,7 +11,6 @@ from functools import partial
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from unfused import corpora
 from unfused.config import AudioConfig, IngestConfig
@@ -21,7 +20,7 @@ from unfused.stages.access import Tasks
 from unfused.stages.contract import Build, Built, Stage
 from unfused.stages.reading import CORPUS, Read, Row, read
 from unfused.stages.shards import Told
-from unfused.store import Facts, Folder, digest, npy
+from unfused.store import Facts, Folder, digest, npy, write_table
 
 QUARTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
 CLIPS_FILE = "clips.parquet"
@@ -74,9 +73,7 @@ def _list(out: Folder, found: Read) -> None:
         "start": pa.array([row.start for _, _, row in every], pa.float64()),
         "end": pa.array([row.end for _, _, row in every], pa.float64()),
     }
-    out.filesystem.create_dir(out.path, recursive=True)
-    with out.filesystem.open_output_stream(f"{out.path}/{CLIPS_FILE}") as sink:
-        pq.write_table(pa.table(table), sink)
+    write_table(out, CLIPS_FILE, pa.table(table))
 
 
 def _facts(out: Folder, found: Read, audio: AudioConfig, ingest: IngestConfig) -> IngestFacts:

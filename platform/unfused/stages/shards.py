@@ -21,7 +21,7 @@ from unfused.audio.log_mel_sums import LogMelSums
 from unfused.audio.samples import INT16_SCALE
 from unfused.config import AudioConfig, IngestConfig
 from unfused.data.recordings import open_recording, read_recording
-from unfused.store import Folder
+from unfused.store import Folder, Work
 
 AUTO_LIMIT = 30.0
 """Seconds from which a recording of a corpus is cut where `ingest.segment_seconds` is auto."""
@@ -112,7 +112,7 @@ class Shard:
             for one in plain["recordings"]
         ]
         changed = {
-            "folder": folder and Folder(**folder),
+            "folder": folder and Work(**folder),
             "audio": AudioConfig(**plain["audio"]),
             "cutting": Cutting(**{**cutting, "grid": cutting["grid"] and Grid(**cutting["grid"])}),
             "recordings": tuple(recordings),

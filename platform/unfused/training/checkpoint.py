@@ -1,9 +1,10 @@
 """What an interrupted fit resumes from, and where it lies.
 
-The rule of this file: nobody else knows the layout. A checkpoint counts once `latest.json` names
-it; only the newest one is kept.
+The rule of this file: nobody else knows the layout. A checkpoint counts once its `epoch.json` is
+there, which is written last and knows the others; one that is not what was written is passed over
+for the one before. The last two are kept.
 
-    latest.json                 what the fit has behind it, and how many workers it has
+    epoch-00003/epoch.json      what the fit has behind it, how many workers it has, and digests
     epoch-00003/rank-00000.pt   after 3 epochs: model, optimiser, worker 0's own state
     epoch-00003/rank-00001.pt   worker 1's own state
 """
@@ -11,8 +12,7 @@ it; only the newest one is kept.
 from __future__ import annotations
 
 import io
-import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -20,13 +20,14 @@ import torch
 from torch import Tensor, nn
 
 from unfused.distributed import load_rank_state, rank_state
-from unfused.store import Folder
+from unfused.store import Folder, Kept, Work
 
 if TYPE_CHECKING:
     from unfused.training.worker import Worker
 
-LATEST = "latest.json"
-RETRY_SECONDS = 0.2
+RECORD = "epoch.json"
+KEPT = 2
+START = "epoch-"
 
 
 @dataclass
@@ -41,12 +42,6 @@ class History:
     """That all of them took."""
     curve: list[dict[str, Any]] = field(default_factory=list)
     """A record for every one: `epoch` (from 1), `metrics`, `clips_per_second`, `wait_seconds`."""
-
-    @classmethod
-    def of(cls, latest: Mapping[str, Any]) -> History:
-        """What `latest.json` says; an older one keeps no seconds or no curve."""
-        seconds, curve = latest.get("seconds", 0.0), latest.get("curve", [])
-        return cls(latest["epochs"], latest["metrics"], seconds, curve)
 
 
 @dataclass(frozen=True)
@@ -68,62 +63,87 @@ class Checkpoints:
             mine |= {"model": learner.state_dict(), "optimizer": optimizer.state_dict()}
         buffer = io.BytesIO()
         torch.save(mine, buffer)
-        self._epoch(history.epochs).write(_file(worker.rank), buffer.getvalue())
+        place = Work(self._epoch(history.epochs).uri)
+        place.write(_file(worker.rank), buffer.getvalue())
         worker.wait()
         if worker.is_first:
-            self.folder.write_json(LATEST, {**asdict(history), "world": worker.world})
-            self._epoch(history.epochs - 1).delete()
+            names = {_file(rank) for rank in range(worker.world)}
+            files = [asdict(one) for one in place.sums() if one.name in names]
+            record = {"history": asdict(history), "world": worker.world, "files": files}
+            self._epoch(history.epochs).write_json(RECORD, record)
+            for epochs in self._there():
+                if epochs <= history.epochs - KEPT:
+                    self._epoch(epochs).delete()
 
     def restore(
         self,
         learner: nn.Module,
         optimizer: torch.optim.Optimizer,
         device: torch.device,
+        tell: Callable[[str], None] = lambda text: None,
     ) -> History:
-        """Load the newest checkpoint, if there is one; called on all workers.
+        """Load the newest checkpoint that is whole, if there is one; called on all workers.
 
         Args:
             learner: gets its state, whatever number of workers left it.
             optimizer: gets its state.
             device: where tensors are loaded.
+            tell: takes a sentence about each one that is passed over.
 
         Returns:
             What the fit has behind it: nothing, where there is no checkpoint.
         """
-        if not self.folder.exists(LATEST):
-            return History()
-        latest = self.folder.read_json(LATEST)
-        ranks = range(latest["world"])
-        states = [self._load(latest["epochs"], rank, device) for rank in ranks]
-        learner.load_state_dict(states[0]["model"])
-        optimizer.load_state_dict(states[0]["optimizer"])
-        load_rank_state(learner, [state["rank"] for state in states])
-        return History.of(latest)
+        for epochs in self._there():
+            try:
+                history, states = self._read(epochs, device)
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                reason = str(error).partition("; delete")[0]
+                tell(f"The checkpoint after epoch {epochs} is passed over: {reason}.")
+                continue
+            learner.load_state_dict(states[0]["model"])
+            optimizer.load_state_dict(states[0]["optimizer"])
+            load_rank_state(learner, [state["rank"] for state in states])
+            return history
+        return History()
 
     def newest_model(self, attempts: int = 3) -> dict[str, Tensor] | None:
         """The learner's state in the newest checkpoint, on the CPU, while the fit goes on.
 
         Args:
-            attempts: to find one that the next epoch's does not just replace.
+            attempts: to find one that the epochs to come do not just replace.
 
         Returns:
             None where there is none, or where every attempt was in vain.
         """
         for _ in range(attempts):
-            try:
-                epochs = self.folder.read_json(LATEST)["epochs"]
-                return self._load(epochs, 0, torch.device("cpu"))["model"]
-            except FileNotFoundError:
-                # The next epoch has ended in between and took its place.
-                time.sleep(RETRY_SECONDS)
+            for epochs in self._there():
+                try:
+                    return self._states(epochs, range(1), torch.device("cpu"))[0]["model"]
+                except (OSError, ValueError, KeyError, TypeError):
+                    continue
         return None
 
-    def _load(self, epochs: int, rank: int, device: torch.device) -> dict[str, Any]:
-        data = io.BytesIO(self._epoch(epochs).read(_file(rank)))
-        return torch.load(data, map_location=device, weights_only=True)
+    def _there(self) -> Iterator[int]:
+        """The epochs after which something was kept, the last first."""
+        names = {name.partition("/")[0] for name in self.folder.names()}
+        found = [name.removeprefix(START) for name in names if name.startswith(START)]
+        return iter(sorted((int(number) for number in found if number.isdigit()), reverse=True))
+
+    def _read(self, epochs: int, device: torch.device) -> tuple[History, list[dict[str, Any]]]:
+        record = self._epoch(epochs).read_json(RECORD)
+        history, world = History(**record["history"]), range(record["world"])
+        return history, self._states(epochs, world, device)
+
+    def _states(
+        self, epochs: int, ranks: range, device: torch.device
+    ) -> list[dict[str, Any]]:
+        place = self._epoch(epochs)
+        known = Kept.of_manifest(place, place.read_json(RECORD))
+        read = (io.BytesIO(known.read(_file(rank))) for rank in ranks)
+        return [torch.load(data, map_location=device, weights_only=True) for data in read]
 
     def _epoch(self, epochs: int) -> Folder:
-        return self.folder / f"epoch-{epochs:05d}"
+        return self.folder / f"{START}{epochs:05d}"
 
 
 def _file(rank: int) -> str:

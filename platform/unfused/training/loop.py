@@ -21,7 +21,7 @@ from torch import nn
 
 from unfused import precision
 from unfused.config import Training
-from unfused.events import EpochDone, Event, Progress, Resumed
+from unfused.events import EpochDone, Event, Note, Progress, Resumed
 from unfused.optimizers import build_optimizer, learning_rate_factor
 from unfused.training.checkpoint import Checkpoints, History
 from unfused.training.learner import Batch, Learner
@@ -100,7 +100,12 @@ class Loop:
         return Fitted(history.metrics, round(history.seconds, 3), history.curve)
 
     def _resume(self, checkpoints: Checkpoints) -> None:
-        self.history = checkpoints.restore(self.learner, self.optimizer, self.worker.device)
+        self.history = checkpoints.restore(
+            self.learner,
+            self.optimizer,
+            self.worker.device,
+            lambda text: self._emit(Note(text, self.node, "warning")),
+        )
         if self.history.epochs:
             self._emit(Resumed(self.node, self.history.epochs))
 

@@ -1,0 +1,200 @@
+"""Artifacts by stage and key.
+
+The rule of this file: a builder writes into a place of its own, and what is there counts when its
+manifest is; what is damaged counts as not there, is set aside, and is never deleted.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from pyarrow import fs
+from pydantic import BaseModel, ConfigDict
+
+from unfused.store.files import MANIFEST, Damaged, Kept, Work
+from unfused.store.folder import Folder
+
+NOT_STAGES = ("work", "checkpoints", "damaged", "runs", "demo", "searches", "tracking")
+"""Folders of a store that hold no artifacts."""
+COPIES = 8
+"""Files of an object store that are copied at a time."""
+
+
+class Facts(BaseModel):
+    """What an artifact says of itself: a typed record, of the form of its stage's version."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+F = TypeVar("F", bound=Facts)
+
+
+@dataclass(frozen=True)
+class Artifact(Generic[F]):
+    """A committed result, or one part of it (a split): where it is and what it says of itself."""
+
+    folder: Folder
+    identity: str
+    """The key, or for a part of an ingest artifact the digest of its content."""
+    facts: F
+
+
+@dataclass(frozen=True)
+class Store:
+    """Artifacts by stage and key."""
+
+    root: Folder
+
+    @classmethod
+    def at(cls, location: str) -> Store:
+        return cls(Folder.of(location))
+
+    def folder(self, stage: str, key: str) -> Folder:
+        return self.root / stage / key
+
+    def checkpoints(self, stage: str, key: str) -> Folder:
+        return self.root / "checkpoints" / stage / key
+
+    def manifest(self, stage: str, key: str) -> dict[str, Any] | None:
+        """The manifest of a finished artifact whose files are all there, or None.
+
+        Raises:
+            Damaged: a file is missing or of another size, or the manifest is none.
+        """
+        folder = self.folder(stage, key)
+        try:
+            found = folder.read_json(MANIFEST)
+            kept = Kept.of_manifest(folder, found)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except (ValueError, TypeError, AttributeError, KeyError):
+            raise Damaged(folder.uri, MANIFEST, "no manifest") from None
+        for wrong in kept.wrong_sizes():
+            raise wrong
+        return found
+
+    def check(self, stage: str, key: str) -> list[Damaged]:
+        """Read every file of an artifact: what is wrong with it, a sentence for each file."""
+        folder = self.folder(stage, key)
+        try:
+            return [*Kept.of_manifest(folder, folder.read_json(MANIFEST)).wrong()]
+        except (OSError, ValueError, TypeError, AttributeError, KeyError):
+            return [Damaged(folder.uri, MANIFEST, "no manifest")]
+
+    def artifacts(self) -> Iterator[tuple[str, str]]:
+        """Stage and key of all that is there, sorted."""
+        for stage in self._folders(self.root):
+            if stage not in NOT_STAGES:
+                yield from ((stage, key) for key in self._folders(self.root / stage))
+
+    @staticmethod
+    def _folders(folder: Folder) -> list[str]:
+        selector = fs.FileSelector(folder.path, allow_not_found=True)
+        infos = folder.filesystem.get_file_info(selector)
+        return sorted(one.base_name for one in infos if one.type == fs.FileType.Directory)
+
+    def set_aside(self, stage: str, key: str) -> Folder | None:
+        """Move what is at an artifact's place out of the way; where to, if there is anything."""
+        place = self.folder(stage, key)
+        if not place.files() and not self._is_there(place):
+            return None
+        aside = self.root / "damaged" / f"{stage}-{key}-{uuid.uuid4().hex[:8]}"
+        if place.local is not None and aside.local is not None:
+            aside.local.parent.mkdir(parents=True, exist_ok=True)
+            with suppress(FileNotFoundError):
+                os.rename(place.local, aside.local)
+        else:
+            _copy(place, aside, place.names())
+            place.delete()
+        return aside
+
+    @staticmethod
+    def _is_there(folder: Folder) -> bool:
+        return folder.filesystem.get_file_info(folder.path).type != fs.FileType.NotFound
+
+    def begin(self, stage: str, key: str) -> Work:
+        """A place of one's own to work in."""
+        return Work((self.root / "work" / f"{stage}-{key}-{uuid.uuid4().hex[:8]}").uri)
+
+    def commit(
+        self, stage: str, key: str, work: Work, manifest: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Make `work` the artifact of `key`; if another builder was first, its result stays.
+
+        What is in its place and is no artifact is set aside. On a disk, all files and folders are
+        there before the manifest is, and the artifact appears at once. On an object store the files
+        are copied first; of two builders on two machines, whose files could mix, the digests in the
+        manifest tell the one from the other.
+
+        Returns:
+            The manifest of what is there now.
+        """
+        final = self.folder(stage, key)
+        record = {**manifest, "files": [asdict(one) for one in work.sums()]}
+        if work.local is not None:
+            Folder(work.uri).write_json(MANIFEST, record)
+            kept = self._rename(stage, key, work, final) or record
+        else:
+            kept = self._sound(stage, key) or self._upload(stage, key, work, record)
+        work.delete()
+        return kept
+
+    def _sound(self, stage: str, key: str) -> dict[str, Any] | None:
+        try:
+            return self.manifest(stage, key)
+        except Damaged:
+            return None
+
+    def _rename(self, stage: str, key: str, work: Folder, final: Folder) -> dict[str, Any] | None:
+        """The manifest of whoever was first, or none."""
+        source, target = Path(work.path), Path(final.path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        for folder in (*filter(Path.is_dir, source.rglob("*")), source):
+            _sync(folder)
+        while True:
+            try:
+                os.rename(source, target)
+            except OSError:
+                if (found := self._sound(stage, key)) is not None:
+                    return found
+                if self.set_aside(stage, key) is None:
+                    raise
+            else:
+                _sync(target.parent)
+                return None
+
+    def _upload(
+        self, stage: str, key: str, work: Folder, record: dict[str, Any]
+    ) -> dict[str, Any]:
+        self.set_aside(stage, key)
+        final = self.folder(stage, key)
+        _copy(work, final, [file["name"] for file in record["files"]])
+        if (found := self._sound(stage, key)) is not None:
+            return found
+        final.write_json(MANIFEST, record)
+        return record
+
+
+def _sync(folder: Path) -> None:
+    """Have the names in a local folder on disk."""
+    where = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(where)
+    finally:
+        os.close(where)
+
+
+def _copy(source: Folder, target: Folder, names: list[str]) -> None:
+    def one(name: str) -> None:
+        source.filesystem.copy_file(f"{source.path}/{name}", f"{target.path}/{name}")
+
+    with ThreadPoolExecutor(COPIES) as pool:
+        for _ in pool.map(one, names):
+            pass
