@@ -1,0 +1,359 @@
+"""Kills runs at seeded points, starts them again, and holds the outcome against an undisturbed run.
+
+    python benchmarks/chaos.py --points 50 --seed 0
+
+A point is a line that a run writes, a moment after it, and a victim: the driver, its whole process
+group, a Train worker, Ray's raylet or its control store, a task of ingest; or a place inside a
+commit or a registration (see `faults`); or a search. After each, the same command must end well,
+every file of the store be as it was written, the numbers be those of the undisturbed run, MLflow
+have one finished run and none that is running, and nothing be left: no process, nothing in `work/`
+and in `checkpoints/`. Exit status 1 where one does not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import re
+import signal
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+import tables
+from faults import FAULTS
+
+ROOT = Path(__file__).resolve().parents[1]
+SETTINGS = (
+    "encoder.embedding_dim=32", "pretrain.epochs=4", "pretrain.batch_size=12",
+    "pretrain.projector_hidden=32", "pretrain.projector_dim=16", "cluster.num_clusters=4",
+    "cluster.num_components=8", "rounds=1", "distill.epochs=3", "distill.batch_size=8",
+    "finetune.labels_per_class=3", "finetune.num_repeats=1", "finetune.epochs=4",
+    "finetune.encoder_epochs=1", "finetune.num_folds=2", "teachers.num_folds=3",
+    "teachers.num_repeats=1", "selftrain.epochs=2", "selftrain.batch_size=8",
+)  # fmt: skip
+SPACE = """
+from optuna.distributions import FloatDistribution
+space = {"distill.temperature": FloatDistribution(0.5, 6.0, log=True)}
+objectives = {"valid_accuracy": "maximize"}
+"""
+KILLED = ("driver", "group", "worker", "raylet", "gcs", "ingest")
+TITLES = {
+    "worker": "ray::RayTrainWorker",
+    "raylet": "raylet/raylet",
+    "gcs": "gcs_server",
+    "ingest": "ray::Map",
+}
+"""What the command line of a victim has in it."""
+RUN_SECONDS = 600
+VICTIM_SECONDS = 15
+"""How long a victim is waited for."""
+GONE_SECONDS = 60
+"""How long processes may take to end after their run has."""
+TRIES = 3
+"""Starts after a kill, of which the last must end well."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """Where a run is struck.
+
+    Attributes:
+        victim: one of `KILLED` or of `FAULTS`.
+        line: after which the victim is killed; of a fault the number of times.
+        delay: seconds after the line.
+        is_search: whether it is a search that is struck.
+    """
+
+    victim: str
+    line: str
+    delay: float = 0.0
+    is_search: bool = False
+
+    def __str__(self) -> str:
+        if self.victim in FAULTS:
+            return f"{self.victim}, time {self.line}"
+        what = "search: " * self.is_search
+        return f"{what}{self.victim}, {self.delay:.1f} s after {self.line!r}"
+
+
+@dataclass
+class Outcome:
+    """What came of one start."""
+
+    status: int
+    output: str
+    struck: bool
+    seen: set[tuple[int, str]] = field(default_factory=set)
+    """Its processes: id, and when each began."""
+
+
+class Runs:
+    """Runs of one command in a folder of their own.
+
+    Args:
+        folder: is made.
+        data: the clips.
+    """
+
+    def __init__(self, folder: Path, data: Path) -> None:
+        self.folder, self.data = folder, data
+        folder.mkdir(parents=True)
+
+    def start(self, point: Point | None, *, is_search: bool) -> Outcome:
+        """Start, strike at the point if there is one, and wait for the end."""
+        process = subprocess.Popen(
+            self._command(point, is_search),
+            cwd=self.folder,
+            env=self._environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        found = Outcome(-1, "", struck=bool(point) and point.victim in FAULTS)
+        ended = threading.Event()
+        watch = threading.Thread(target=_watch, args=(process.pid, found, ended), daemon=True)
+        watch.start()
+        timer = threading.Timer(RUN_SECONDS, os.killpg, (process.pid, signal.SIGKILL))
+        timer.start()
+        assert process.stdout is not None
+        for text in process.stdout:
+            found.output += text
+            if point and not found.struck and text.startswith(point.line):
+                time.sleep(point.delay)
+                found.struck = _strike(point.victim, process.pid, found)
+        found.status = process.wait()
+        timer.cancel()
+        ended.set()
+        watch.join()
+        return found
+
+    def _command(self, point: Point | None, is_search: bool) -> list[str]:
+        program = [sys.executable, "-m", "unfused"]
+        if point and point.victim in FAULTS:
+            program = [sys.executable, str(ROOT / "benchmarks/faults.py"), point.victim, point.line]
+        asked = ["--task", str(self.data), *SETTINGS, "--summary", "summary.json"]
+        if not is_search:
+            return [*program, "run", *asked]
+        (self.folder / "space.py").write_text(SPACE)
+        trials = ["--space", "space.py", "--num-trials", "3", "--concurrency", "1"]
+        return [*program, "search", *trials, *asked, "arms=[unfused]"]
+
+    @staticmethod
+    def _environment() -> dict[str, str]:
+        dropped = ("RAY_ADDRESS", "MLFLOW_TRACKING_URI")
+        return {name: value for name, value in os.environ.items() if name not in dropped}
+
+    def numbers(self, *, is_search: bool) -> Any:
+        """What no kill may change."""
+        summary = json.loads((self.folder / "summary.json").read_text())
+        if is_search:
+            trials = [(one["number"], one["state"], one["changes"]) for one in summary["trials"]]
+            return {"trials": trials, "arms": summary["test"]["arms"]}
+        return {name: summary[name] for name in ("arms", "chosen", "trust", "pseudo_labels")}
+
+    def wrong(self, *, is_search: bool) -> Iterator[str]:
+        """What is not as it must be after the last run has ended well."""
+        store = self.folder / "store"
+        for rest in ("work", "checkpoints"):
+            files = [path for path in (store / rest).rglob("*") if path.is_file()]
+            if files:
+                yield f"{len(files)} files are left in {rest}/, as {files[0].relative_to(store)}"
+        done = subprocess.run(
+            [sys.executable, "-m", "unfused", "verify"], cwd=self.folder, capture_output=True,
+            text=True,
+        )  # fmt: skip
+        if done.returncode:
+            yield f"verify: {done.stdout.strip()}"
+        yield from self._wrong_in_mlflow(is_search)
+
+    def _wrong_in_mlflow(self, is_search: bool) -> Iterator[str]:
+        with sqlite3.connect(f"file:{self.folder}/mlflow.db?mode=ro", uri=True) as database:
+            runs = database.execute("select run_uuid, status from runs").fetchall()
+            nested = database.execute(
+                "select run_uuid from tags where key = 'mlflow.parentRunId'"
+            ).fetchall()
+            versions = database.execute("select count(*) from model_versions").fetchone()[0]
+        below = {run for (run,) in nested}
+        tops = Counter(status for run, status in runs if run not in below)
+        running = sum(status == "RUNNING" for _, status in runs)
+        if running:
+            yield f"{running} runs are RUNNING in MLflow"
+        if tops["FINISHED"] != 1:
+            yield f"{tops['FINISHED']} finished runs in MLflow"
+        if not is_search and versions != 1:
+            yield f"{versions} versions of the registered model"
+
+
+def _watch(root: int, found: Outcome, ended: threading.Event) -> None:
+    """Note all processes below one, also those that its end has left behind."""
+    while not ended.wait(0.2):
+        parents = {pid: parent for pid, parent, _, _ in _processes()}
+        born = {pid: began for pid, _, began, _ in _processes()}
+        known = {root} | {pid for pid, began in found.seen if born.get(pid) == began}
+        while more := {pid for pid, parent in parents.items() if parent in known} - known:
+            known |= more
+        found.seen |= {(pid, born[pid]) for pid in known if pid in born}
+
+
+def _processes() -> Iterator[tuple[int, int, str, str]]:
+    """Of every process: id, parent, when it began, command line."""
+    for place in Path("/proc").iterdir():
+        if place.name.isdigit():
+            with suppress(OSError, IndexError):
+                state = (place / "stat").read_text().rpartition(")")[2].split()
+                if state[0] != "Z":
+                    line = (place / "cmdline").read_text().replace("\0", " ")
+                    yield int(place.name), int(state[1]), state[19], line
+
+
+def _strike(victim: str, root: int, found: Outcome) -> bool:
+    """Kill a victim, once it is there; whether there was one."""
+    if victim == "driver":
+        os.kill(root, signal.SIGKILL)
+        return True
+    if victim == "group":
+        os.killpg(root, signal.SIGKILL)
+        return True
+    until = time.monotonic() + VICTIM_SECONDS
+    while time.monotonic() < until:
+        for pid, _, began, line in _processes():
+            if (pid, began) in found.seen and TITLES[victim] in line:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+                    return True
+        time.sleep(0.05)
+    return False
+
+
+def _left(seen: set[tuple[int, str]]) -> list[str]:
+    """The command lines of processes that do not end."""
+    until = time.monotonic() + GONE_SECONDS
+    while left := [line for pid, _, began, line in _processes() if (pid, began) in seen]:
+        if time.monotonic() > until:
+            return left
+        time.sleep(0.5)
+    return []
+
+
+def write_clips(folder: Path) -> Path:
+    """Three classes of tones, in a folder for each split and class."""
+    rng = np.random.default_rng(3)
+    for label, hertz in (("low", 200), ("mid", 700), ("high", 2500)):
+        for split, count in (("train", 12), ("valid", 4), ("test", 4)):
+            place = folder / split / label
+            place.mkdir(parents=True)
+            for number in range(count):
+                time_axis = np.arange(int(rng.uniform(0.4, 1.1) * 16000)) / 16000
+                wave = 0.3 * np.sin(2 * np.pi * hertz * rng.uniform(0.8, 1.25) * time_axis)
+                wave += 0.02 * rng.standard_normal(len(wave))
+                soundfile.write(place / f"{number}.wav", wave, 16000)
+    return folder
+
+
+def points(total: int, seed: int, lines: list[str], of_search: list[str]) -> list[Point]:
+    """The points of a seed: every kind in turn, each at a line by chance."""
+    rng = random.Random(seed)
+    training = [line for line in lines if " epoch " in line]
+    found: list[Point] = []
+    kinds = [*KILLED, *FAULTS, "driver of a search", "group", "driver", "worker"]
+    for number in range(total):
+        kind, delay = kinds[number % len(kinds)], rng.uniform(0, 1.5)
+        if kind in FAULTS:
+            most = 12 if kind.startswith("commit") else 1
+            found.append(Point(kind, str(rng.randint(1, most))))
+        elif kind == "driver of a search":
+            found.append(Point("driver", rng.choice(of_search), delay, is_search=True))
+        elif kind == "ingest":
+            found.append(Point(kind, "ingest/task started", 0.0))
+        elif kind == "worker":
+            found.append(Point(kind, rng.choice(training), delay))
+        else:
+            found.append(Point(kind, rng.choice(lines), delay))
+    return found
+
+
+def lines_of(output: str) -> list[str]:
+    """The lines of an undisturbed run that a disturbed one writes too, as far as they are equal."""
+    line = re.compile(r"\S+ (?:started|built|epoch \d+/\d+)|trial \d+ ")
+    return list(dict.fromkeys(found[0] for found in map(line.match, output.splitlines()) if found))
+
+
+def tried(point: Point, runs: Runs, wanted: Any) -> tuple[str, int]:
+    """Strike at a point and start again: what is wrong, or nothing; and how many starts it took."""
+    first = last = runs.start(point, is_search=point.is_search)
+    seen, starts = set(first.seen), 1
+    while last.status != 0 and starts <= TRIES:
+        last = runs.start(None, is_search=point.is_search)
+        seen |= last.seen
+        starts += 1
+    if not first.struck or (starts == 1 and point.victim in ("driver", "group", *FAULTS)):
+        return "nobody was struck", starts
+    if last.status != 0:
+        return f"exit status {last.status}: {last.output[-400:]}", starts
+    if "Traceback" in first.output + last.output:
+        return "a traceback", starts
+    if runs.numbers(is_search=point.is_search) != wanted:
+        return "other numbers than without it", starts
+    found = [*runs.wrong(is_search=point.is_search)]
+    if left := _left(seen):
+        found.append(f"{len(left)} processes are left, as {left[0][:80]}")
+    return "; ".join(found), starts
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Kill runs, start them again, compare.")
+    parser.add_argument("--points", type=int, default=50)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--first", type=int, default=0, help="Begin with this one.")
+    chosen = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="unfused-chaos-") as name:
+        if not chaos(Path(name), chosen.points, chosen.seed, chosen.first):
+            sys.exit(1)
+
+
+def chaos(folder: Path, total: int, seed: int, first: int) -> bool:
+    """Try all points and print what came of each; whether all held."""
+    data = write_clips(folder / "data")
+    wanted, lines = {}, {}
+    for is_search in (False, True):
+        whole = Runs(folder / f"whole-{is_search}", data)
+        begun = time.monotonic()
+        output = whole.start(None, is_search=is_search)
+        assert output.status == 0, output.output
+        wanted[is_search], lines[is_search] = whole.numbers(is_search=is_search), output.output
+        print(f"undisturbed: {time.monotonic() - begun:.0f} s", flush=True)
+    every = points(total, seed, lines_of(lines[False]), lines_of(lines[True]))
+    passed: Counter[str] = Counter()
+    asked: Counter[str] = Counter()
+    for number, point in enumerate(every[first:], first):
+        begun = time.monotonic()
+        trouble, starts = tried(point, Runs(folder / str(number), data), wanted[point.is_search])
+        kind = "search" if point.is_search else point.victim
+        asked[kind] += 1
+        passed[kind] += not trouble
+        took = f"{starts} starts, {time.monotonic() - begun:.0f} s"
+        print(f"{number:3} {'ok' if not trouble else 'WRONG'} {point} ({took}) {trouble}",
+              flush=True)  # fmt: skip
+    rows = [[kind, str(asked[kind]), str(passed[kind])] for kind in asked]
+    rows.append(["all", str(asked.total()), str(passed.total())])
+    print(tables.markdown(["killed", "tried", "held"], rows))
+    return passed == asked
+
+
+if __name__ == "__main__":
+    main()
