@@ -1,0 +1,48 @@
+"""Input-addressed artifacts in a local folder or behind s3:// and gs://.
+
+The rule of this room: the manifest is the commit, and it knows every file. Files are made in a
+temporary place and an artifact exists once its `manifest.json` does; a crash leaves rubbish, never
+half an artifact. What is read is what was written, or nobody gets it.
+
+    <store>/<stage>/<key>/manifest.json, ...   a finished artifact
+    <store>/work/<stage>-<key>-<random>/       one being made
+    <store>/checkpoints/<stage>/<key>/         what an interrupted stage resumes from
+    <store>/damaged/<stage>-<key>-<random>/    what was set aside, being none of these
+"""
+
+from unfused.store.files import (
+    MANIFEST,
+    Damaged,
+    FileSum,
+    Kept,
+    Work,
+    create_table,
+    opened_table,
+    read_table,
+    write_table,
+)
+from unfused.store.folder import Folder, StoreError, npy, read_npy
+from unfused.store.keys import artifact_key, canonical_json, digest
+from unfused.store.store import Artifact, Facts, Store
+
+__all__ = [
+    "MANIFEST",
+    "Artifact",
+    "Damaged",
+    "Facts",
+    "FileSum",
+    "Folder",
+    "Kept",
+    "Store",
+    "StoreError",
+    "Work",
+    "artifact_key",
+    "canonical_json",
+    "create_table",
+    "digest",
+    "npy",
+    "opened_table",
+    "read_npy",
+    "read_table",
+    "write_table",
+]

@@ -1,0 +1,150 @@
+"""A folder in any file system that Arrow reads.
+
+The rule of this file: a small file is written whole or not at all, and what is closed is on disk.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import uuid
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from pyarrow import fs
+
+
+class StoreError(ValueError):
+    """The store or something in it cannot be used; the message names the remedy."""
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A folder in any file system that Arrow reads; plain data, so it travels between processes."""
+
+    uri: str
+
+    @classmethod
+    def of(cls, location: str | Path) -> Folder:
+        """A folder from a URI, or from a path relative to the working directory."""
+        text = str(location)
+        return cls(text.rstrip("/") if "://" in text else str(Path(text).expanduser().resolve()))
+
+    @cached_property
+    def _where(self) -> tuple[fs.FileSystem, str]:
+        try:
+            return fs.FileSystem.from_uri(self.uri)
+        except (OSError, ValueError) as error:
+            raise StoreError(
+                f"Cannot open {self.uri!r} ({error}); use a folder, s3://bucket/path"
+                " or gs://bucket/path."
+            ) from None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_where"}
+
+    @property
+    def filesystem(self) -> fs.FileSystem:
+        return self._where[0]
+
+    @property
+    def path(self) -> str:
+        """The path inside `filesystem`."""
+        return self._where[1]
+
+    @property
+    def local(self) -> Path | None:
+        """The folder on this machine's disk, if it is there."""
+        return Path(self.path) if self.filesystem.type_name == "local" else None
+
+    def __truediv__(self, name: str) -> Folder:
+        return Folder(f"{self.uri}/{name}")
+
+    def exists(self, name: str) -> bool:
+        return self.filesystem.get_file_info(f"{self.path}/{name}").type != fs.FileType.NotFound
+
+    def read(self, name: str) -> bytes:
+        with self.open(name) as file:
+            return file.read()
+
+    def read_json(self, name: str) -> Any:
+        return json.loads(self.read(name))
+
+    def open(self, name: str) -> BinaryIO:
+        """A file to be read here and there."""
+        return self.filesystem.open_input_file(f"{self.path}/{name}")
+
+    def create(self, name: str) -> BinaryIO:
+        """A file to be written piece by piece, which is on disk once it is closed; its name may
+        have folders before it."""
+        target = f"{self.path}/{name}"
+        self.filesystem.create_dir(target.rpartition("/")[0], recursive=True)
+        if self.local is None:
+            return self.filesystem.open_output_stream(target)
+        return _Synced(target)
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write a file whole or not at all; its name may have folders before it."""
+        if self.local is None:
+            with self.create(name) as file:
+                file.write(data)
+            return
+        partial = f"{name}.{uuid.uuid4().hex[:8]}.partial"
+        with self.create(partial) as file:
+            file.write(data)
+        os.replace(f"{self.path}/{partial}", f"{self.path}/{name}")
+
+    def write_json(self, name: str, value: Any) -> None:
+        self.write(name, (json.dumps(value, indent=2, sort_keys=True) + "\n").encode())
+
+    def files(self) -> list[fs.FileInfo]:
+        """All files below, sorted by path."""
+        selector = fs.FileSelector(self.path, recursive=True, allow_not_found=True)
+        infos = self.filesystem.get_file_info(selector)
+        return sorted((i for i in infos if i.is_file), key=lambda info: info.path)
+
+    def names(self) -> list[str]:
+        """All files below, each with the folders before it, sorted."""
+        return [info.path.removeprefix(f"{self.path}/") for info in self.files()]
+
+    def delete(self) -> None:
+        """Remove the folder and all below it, if it is there."""
+        if self.filesystem.get_file_info(self.path).type != fs.FileType.NotFound:
+            self.filesystem.delete_dir(self.path)
+
+
+class _Synced(io.FileIO):
+    """A new local file that is on disk once it is closed."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path, "wb")
+
+    def write(self, data: Any) -> int:
+        left = memoryview(data).cast("B")
+        total = len(left)
+        while left:
+            left = left[super().write(left) :]
+        return total
+
+    def close(self) -> None:
+        if not self.closed:
+            try:
+                os.fsync(self.fileno())
+            finally:
+                super().close()
+
+
+def npy(array: np.ndarray) -> bytes:
+    """An array in NumPy's own format, without pickle."""
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    return buffer.getvalue()
+
+
+def read_npy(folder: Folder, name: str) -> np.ndarray:
+    """What `npy` wrote."""
+    return np.load(io.BytesIO(folder.read(name)), allow_pickle=False)
