@@ -10,7 +10,6 @@ tells a pruned one as complete, and cannot take an open one up again.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -22,12 +21,13 @@ import optuna
 from optuna.pruners import BasePruner, MedianPruner, NopPruner, SuccessiveHalvingPruner
 from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESampler
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, TrialState
 from ray.tune.search import Searcher
 from ray.tune.stopper import Stopper
 from sqlalchemy.exc import SQLAlchemyError
 
+from unfused import locks
 from unfused.config import ConfigError
 from unfused.search.journal import mend
 from unfused.search.space import Space
@@ -132,19 +132,30 @@ def _storage(location: str, tell: Callable[[str], None]) -> Iterator[BaseStorage
         yield database
         return
     path = Path(location)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Not `.lock`, which is the journal's own.
-    with open(f"{path}.held", "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise ConfigError(
-                f"Another search holds {location}; wait for it, or name another with"
-                " --study-storage."
-            ) from None
+    lock = locks.take(path)
+    if lock is None:
+        raise ConfigError(
+            f"Another search holds {location}; wait for it, or name another with --study-storage."
+        )
+    try:
         if told := mend(path):
             tell(told)
-        yield JournalStorage(JournalFileBackend(str(path)))
+        yield JournalStorage(JournalFileBackend(str(path), _Held(str(path))))
+    finally:
+        lock.release()
+
+
+class _Held(JournalFileOpenLock):
+    """The journal's own lock, where the search holds it for as long as it runs.
+
+    Optuna's is a link that a killed search leaves, for which the next one waits half a minute.
+    """
+
+    def acquire(self) -> bool:
+        return True
+
+    def release(self) -> None:
+        """Nothing was taken."""
 
 
 def _sampler(name: str, space: Space, seed: int) -> BaseSampler:

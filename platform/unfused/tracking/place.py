@@ -5,7 +5,6 @@ The rule of this file: it writes nothing and imports MLflow only to make what is
 
 from __future__ import annotations
 
-import fcntl
 import importlib.metadata
 import logging
 import os
@@ -22,6 +21,7 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
+from unfused import locks
 from unfused.config import ConfigError
 from unfused.tracking import views
 
@@ -188,8 +188,7 @@ def sole_opener(uri: str) -> Iterator[None]:
     if path is None:
         yield
         return
-    with open(f"{path}.lock", "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with locks.held(path):
         yield
 
 
