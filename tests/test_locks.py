@@ -10,23 +10,15 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from lock_holder import holder_of
 from unfused import locks, tracking
 from unfused.locks import LockError, folder_of
 from unfused.tracking.place import sole_opener
 
-HOLDER = """
-import sys, time
-from pathlib import Path
-from unfused import locks
-with locks.held(Path(sys.argv[1])):
-    print("held", flush=True)
-    time.sleep(120)
-"""
 COUNTER = """
 import sys
 from pathlib import Path
@@ -36,19 +28,6 @@ for _ in range(200):
     with locks.held(count):
         count.write_text(str(int(count.read_text()) + 1))
 """
-
-
-@contextmanager
-def holder_of(guarded: Path):
-    process = subprocess.Popen(
-        [sys.executable, "-c", HOLDER, str(guarded)], stdout=subprocess.PIPE, text=True
-    )
-    try:
-        assert process.stdout is not None and process.stdout.readline() == "held\n"
-        yield process
-    finally:
-        process.kill()
-        process.wait(20)
 
 
 def test_two_processes_exclude_each_other_and_leave_nothing_behind(tmp_path):
@@ -66,11 +45,11 @@ def test_a_killed_holder_lets_go_and_what_it_has_left_is_swept(tmp_path):
         process.send_signal(signal.SIGKILL)
         process.wait(20)
         assert (folder_of(one) / "one.lock").exists()
-        locks.sweep(one)
+        locks.sweep(tmp_path)
         assert os.listdir(folder_of(one)) == ["other.lock"]
         with locks.held(one):
             assert locks.take(one) is None
-    locks.sweep(one)
+    locks.sweep(tmp_path)
     assert not folder_of(one).exists()
 
 

@@ -136,12 +136,11 @@ def private_folder(place: Path) -> int:
     return _private(place, folder, 0o700)
 
 
-def sweep(guarded: Path) -> None:
-    """Remove the locks beside `guarded` that dead processes have left."""
-    place = folder_of(guarded)
-    with suppress(FileNotFoundError):
-        for name in os.listdir(place):
-            if lock := take(guarded.parent / name.removesuffix(".lock")):
+def sweep(folder: Path) -> None:
+    """Remove the locks of what is in `folder` that dead processes have left."""
+    with suppress(FileNotFoundError, LockError):
+        for name in os.listdir(folder_of(folder / "any")):
+            if lock := take(folder / name.removesuffix(".lock")):
                 lock.release()
 
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import threading
+import time
 from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
 
 from small_searches import LAPTOP
-from unfused import pipeline, runtime, stages
+from unfused import locks, pipeline, runtime, stages
 from unfused.config import Config, RunOptions, override
-from unfused.events import NodeFailed, NodeFinished, NodeStarted, Stream
+from unfused.events import NodeFailed, NodeFinished, NodeStarted, Note, Stream
 from unfused.stages import Tasks, Workers
 from unfused.store import Facts
 
@@ -150,3 +151,52 @@ def test_what_was_interrupted_is_told_of_every_node_that_ran(run):
     failed = {event.node: event.reason for event in one.seen if isinstance(event, NodeFailed)}
     assert failed == {"pretrain": "interrupted", "finetune/scratch": "interrupted"}
     end.set()
+
+
+def test_two_runs_of_one_command_on_one_store_build_every_node_once(run):
+    built, meeting = [], threading.Barrier(2, timeout=PATIENCE)
+
+    def act(name: str):
+        return lambda: (built.append(name), time.sleep(0.05))
+
+    def execute(one: Small) -> None:
+        meeting.wait()
+        one.execute(one.backend)
+
+    runs = [run() for _ in range(2)]
+    for one in runs:
+        one.acts |= {name: act(name) for name in one.plan.steps}
+        one.backend.cluster = runtime.Cluster(None, None, one.stream, LAPTOP, RunOptions())
+    threads = [threading.Thread(target=execute, args=(one,), daemon=True) for one in runs]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PATIENCE)
+    assert sorted(built) == sorted(runs[0].plan.steps)
+    assert not any(one.plan.missing for one in runs)
+    assert not list((runs[0].plan.store.root / "work").local.iterdir())
+
+
+@pytest.mark.parametrize("why", ["cancelled", "failed"])
+def test_a_run_that_waits_for_another_one_can_be_ended(run, why):
+    waits = threading.Event()
+
+    def fail():
+        assert waits.wait(PATIENCE)
+        raise ValueError("no")
+
+    def watch(event) -> None:
+        if isinstance(event, Note):
+            waits.set()
+            if why == "cancelled":
+                one.cancel()
+
+    one = run({"finetune/scratch": fail} if why == "failed" else {})
+    one.stream.subscribe(watch)
+    one.backend.cluster = runtime.Cluster(None, None, one.stream, LAPTOP, RunOptions())
+    with (
+        locks.held(one.plan.store.root.local / "work" / "pretrain-pretrain"),
+        pytest.raises(ValueError if why == "failed" else runtime.Cancelled),
+    ):
+        one.execute(one.backend)
+    assert "pretrain" not in one.of(NodeStarted)

@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from pathlib import Path
 
+import pytest
+
+from lock_holder import holder_of
+from small_searches import LAPTOP
+from unfused import runtime
+from unfused.config import RunOptions
+from unfused.events import Note, Stream
 from unfused.runtime.leases import LEASE_SECONDS, LeaseTable
+from unfused.store import Folder
 
 
 def test_a_key_has_one_builder_and_a_released_lease_passes_on():
@@ -62,3 +71,86 @@ def test_nobody_is_waited_for_where_nobody_else_builds(ray_cluster):
         with ray_cluster.lease(["k"], holder, lambda: waited.append(True)):
             pass
     assert not waited
+
+
+def on_disk(told: list[Note] | None = None) -> runtime.Cluster:
+    """A Ray of a run's own, as far as leases on a disk look at it."""
+    stream = Stream([[].append if told is None else told.append])
+    return runtime.Cluster(None, None, stream, LAPTOP, RunOptions())  # type: ignore[arg-type]
+
+
+def test_who_waits_for_another_run_on_a_disk_is_told_and_goes_on_when_that_one_is_killed(tmp_path):
+    told, room = [], threading.Event()
+
+    @contextmanager
+    def making_room():
+        room.set()
+        yield
+
+    done = threading.Event()
+
+    def wait() -> None:
+        keys = ["cluster/b", "cluster/a"]
+        with on_disk(told).lease(keys, "second", making_room, Folder.of(tmp_path)):
+            done.set()
+
+    with holder_of(tmp_path / "work" / "cluster-b") as first:
+        waiting = threading.Thread(target=wait, daemon=True)
+        waiting.start()
+        assert room.wait(20) and not done.wait(0.2)
+        assert [note.text for note in told] == ["waiting for another run that builds cluster/b"]
+        first.kill()
+        assert done.wait(20)
+    waiting.join(20)
+    assert not list((tmp_path / "work").iterdir())
+
+
+def test_two_that_want_the_same_keys_in_another_order_never_wait_for_each_other(tmp_path):
+    store, inside, most = Folder.of(tmp_path), [], []
+
+    def build(keys: list[str]) -> None:
+        for _ in range(3):
+            with on_disk().lease(keys, "", nullcontext, store):
+                inside.append(keys)
+                most.append(len(inside))
+                inside.remove(keys)
+
+    both = [["fit/a", "fit/b"], ["fit/b", "fit/a"]]
+    threads = [threading.Thread(target=build, args=(keys,), daemon=True) for keys in both]
+    for one in threads:
+        one.start()
+    for one in threads:
+        one.join(30)
+    assert most == [1] * 6
+
+
+def test_who_is_wanted_no_longer_does_not_wait_on(tmp_path):
+    def check() -> None:
+        raise runtime.Cancelled("cancelled")
+
+    with on_disk().lease(["fit/b"], "first", nullcontext, Folder.of(tmp_path)):
+        second = on_disk().lease(["fit/a", "fit/b"], "", nullcontext, Folder.of(tmp_path), check)
+        with pytest.raises(runtime.Cancelled), second:
+            pass
+        with on_disk().lease(["fit/a"], "third", nullcontext, Folder.of(tmp_path), check):
+            pass
+
+
+def test_a_store_without_locks_is_used_all_the_same_and_that_is_told_once(tmp_path, monkeypatch):
+    def unsupported(file: int, how: int) -> None:
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr("fcntl.flock", unsupported)
+    told: list[Note] = []
+    one = on_disk(told)
+    for key in ("fit/a", "fit/b"):
+        with one.lease([key], "run", nullcontext, Folder.of(tmp_path)):
+            pass
+    assert [note.level for note in told] == ["warning"] and "has no locks" in told[0].text
+
+
+def test_a_store_that_is_not_on_a_disk_has_no_leases(tmp_path, monkeypatch):
+    monkeypatch.setattr(Folder, "local", None)
+    with on_disk().lease(["fit/a"], "run", nullcontext, Folder.of(tmp_path)):
+        pass
+    assert not list(Path(tmp_path).iterdir())

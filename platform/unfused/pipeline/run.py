@@ -120,6 +120,7 @@ class Run:
                 RunStarted(flatten(self.request.config), tuple(self.plan.steps), self.record)
             )
         self._announce_hits()
+        runtime.sweep(self.plan.store.root)
         if not self.plan.missing:
             return
         if backend:
@@ -226,6 +227,8 @@ class Run:
     ) -> None:
         """Have what still runs beside what has failed give up, and wait for that."""
         left = list(running)
+        for one in left:
+            one.unwanted.set()
         while left:
             backend.pool.cancel()
             with suppress(queue.Empty):
@@ -235,6 +238,7 @@ class Run:
         """Leave what still runs to end with this process."""
         failed = runtime.Cancelled("another node failed")
         for one in running:
+            one.unwanted.set()
             one.give_up(failed if isinstance(error, Exception) else error)
 
     def _announce_hits(self) -> None:
@@ -434,6 +438,8 @@ class _Building(threading.Thread):
         self._builds: list[tuple[Step, Build]] = []
         self._began = time.time()
         self.error: BaseException | None = None
+        self.unwanted = threading.Event()
+        """Set where another builder of the same keys is not to be waited for any longer."""
 
     def run(self) -> None:
         try:
@@ -466,12 +472,17 @@ class _Building(threading.Thread):
         run, backend = self._of, self._backend
         keys = [f"{step.node.stage}/{step.key}" for step in self.group]
         # Whoever builds it may need what this run's workers hold.
-        with backend.cluster.lease(keys, run.id, backend.pool.making_room):
+        how = (run.id, backend.pool.making_room, run.plan.store.root, self._check_wanted)
+        with backend.cluster.lease(keys, *how):
             # Another run may have built some while this one waited.
             with run._lock:
                 group = [step for step in self.group if not run.plan.found(step)]
             if group:
                 self._build(group)
+
+    def _check_wanted(self) -> None:
+        if self.unwanted.is_set() or self._of._cancelled.is_set():
+            raise runtime.Cancelled("cancelled")
 
     def _build(self, group: list[Step]) -> None:
         run = self._of

@@ -32,7 +32,7 @@ from unfused.runtime.hardware import (
     resolve,
     shown,
 )
-from unfused.runtime.leases import Leases
+from unfused.runtime.leases import Leases, sweep
 from unfused.runtime.queue import JobQueue
 from unfused.runtime.relay import Relay
 
@@ -62,4 +62,5 @@ __all__ = [
     "resolve",
     "shown",
     "start",
+    "sweep",
 ]

@@ -11,7 +11,7 @@ import os
 import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -20,6 +20,7 @@ from unfused import signals
 from unfused.config import ConfigError, RunOptions
 from unfused.cores import ENVIRONMENT
 from unfused.events import Note, Phase, Stream
+from unfused.locks import NoLocks
 from unfused.runtime.hardware import (
     GROWS_TO,
     Hardware,
@@ -30,12 +31,14 @@ from unfused.runtime.hardware import (
     of_cluster,
     of_machine,
 )
-from unfused.runtime.leases import Leases, held, shared_leases
+from unfused.runtime.leases import Leases, held, held_on_disk, shared_leases
 from unfused.runtime.relay import Pump, Relay, start_mailbox
+from unfused.store import Folder
 
 NAMESPACE = "unfused"
 ANSWER_SECONDS = 10.0
 """How long a cluster's head may take to answer at all."""
+ALONE = "Have one run at a time use this store."
 _abandoned = False
 """Whether a Ray of this process's own was left behind (see `leave`)."""
 
@@ -59,6 +62,8 @@ class Cluster:
     """Who is handed the workers' events now."""
     hardware: Hardware
     options: RunOptions
+    has_locks: bool = True
+    """Whether the store's file system has, as far as is known."""
 
     @property
     def relay(self) -> Relay:
@@ -75,6 +80,8 @@ class Cluster:
         keys: Sequence[str],
         holder: str,
         making_room: Callable[[], AbstractContextManager[None]],
+        store: Folder | None = None,
+        check: Callable[[], None] = lambda: None,
     ) -> Iterator[None]:
         """Hold the leases of `keys`, waiting for other builders of the same keys.
 
@@ -83,10 +90,9 @@ class Cluster:
             holder: the run that asks.
             making_room: entered while this waits for a key; whoever builds it may need what the
                 workers of this run hold.
+            store: where runs on other clusters may build as well; only one on a disk has leases.
+            check: called again and again while this waits; raises where that is to end.
         """
-        if self.leases is None:
-            yield
-            return
 
         @contextmanager
         def waiting(key: str) -> Iterator[None]:
@@ -94,7 +100,15 @@ class Cluster:
             with making_room():
                 yield
 
-        with held(self.leases, keys, holder, waiting):
+        with ExitStack() as leased:
+            if self.leases is not None:
+                leased.enter_context(held(self.leases, keys, holder, waiting, check))
+            if store is not None and store.local is not None and self.has_locks:
+                try:
+                    leased.enter_context(held_on_disk(store.local, keys, waiting, check))
+                except NoLocks as none:
+                    self.has_locks = False
+                    self.stream.emit(Note(f"{none} {ALONE}", level="warning"))
             yield
 
 

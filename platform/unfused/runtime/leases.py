@@ -1,6 +1,8 @@
-"""Who builds which key on a cluster that several runs share.
+"""Who builds which key, where several runs share a cluster or a store on a disk.
 
-The rule of this file: a key has one builder at a time, and a dead one's lease passes on.
+The rule of this file: a key has one builder at a time, and a dead one's lease passes on. On a
+cluster that takes a heartbeat; on a disk the lease is a lock, which the kernel lets go of when its
+holder dies.
 """
 
 from __future__ import annotations
@@ -8,14 +10,19 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from pathlib import Path
 from typing import Any, Protocol
 
+from unfused import locks
 from unfused.runtime.relay import RemoteMethod
+from unfused.store import Folder
 
 LEASE_SECONDS = 30.0
 """How long a lease lasts that nobody renews."""
 POLL_SECONDS = 0.5
+WORK = "work"
+"""The folder of a store that leases lie in, beside what is being made."""
 
 
 class LeaseTable:
@@ -52,23 +59,30 @@ def shared_leases(options: Mapping[str, Any]) -> Leases:
     return actor.options(name="leases", get_if_exists=True, lifetime="detached", **options).remote()
 
 
+Waiting = Callable[[str], AbstractContextManager[None]]
+"""Entered with each key that somebody else builds, while it is waited for."""
+Check = Callable[[], None]
+"""Called again and again while somebody is waited for; raises where that is to end."""
+
+
 @contextmanager
 def held(
-    leases: Leases,
-    keys: Sequence[str],
-    holder: str,
-    waiting: Callable[[str], AbstractContextManager[None]],
+    leases: Leases, keys: Sequence[str], holder: str, waiting: Waiting, check: Check
 ) -> Iterator[None]:
     """Hold the leases of `keys`, waiting for other builders of the same keys.
 
     Args:
+        leases: of the cluster.
         keys: as `stage/digest`.
         holder: who asks; the same one is never waited for.
-        waiting: entered with each key that somebody else builds, while it is waited for.
+        waiting: see `Waiting`.
+        check: see `Check`.
     """
+    import ray
+
     stop = threading.Event()
     for key in sorted(keys):
-        _wait(leases, key, holder, waiting)
+        _wait(lambda key=key: ray.get(leases.acquire.remote(key, holder)), key, waiting, check)
     beat = threading.Thread(target=_renew, args=(leases, keys, holder, stop), daemon=True)
     beat.start()
     try:
@@ -79,16 +93,50 @@ def held(
             leases.release.remote(key, holder)
 
 
-def _wait(
-    leases: Leases, key: str, holder: str, waiting: Callable[[str], AbstractContextManager[None]]
-) -> None:
-    import ray
+@contextmanager
+def held_on_disk(
+    store: Path, keys: Sequence[str], waiting: Waiting, check: Check
+) -> Iterator[None]:
+    """Hold the leases of `keys` in a store, waiting for other builders of this user's.
 
-    if ray.get(leases.acquire.remote(key, holder)):
-        return
+    Args:
+        store: its folder.
+        keys: as `stage/digest`; another thread of this process is waited for as well.
+        waiting: see `Waiting`.
+        check: see `Check`.
+
+    Raises:
+        locks.LockError: the place of a lock is taken by what is none.
+        locks.NoLocks: the file system has none; nothing is held.
+    """
+    with ExitStack() as taken:
+        # Sorted, so that of two that want the same keys neither has what the other waits for.
+        for key in sorted(set(keys)):
+            guarded = _guarded(store, key)
+            lock = _wait(lambda guarded=guarded: locks.take(guarded), key, waiting, check)
+            taken.callback(lock.release)
+        yield
+
+
+def sweep(store: Folder) -> None:
+    """Remove what killed runs have left of their leases in a store on a disk."""
+    if store.local is not None:
+        locks.sweep(store.local / WORK)
+
+
+def _guarded(store: Path, key: str) -> Path:
+    return store / WORK / key.replace("/", "-")
+
+
+def _wait(take: Callable[[], Any], key: str, waiting: Waiting, check: Check) -> Any:
+    """What `take` gives as soon as that is something."""
+    if taken := take():
+        return taken
     with waiting(key):
-        while not ray.get(leases.acquire.remote(key, holder)):
+        while not (taken := take()):
+            check()
             time.sleep(POLL_SECONDS)
+    return taken
 
 
 def _renew(leases: Leases, keys: Sequence[str], holder: str, stop: threading.Event) -> None:
