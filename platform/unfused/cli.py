@@ -420,15 +420,19 @@ def serve(
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 for any that is free.")] = 8000,
     max_mib: Annotated[float, typer.Option(min=0.1, help="Of a recording that is sent.")] = 64.0,
     max_seconds: Annotated[float, typer.Option(min=1, help="Likewise, of sound.")] = 600.0,
+    patience: Annotated[float, typer.Option(min=0.1, help="Seconds for it to arrive.")] = 60.0,
+    max_requests: Annotated[int, typer.Option(min=1, help="That wait at a time.")] = 64,
     store: Store = "store",
     tracking_uri: TrackingUri = None,
 ) -> None:
     """Answer HTTP: send a file of audio, get its label as JSON."""
     quiet_libraries()
     from unfused.commands.named import named
-    from unfused.commands.serve import Limits, serve
+    from unfused.commands.receiving import Limits
+    from unfused.commands.serve import serve
 
-    serve(named(model, store, tracking_uri), host, port, Limits(max_mib, max_seconds))
+    limits = Limits(max_mib, max_seconds, patience, max_requests)
+    serve(named(model, store, tracking_uri), host, port, limits)
 
 
 @app.command("inspect", context_settings={"allow_interspersed_args": True})

@@ -34,14 +34,22 @@ __all__ = [
 
 
 def decode(
-    source: Source, sample_rate: int, max_seconds: float, channel: str = "mean"
+    source: Source,
+    sample_rate: int,
+    max_seconds: float,
+    channel: str = "mean",
+    max_samples: float = math.inf,
 ) -> np.ndarray:
     """The samples of `decode_heard`."""
-    return decode_heard(source, sample_rate, max_seconds, channel)[0]
+    return decode_heard(source, sample_rate, max_seconds, channel, max_samples)[0]
 
 
 def decode_heard(
-    source: Source, sample_rate: int, max_seconds: float, channel: str = "mean"
+    source: Source,
+    sample_rate: int,
+    max_seconds: float,
+    channel: str = "mean",
+    max_samples: float = math.inf,
 ) -> tuple[np.ndarray, Heard]:
     """Decode an audio file of any format that libsndfile or FFmpeg knows, any rate and channels.
 
@@ -53,6 +61,7 @@ def decode_heard(
         max_seconds: longer clips are refused.
         channel: of several channels "mean" (or the loudest where they cancel each other), "left",
             "right" or "loudest".
+        max_samples: clips of more samples, all channels together, are refused.
 
     Returns:
         int16 (N,), N >= 1, full scale at 32768, rounded and clipped; and what is known of the file.
@@ -63,10 +72,11 @@ def decode_heard(
             header that counts them; an Ogg that ends between two pages; AAC or AMR in no container.
     """
     reading = Reading(source)
-    limit = math.floor(max_seconds * reading.rate)
+    most_seconds = min(max_seconds, max_samples / (reading.rate * reading.channels))
+    limit = math.floor(most_seconds * reading.rate)
     blocks = list(reading.blocks(limit))
     if reading.num_frames > limit:
-        raise BadClip(f"longer than {max_seconds:g} s")
+        raise BadClip(f"longer than {most_seconds:g} s")
     heard = reading.heard()
     if heard.damage:
         raise BadClip("truncated", heard.damage)

@@ -7,21 +7,24 @@ memory or time than the limits allow.
 from __future__ import annotations
 
 import socket
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
+import anyio
+from anyio import to_thread
 from fastapi import FastAPI, HTTPException, Request
-from fastapi.concurrency import run_in_threadpool
-from fastapi.responses import HTMLResponse
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, JSONResponse
 from rich.markup import escape
 
 from unfused import __version__, cores, display
 from unfused.audio.decode import BadClip
+from unfused.commands.receiving import Limits, Patient, Room, receive
 from unfused.config import ConfigError
 from unfused.inference import Model, Prediction, Segment, TimelineConfig
 from unfused.store import Folder
 
-TOO_LARGE, UNREADABLE = 413, 422
+UNREADABLE = 422
 SENT = {"audio/*": {}, "application/octet-stream": {}}
 BODY = {"requestBody": {"required": True, "content": SENT}}
 PAGE = """<!doctype html><meta charset="utf-8"><title>{name}</title>
@@ -35,21 +38,27 @@ const a=await fetch("predict",{{method:"POST",body:e.target.files[0]}});
 said.textContent=JSON.stringify(await a.json(),null,2)}}</script>"""
 
 
-@dataclass(frozen=True)
-class Limits:
-    """Of one request."""
-
-    mib: float = 64.0
-    seconds: float = 600.0
-
-    @property
-    def num_bytes(self) -> int:
-        return int(self.mib * 2**20)
+MOST_WINDOWS = 50_000
+"""That a timeline may ask for."""
+AT_A_TIME = 2
+"""Recordings that are decoded and scored side by side; the model has all cores for each."""
+CLOSE_SECONDS = 10
+"""That what is at hand may take when the server is ended."""
 
 
 def application(model: Model, limits: Limits) -> FastAPI:
     """The server of a model."""
     app = FastAPI(title=model.facts.name, version=__version__)
+    app.add_exception_handler(RequestValidationError, _wrong_query)
+    app.add_exception_handler(Exception, _unforeseen)
+    room, seats = Room(limits), anyio.CapacityLimiter(AT_A_TIME)
+
+    async def answer(request: Request, asked: Callable[[bytes], Any]) -> Any:
+        """What is said of the recording that is sent."""
+        with room.recording() as data:
+            await receive(request, room, data)
+            with room.turn():
+                return await to_thread.run_sync(_answered, asked, bytes(data), limiter=seats)
 
     @app.get("/", response_class=HTMLResponse, include_in_schema=False)
     def page(request: Request) -> str:
@@ -74,8 +83,7 @@ def application(model: Model, limits: Limits) -> FastAPI:
     @app.post("/predict", openapi_extra=BODY)
     async def predict(request: Request) -> dict[str, Any]:
         """The label of a recording: the body is a file of audio, of any format that `run` reads."""
-        data = await _body(request, limits)
-        return _told(await run_in_threadpool(_answered, model.predict, data))
+        return _told(await answer(request, model.predict))
 
     @app.post("/timeline", openapi_extra=BODY)
     async def timeline(
@@ -86,24 +94,33 @@ def application(model: Model, limits: Limits) -> FastAPI:
         min_seconds: float = 0.0,
     ) -> list[dict[str, Any]]:
         """The segments of a recording that have a label."""
-        data = await _body(request, limits)
         config = _answered(TimelineConfig, window, overlap, threshold, min_seconds)
-        found = await run_in_threadpool(_answered, model.timeline, data, None, config)
+        _check_windows(model, limits, config)
+        found = await answer(request, lambda data: model.timeline(data, None, config))
         return [_told(one) for one in found]
 
     return app
 
 
-async def _body(request: Request, limits: Limits) -> bytes:
-    """What was sent, as far as it is no more than the limit."""
-    data = bytearray()
-    async for part in request.stream():
-        data += part
-        if len(data) > limits.num_bytes:
-            raise HTTPException(
-                TOO_LARGE, f"The recording has more than {limits.mib:g} MiB; send a shorter one."
-            )
-    return bytes(data)
+def _check_windows(model: Model, limits: Limits, config: TimelineConfig) -> None:
+    """Refuse what would take hours on the longest recording that may be sent."""
+    hop = (config.window or model.facts.durations[2]) * (1 - config.overlap)
+    if hop * MOST_WINDOWS < limits.seconds:
+        least = limits.seconds / MOST_WINDOWS
+        raise HTTPException(
+            UNREADABLE, f"Windows begin every {hop:g} s; let it be {least:g} s or more."
+        )
+
+
+async def _wrong_query(request: Request, error: Exception) -> JSONResponse:
+    """What is wrong with a request's parameters, in one sentence."""
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    return JSONResponse({"detail": f"{first['loc'][-1]}: {first['msg']}."}, UNREADABLE)
+
+
+async def _unforeseen(request: Request, error: Exception) -> JSONResponse:
+    return JSONResponse({"detail": "The server failed on that; its log says why."}, 500)
 
 
 def _answered(function: Any, *arguments: Any) -> Any:
@@ -136,13 +153,18 @@ def serve(folder: Folder, host: str, port: int, limits: Limits) -> None:
 
     with _listening(host, port) as listener:
         cores.prepare_process(cores.available_cpus())
-        model = Model(folder, max_seconds=limits.seconds)
+        model = Model(folder, max_seconds=limits.seconds, max_samples=limits.num_samples)
         shown = f"http://{host}:{listener.getsockname()[1]}/"
         console = display.make_console()
         console.print(f"{escape(model.facts.name)} at {shown}", highlight=False)
         console.print(f"  curl --data-binary @clip.wav {shown}predict", highlight=False)
-        server = uvicorn.Server(uvicorn.Config(application(model, limits), log_level="warning"))
-        server.run(sockets=[listener])
+        config = uvicorn.Config(
+            application(model, limits),
+            http=type("_Patient", (Patient,), {"patience": limits.patience}),
+            timeout_graceful_shutdown=CLOSE_SECONDS,
+            log_level="warning",
+        )
+        uvicorn.Server(config).run(sockets=[listener])
 
 
 def _listening(host: str, port: int) -> socket.socket:

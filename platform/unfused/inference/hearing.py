@@ -8,6 +8,7 @@ Axes: S samples, C channels.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from os import PathLike
 
@@ -33,11 +34,13 @@ class Hearing:
         sample_rate: Hz of what is given.
         max_seconds: longer files are refused.
         channel: what is taken of a file's channels.
+        max_samples: files of more samples (frames x channels) are refused.
     """
 
     sample_rate: int
     max_seconds: float = MAX_SECONDS
     channel: Channel = "mean"
+    max_samples: float = math.inf
 
     def wave(self, audio: Audio, rate: int | None = None) -> np.ndarray:
         """Int16 (S,) at `sample_rate`.
@@ -55,7 +58,8 @@ class Hearing:
         if rate is not None:
             raise ValueError("A file states its own rate; give `rate` with samples alone.")
         data = audio if isinstance(audio, bytes) else read_named(audio)[1]
-        return decode(data, self.sample_rate, self.max_seconds, self.channel)
+        most = self.max_seconds, self.channel, self.max_samples
+        return decode(data, self.sample_rate, *most)
 
     def _from_samples(self, samples: np.ndarray, rate: int | None) -> np.ndarray:
         wanted = self.sample_rate

@@ -8,6 +8,7 @@ Axes: B clips, S samples, N classes, D embedding, W windows.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
@@ -39,16 +40,23 @@ class Model:
         folder: of the model (see `inference.folder`).
         device: "cpu" or "cuda"; by default a GPU where there is one.
         max_seconds: longer files are refused.
+        max_samples: files of more samples (frames x channels) are refused.
     """
 
     def __init__(
-        self, folder: Folder, device: str | None = None, max_seconds: float = MAX_SECONDS
+        self,
+        folder: Folder,
+        device: str | None = None,
+        max_seconds: float = MAX_SECONDS,
+        max_samples: float = math.inf,
     ) -> None:
         import torch
 
         self.folder = kept(folder)
         self.facts = read_facts(self.folder)
-        self.hearing = Hearing(self.facts.sample_rate, max_seconds, self.facts.channel)
+        self.hearing = Hearing(
+            self.facts.sample_rate, max_seconds, self.facts.channel, max_samples
+        )
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self._scorer = self._loaded().to(self.device)
 

@@ -7,6 +7,7 @@ Axes: W windows of a recording, H steps of the grid on which they begin, N class
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -32,13 +33,13 @@ class TimelineConfig:
     min_seconds: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.window is not None and self.window < 0.05:
+        if self.window is not None and not 0.05 <= self.window < math.inf:
             raise ConfigError(f"A window is .05 s or longer; got {self.window:g}.")
         if not 0 <= self.overlap <= 0.95:
             raise ConfigError(f"The overlap is a share in [0, .95]; got {self.overlap:g}.")
         if not 0 <= self.threshold <= 1:
             raise ConfigError(f"The threshold is a probability in [0, 1]; got {self.threshold:g}.")
-        if self.min_seconds < 0:
+        if not 0 <= self.min_seconds < math.inf:
             raise ConfigError(f"A minimum length is 0 or more; got {self.min_seconds:g}.")
 
 
