@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from conftest import ROOT
 from small_searches import write_space
 from unfused.config import Config, ConfigError, override
-from unfused.search.space import load
+from unfused.search.space import Space, load
 
 SPACES = sorted((ROOT / "search_spaces").glob("*.py"))
 
@@ -92,6 +95,125 @@ def test_a_wrong_space_is_refused_in_one_sentence(tmp_path, text, says):
         load(write_space(tmp_path, text), Config())
     assert says in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+def as_data(space: Space) -> dict:
+    """A space as a TOML or JSON file has it."""
+
+    def told(distribution) -> dict:
+        if isinstance(distribution, CategoricalDistribution):
+            return {"choices": list(distribution.choices)}
+        found = {"low": distribution.low, "high": distribution.high, "log": distribution.log}
+        return found | ({"step": distribution.step} if distribution.step else {})
+
+    return {
+        "arm": space.judged,
+        "space": {key: told(one) for key, one in space.distributions.items()},
+        "conditions": {k: {o: list(v) for o, v in c.items()} for k, c in space.conditions.items()},
+        "objectives": dict(space.objectives),
+    }
+
+
+def as_toml(value: object) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{json.dumps(k)} = {as_toml(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(as_toml, value)) + "]"
+    return json.dumps(value)
+
+
+@pytest.mark.parametrize("path", SPACES, ids=lambda path: path.stem)
+def test_a_space_is_the_same_in_python_in_toml_and_in_json(path, tmp_path):
+    wanted = load(str(path), Config())
+    data = as_data(wanted)
+    toml, plain = tmp_path / f"{path.stem}.toml", tmp_path / f"{path.stem}.json"
+    toml.write_text("\n".join(f"{name} = {as_toml(one)}" for name, one in data.items()))
+    plain.write_text(json.dumps(data))
+    for found in (load(str(one), Config()) for one in (toml, plain)):
+        assert found == wanted and found.identity() == wanted.identity()
+
+
+def test_a_space_of_data_says_whole_numbers_shares_and_lists_as_one_would_write_them(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text(
+        """
+        arm = "selftrain"
+        [space]
+        "cluster.num_clusters" = {low = 8, high = 256, log = true}
+        "pretrain.augment.mixup_ratio" = {low = 0.0, high = 0.6}
+        "pretrain.augment.time_scale" = {choices = [[1.0, 1.0], [0.8, 1.2]]}
+        "cluster.num_components" = {low = 16, high = 64, step = 16}
+        [objectives]
+        cross_validated = "maximize"
+        """
+    )
+    space = load(str(path), Config())
+    assert dict(space.distributions) == {
+        "cluster.num_clusters": IntDistribution(8, 256, log=True),
+        "pretrain.augment.mixup_ratio": FloatDistribution(0.0, 0.6),
+        "pretrain.augment.time_scale": CategoricalDistribution(("[1.0,1.0]", "[0.8,1.2]")),
+        "cluster.num_components": IntDistribution(16, 64, step=16),
+    }
+    assert space.judged == "selftrain" and space.labels == "draw"
+
+
+K = '"cluster.num_clusters"'
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (f"[space]\n{K} = {{low = 9, high = 2}}", "cluster.num_clusters"),
+        (f"[space]\n{K} = {{low = 9}}", "write {low = 8"),
+        (f"[space]\n{K} = {{low = 2, high = inf}}", "write {low = 8"),
+        (f"[space]\n{K} = {{low = nan, high = 3}}", "write {low = 8"),
+        (f"[space]\n{K} = {{low = true, high = 3}}", "write {low = 8"),
+        (f"[space]\n{K} = {{low = 2, high = 9, log = true, step = 2}}", "cannot be read"),
+        (f"[space]\n{K} = {{low = 2, high = 9, choices = [3]}}", "write {low = 8"),
+        (f"[space]\n{K} = {{choices = []}}", "cannot be read"),
+        (f"[space]\n{K} = {{choices = 'all'}}", "write {low = 8"),
+        (f"[space]\n{K} = {{choices = [{{a = 1}}]}}", "write {low = 8"),
+        (f"[space]\n{K} = {{low = 2, high = 9, log = 1}}", "write {low = 8"),
+        (f"[space]\n{K} = {{low = 2, high = 9, base = 2}}", "write {low = 8"),
+        ("[space]\ncluster.num_clusters = {low = 2, high = 9}", "keys in quotes"),
+        (f"[spaces]\n{K} = {{low = 2, high = 9}}", "'spaces', which is none of space,"),
+        (f"[space]\n{K} = {{low = 2, high = 9}}\n[conditions]\n{K} = 3", "table of tables"),
+        ("arm = 'unfused'", "has no `space`"),
+        ("[space", "cannot be read"),
+    ],
+)
+def test_a_wrong_space_of_data_is_refused_in_one_sentence(tmp_path, text, says):
+    path = tmp_path / "mine.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as refused:
+        load(str(path), Config())
+    assert says in str(refused.value) and str(path) in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "text", ["[]", "{", "[" * 100_000, '{"space": {"rounds": {"low": NaN, "high": 2}}}']
+)
+def test_a_wrong_json_is_refused_in_one_sentence(tmp_path, text):
+    path = tmp_path / "mine.json"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=r"mine\.json"):
+        load(str(path), Config())
+
+
+def test_python_is_executed_only_where_the_file_says_that_it_is_python(tmp_path):
+    harm = tmp_path / "harm"
+    for kind in ("toml", "json", "txt", "pyc"):
+        path = tmp_path / f"mine.{kind}"
+        path.write_text(f"open({str(harm)!r}, 'w')")
+        with pytest.raises(ConfigError):
+            load(str(path), Config())
+    assert not harm.exists()
+
+
+def test_a_space_that_ends_the_program_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load(write_space(tmp_path, "raise SystemExit(0)"), Config())
 
 
 def test_a_wrong_space_stops_the_command_before_anything_is_written(program, tmp_path):

@@ -1,4 +1,4 @@
-"""What a search may change: a small Python file with data only.
+"""What a search may change: a small file of TOML, JSON, or Python with data only.
 
     space        dotted config key -> an Optuna distribution
     conditions   optional: key -> {other key: the value, or values, at which it is asked for}
@@ -28,6 +28,7 @@ from optuna.distributions import (
 from unfused.arms import ARMS, METHOD, Arm
 from unfused.config import Config, ConfigError, flatten, override, shown
 from unfused.config.changes import kinds_of
+from unfused.search import declared
 from unfused.search.metrics import METRICS, Labels
 from unfused.store import digest
 
@@ -182,11 +183,16 @@ def load(path: str, config: Config, chosen: Collection[str] = ()) -> Space:
 
 
 def _run(path: str) -> dict[str, Any]:
+    kind = Path(path).suffix
     if not Path(path).is_file():
         raise ConfigError(f"--space {path}: there is no such file; search_spaces/ has some.")
+    if kind in declared.READERS:
+        return declared.read(path)
+    if kind != ".py":
+        raise ConfigError(f"--space {path}: a search space is a .toml, .json or .py file.")
     try:
         return runpy.run_path(path)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         reason = str(error).strip().rstrip(".").replace("\n", " ")
         raise ConfigError(f"{path} cannot be read as a search space: {reason}.") from None
 
