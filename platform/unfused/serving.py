@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import base64
 import binascii
+import os
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import mlflow
@@ -23,6 +25,10 @@ from unfused.inference.folder import RATE
 
 SHORTEST_BASE64 = 60
 """Characters: no file of audio is shorter than its header. Shorter text is a path."""
+IN_A_SERVER = "_MLFLOW_IS_IN_SERVING_ENVIRONMENT"
+"""MLflow's own variable, set where its server asks the model for whoever asks the server."""
+FOLDER = "UNFUSED_SERVED_FOLDER"
+"""The folder whose files such a server reads by their paths; it reads none without."""
 COLUMNS = ("path", "audio", "samples")
 """Of a data frame: where files lie, their bytes (raw or as base64), or lists of samples."""
 
@@ -70,6 +76,8 @@ class Classifier(PythonModel):
     def _wave(self, clip: Any, rate: int) -> np.ndarray:
         if isinstance(clip, str):
             clip = _bytes_or_path(clip)
+        if isinstance(clip, str) and os.environ.get(IN_A_SERVER, "").lower() == "true":
+            _check_served(clip)
         if isinstance(clip, bytes | str):
             return self.model.wave(clip)
         try:
@@ -96,6 +104,21 @@ def _each(clips: Any) -> Iterable[Any]:
         )
     one_wave = len(clips) > 0 and isinstance(clips[0], int | float | np.number)
     return [clips] if one_wave else clips
+
+
+def _check_served(path: str) -> None:
+    """Refuse a path that whoever asks a server may not have read.
+
+    Raises:
+        ValueError: it leads out of the folder that is served, or none is.
+    """
+    folder = os.environ.get(FOLDER)
+    if not folder:
+        raise ValueError(
+            f"This server reads no paths; send the file as base64, or start it with {FOLDER}=..."
+        )
+    if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)):
+        raise ValueError(f"This server reads files below {folder} alone; got {path!r}.")
 
 
 def _bytes_or_path(text: str) -> bytes | str:

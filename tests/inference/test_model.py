@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import json
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -21,13 +24,16 @@ from small_classifier import (
     tones,
     write_model,
 )
+from unfused import teachers
 from unfused.audio.decode import BadClip
+from unfused.audio.samples import Cut
 from unfused.config import ConfigError
 from unfused.inference import Model, TimelineConfig, read_facts
 from unfused.inference.card import card
 from unfused.inference.files import Looking, predicted
 from unfused.inference.folder import ModelFacts
 from unfused.store import Folder
+from unfused.teachers import TeacherFacts
 
 
 @pytest.fixture(scope="module")
@@ -179,3 +185,58 @@ def test_three_lines_label_a_file_without_ray_and_mlflow(model, folder, tmp_path
         [sys.executable, "-c", ALONE, str(folder), str(path)], capture_output=True, text=True
     )
     assert done.stdout.strip() == model.predict(path).label, done.stderr
+
+
+@pytest.fixture
+def copied(folder: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(folder, tmp_path / "model")
+
+
+@pytest.mark.parametrize("name", ["../../outside/start", "/outside/start", "a/../../start", 3])
+def test_a_model_names_no_file_outside_its_folder(copied, classifier, tmp_path, name):
+    shutil.copytree(classifier.path, tmp_path / "outside")
+    head = copied / "classifier" / "head-00.json"
+    head.write_text(json.dumps({**json.loads(head.read_text()), "encoder": name}))
+    with pytest.raises(ConfigError, match="classifier is damaged; copy the model again"):
+        unfused.load(copied)
+
+
+@pytest.mark.parametrize("what", ["model.json", "classifier", "classifier/start.safetensors"])
+def test_a_model_has_no_link_that_leads_out_of_it(copied, tmp_path, what):
+    (copied / what).rename(tmp_path / "outside")
+    (copied / what).symlink_to(tmp_path / "outside")
+    with pytest.raises(ConfigError, match="leads out of its model"):
+        unfused.load(copied)
+
+
+def test_a_model_may_lie_behind_a_link_and_have_links_to_its_own_files(copied, tmp_path):
+    (copied / "classifier" / "start.json").rename(copied / "classifier" / "blob")
+    (copied / "classifier" / "start.json").symlink_to("blob")
+    (tmp_path / "best").symlink_to(copied)
+    assert unfused.load(tmp_path / "best").classes == CLASSES
+
+
+def test_a_pipe_in_a_model_is_not_waited_for(copied):
+    (copied / "classifier" / "start.safetensors").unlink()
+    os.mkfifo(copied / "classifier" / "start.safetensors")
+    with pytest.raises(ConfigError, match="is no file"):
+        unfused.load(copied)
+
+
+@pytest.mark.parametrize("harm", ["cut", "garbled", "gone"])
+def test_a_damaged_classifier_is_one_sentence(copied, harm):
+    weights = copied / "classifier" / "start.safetensors"
+    data = weights.read_bytes()
+    weights.write_bytes({"cut": data[:100], "garbled": b"x" * len(data), "gone": b""}[harm])
+    if harm == "gone":
+        weights.unlink()
+    with pytest.raises(ConfigError, match="copy the model again") as refused:
+        unfused.load(copied)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("file", ["/etc/model.onnx", "../model.onnx", "a/../../model.onnx"])
+def test_a_teacher_of_a_model_names_no_file_outside_its_folder(file):
+    facts = teachers.own("ears", 16000, Cut(CROP, 1), "last").model_dump()
+    with pytest.raises(ValueError, match="leads out of its folder"):
+        TeacherFacts.model_validate(facts | {"file": file})

@@ -119,6 +119,30 @@ def test_a_rate_that_is_not_the_models_is_resampled(classifier):
     assert off < 0.01 and far > 5 * off, (off, far)
 
 
+def test_whoever_asks_a_server_has_files_of_the_folder_that_is_served_alone(
+    classifier, tmp_path, monkeypatch
+):
+    model, inside = served(classifier), tmp_path / "inside"
+    inside.mkdir()
+    outside = tmp_path / "secret.wav"
+    soundfile.write(outside, tones(CROP, count=1)[0], 16000)
+    (inside / "clip.wav").write_bytes(outside.read_bytes())
+    (inside / "link.wav").symlink_to(outside)
+    assert len(model.classify([str(outside)])) == 1, "a program of one's own reads what it names"
+    monkeypatch.setenv("_MLFLOW_IS_IN_SERVING_ENVIRONMENT", "true")
+    with pytest.raises(ValueError, match="reads no paths"):
+        model.classify([str(inside / "clip.wav")])
+    monkeypatch.setenv("UNFUSED_SERVED_FOLDER", str(inside))
+    assert len(model.classify([str(inside / "clip.wav")])) == 1
+    more = [inside / "../secret.wav", inside / "link.wav", "/etc/passwd", "s3://bucket/a.wav"]
+    for path in map(str, [outside, *more]):
+        with pytest.raises(ValueError, match="reads files below"):
+            model.classify([path])
+    column = pd.DataFrame({"path": [str(outside)]})
+    with pytest.raises(ValueError, match="reads files below"):
+        model.classify(column)
+
+
 @pytest.mark.parametrize("column", ["path", "audio", "base64", "data", "alone"])
 def test_files_are_given_by_path_by_their_bytes_or_as_base64(classifier, column, tmp_path):
     model, wave = served(classifier), tones(CROP, count=1)[0]
@@ -271,7 +295,7 @@ def test_a_process_without_ray_and_without_this_project_loads_it_and_gets_the_sa
 
 
 @pytest.fixture(scope="module")
-def served_by_mlflow(registered) -> Iterator[str]:
+def served_by_mlflow(registered, tmp_path_factory) -> Iterator[str]:
     """`mlflow models serve`, in the environment at hand."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
@@ -280,6 +304,7 @@ def served_by_mlflow(registered) -> Iterator[str]:
     command += ["--env-manager", "local", "--port", str(port), "--workers", "1"]
     # It finds its server on the path, as in an environment that is activated.
     env = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    env["UNFUSED_SERVED_FOLDER"] = str(tmp_path_factory.getbasetemp())
     process = subprocess.Popen(
         command, env=env, start_new_session=True, stderr=subprocess.DEVNULL
     )

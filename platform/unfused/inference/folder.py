@@ -9,6 +9,8 @@ The rule of this file: the folder is whole; nothing in it leads to a file outsid
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
@@ -111,20 +113,35 @@ def kept(folder: Folder) -> Folder:
         raise ConfigError(str(damage)) from None
 
 
+def damaged(folder: Folder, what: str) -> ConfigError:
+    """One sentence about a model that cannot be loaded."""
+    return ConfigError(f"{folder.uri}{what} is damaged; copy the model again from its store.")
+
+
+def _check_links(place: Path) -> None:
+    """Refuse a model of which anything lies elsewhere, or is no file."""
+    root = Path(os.path.realpath(place))
+    for entry in root.rglob("*"):
+        if not Path(os.path.realpath(entry)).is_relative_to(root):
+            raise ConfigError(f"{entry} leads out of its model; put the file itself there.")
+        if not (entry.is_file() or entry.is_dir()):
+            raise ConfigError(f"{entry} is no file; copy the model again from its store.")
+
+
 def read_facts(folder: Folder) -> ModelFacts:
     """What a model says of itself.
 
     Raises:
-        ConfigError: the folder holds no model, or one of another form.
+        ConfigError: the folder holds no model, or one of another form, or with a link out of it.
     """
+    if folder.local is not None and (folder.local / MODEL_FILE).exists():
+        _check_links(folder.local)
     try:
         found = folder.read_json(MODEL_FILE)
     except (FileNotFoundError, NotADirectoryError):
         raise ConfigError(f"{folder.uri} is no model: there is no {MODEL_FILE} in it.") from None
     except ValueError:
-        raise ConfigError(
-            f"{folder.uri}/{MODEL_FILE} is damaged; copy the model again from its store."
-        ) from None
+        raise damaged(folder, f"/{MODEL_FILE}") from None
     if isinstance(found, dict) and found.get("form") != FORM:
         raise ConfigError(
             f"{folder.uri} has the form {found.get('form')!r} and this version reads {FORM}; take"
@@ -133,6 +150,4 @@ def read_facts(folder: Folder) -> ModelFacts:
     try:
         return ModelFacts.model_validate(found)
     except ValidationError:
-        raise ConfigError(
-            f"{folder.uri}/{MODEL_FILE} is damaged; copy the model again from its store."
-        ) from None
+        raise damaged(folder, f"/{MODEL_FILE}") from None

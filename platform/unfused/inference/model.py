@@ -18,7 +18,7 @@ import numpy as np
 
 from unfused import scorers
 from unfused.config import ConfigError
-from unfused.inference.folder import CLASSIFIER, kept, read_facts
+from unfused.inference.folder import CLASSIFIER, damaged, kept, read_facts
 from unfused.inference.hearing import MAX_SECONDS, Audio, Hearing, read_named
 from unfused.inference.prediction import Prediction, Segment
 from unfused.inference.timeline import Grid, TimelineConfig, segments
@@ -27,10 +27,15 @@ from unfused.store import Damaged, Folder
 if TYPE_CHECKING:
     import pandas as pd
 
+    from unfused.scorers import Scorer
+
 LONG = 4.0
 """A recording of so many times the longest training clip is looked at in windows."""
 BLOCK_SECONDS = 60.0
 """Of sound that is scored at a time."""
+
+BROKEN = (ValueError, LookupError, TypeError, IsADirectoryError)
+"""What files say that are not those of a classifier."""
 
 
 class Model:
@@ -58,13 +63,19 @@ class Model:
             self.facts.sample_rate, max_seconds, self.facts.channel, max_samples
         )
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        self._scorer = self._loaded().to(self.device)
+        self._scorer = self._load().to(self.device)
 
-    def _loaded(self) -> scorers.Scorer:
+    def _load(self) -> Scorer:
+        from safetensors import SafetensorError
+
         try:
             return scorers.load(self.folder / CLASSIFIER, self.facts.scorer)
+        except ConfigError:
+            raise
         except Damaged as damage:
             raise ConfigError(str(damage)) from None
+        except (FileNotFoundError, *BROKEN, SafetensorError) as error:
+            raise damaged(self.folder, f"/{CLASSIFIER}") from error
 
     @property
     def classes(self) -> list[str]:

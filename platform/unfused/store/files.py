@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from unfused.store.folder import Folder, StoreError
+from unfused.store.folder import Folder, StoreError, check_inside
 
 MANIFEST = "manifest.json"
 NOTE = re.compile(r"(.+)\.sha256-([0-9a-f]{64})")
@@ -150,7 +150,7 @@ class Kept(Folder):
             for key, one in self.sums.items()
             if key.startswith(start)
         }
-        return Kept(f"{self.uri}/{name}", inside)
+        return Kept(f"{self.uri}/{check_inside(name)}", inside)
 
     def read(self, name: str) -> bytes:
         known = self.sums.get(name)

@@ -22,6 +22,17 @@ class StoreError(ValueError):
     """The store or something in it cannot be used; the message names the remedy."""
 
 
+def check_inside(name: str) -> str:
+    """A name that leads to no other folder: what is read may be named by what somebody has sent.
+
+    Raises:
+        StoreError: it does.
+    """
+    if name.startswith("/") or ".." in name.split("/"):
+        raise StoreError(f"{name!r} leads out of its folder; take an artifact that is whole.")
+    return name
+
+
 @dataclass(frozen=True)
 class Folder:
     """A folder in any file system that Arrow reads; plain data, so it travels between processes."""
@@ -62,7 +73,7 @@ class Folder:
         return Path(self.path) if self.filesystem.type_name == "local" else None
 
     def __truediv__(self, name: str) -> Folder:
-        return Folder(f"{self.uri}/{name}")
+        return Folder(f"{self.uri}/{check_inside(name)}")
 
     def exists(self, name: str) -> bool:
         return self.filesystem.get_file_info(f"{self.path}/{name}").type != fs.FileType.NotFound
@@ -76,7 +87,7 @@ class Folder:
 
     def open(self, name: str) -> BinaryIO:
         """A file to be read here and there."""
-        return self.filesystem.open_input_file(f"{self.path}/{name}")
+        return self.filesystem.open_input_file(f"{self.path}/{check_inside(name)}")
 
     def create(self, name: str) -> BinaryIO:
         """A file to be written piece by piece, which is on disk once it is closed; its name may

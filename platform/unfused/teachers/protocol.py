@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Annotated, Literal, Protocol
 
 import numpy as np
+from pydantic import AfterValidator
 
-from unfused.store import Facts, Folder
+from unfused.store import Facts, Folder, check_inside
 
 Level = Literal["float", "int16"]
 """Samples in [-1, 1], or in [-32768, 32767]."""
@@ -64,7 +65,7 @@ class TeacherFacts(Facts):
     """Over all frames of all windows of a clip."""
     license: str = ""
     """Empty where it states none."""
-    file: str = ""
+    file: Annotated[str, AfterValidator(check_inside)] = ""
     """Of its folder, where it is one file."""
     input: str = ""
     """The name of the input that takes the clips."""
