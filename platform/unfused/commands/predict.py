@@ -150,7 +150,7 @@ def _streamed(asked: Asked, clips: Sequence[str], say: Say) -> Iterator[dict[str
         for row in said.iter_rows():
             yield from json.loads(row["rows"])
     finally:
-        ray.shutdown()
+        runtime.stop()
 
 
 class _Worker:

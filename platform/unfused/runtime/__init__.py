@@ -9,15 +9,12 @@ from __future__ import annotations
 from unfused.runtime.connection import (
     Cancelled,
     Cluster,
-    NoCluster,
     abandon,
     beside_driver,
     connect,
     free_places,
     leave,
     probe,
-    quiet_ray,
-    start,
 )
 from unfused.runtime.hardware import (
     DoesNotFit,
@@ -33,8 +30,10 @@ from unfused.runtime.hardware import (
     shown,
 )
 from unfused.runtime.leases import Leases, sweep
+from unfused.runtime.place import NoPlace
 from unfused.runtime.queue import JobQueue
 from unfused.runtime.relay import Relay
+from unfused.runtime.starting import NoCluster, NoRoom, NotStarted, prepare, quiet_ray, start, stop
 
 __all__ = [
     "Cancelled",
@@ -44,6 +43,9 @@ __all__ = [
     "JobQueue",
     "Leases",
     "NoCluster",
+    "NoPlace",
+    "NoRoom",
+    "NotStarted",
     "Relay",
     "abandon",
     "beside_driver",
@@ -57,10 +59,12 @@ __all__ = [
     "logical_cpus",
     "of_cluster",
     "of_machine",
+    "prepare",
     "probe",
     "quiet_ray",
     "resolve",
     "shown",
     "start",
+    "stop",
     "sweep",
 ]

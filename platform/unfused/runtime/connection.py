@@ -1,4 +1,4 @@
-"""Which Ray this run joins or starts, and how it is left again.
+"""The Ray that a run uses, with the two small actors of its own, and how it is left again.
 
 The rule of this file: a Ray that this run has started ends with it, and somebody's cluster stays as
 it is.
@@ -6,45 +6,26 @@ it is.
 
 from __future__ import annotations
 
-import logging
 import os
-import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NoReturn
 
 from unfused import signals
-from unfused.config import ConfigError, RunOptions
-from unfused.cores import ENVIRONMENT
+from unfused.config import RunOptions
 from unfused.events import Note, Phase, Stream
 from unfused.locks import NoLocks
-from unfused.runtime.hardware import (
-    GROWS_TO,
-    Hardware,
-    has_cuml,
-    jobs_of_gpu,
-    local_gpus,
-    logical_cpus,
-    of_cluster,
-    of_machine,
-)
+from unfused.runtime.hardware import GROWS_TO, Hardware, has_cuml, of_cluster, of_machine
 from unfused.runtime.leases import Leases, held, held_on_disk, shared_leases
 from unfused.runtime.relay import Pump, Relay, start_mailbox
+from unfused.runtime.starting import NAMESPACE, clear, start, stop
 from unfused.store import Folder
 
-NAMESPACE = "unfused"
-ANSWER_SECONDS = 10.0
-"""How long a cluster's head may take to answer at all."""
 ALONE = "Have one run at a time use this store."
 _abandoned = False
 """Whether a Ray of this process's own was left behind (see `leave`)."""
-
-
-class NoCluster(ConfigError):
-    """The cluster that RAY_ADDRESS names is not there."""
 
 
 class Cancelled(RuntimeError):
@@ -133,13 +114,14 @@ def connect(
 
     Raises:
         NoCluster: nothing answers at RAY_ADDRESS, or it does not let this run in.
+        NotStarted: Ray did not start here, several times.
     """
     import ray
 
     mine = not ray.is_initialized()
     address = os.environ.get("RAY_ADDRESS")
     stream.emit(Phase(f"joining Ray at {address}" if address else "starting Ray on this machine"))
-    start(options)
+    start(options, lambda told: stream.emit(Note(told, level="warning")))
     signals.listen_again()
     place = beside_driver()
     leases = shared_leases(place | {"namespace": NAMESPACE}) if shared or hardware.joined else None
@@ -156,7 +138,7 @@ def connect(
     finally:
         cluster.pump.stop(seconds=5)
         if mine and not _abandoned:
-            ray.shutdown()
+            stop()
 
 
 def abandon() -> None:
@@ -193,6 +175,7 @@ def leave(status: int) -> NoReturn:
     """
     if not _abandoned:
         sys.exit(status)
+    clear()
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)
@@ -208,100 +191,3 @@ def beside_driver() -> dict[str, Any]:
         "num_cpus": 0,
         "scheduling_strategy": NodeAffinitySchedulingStrategy(here, soft=False),
     }
-
-
-def start(options: RunOptions) -> None:
-    """Join the cluster that RAY_ADDRESS names, or start a Ray here, unless this process has one.
-
-    Raises:
-        NoCluster: nothing answers at RAY_ADDRESS, or it does not let this run in.
-    """
-    # Read when Ray's core library is loaded: its C++ side writes to stderr past Python's logging.
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    import ray
-
-    if ray.is_initialized():
-        return
-    quiet_ray()
-    package_root = str(Path(__file__).resolve().parents[2])
-    paths = [package_root, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
-    os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(paths))
-    for name, value in ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    common: dict[str, Any] = {
-        "namespace": NAMESPACE,
-        "log_to_driver": False,
-        "logging_level": logging.ERROR,
-        "configure_logging": True,
-    }
-    if address := os.environ.get("RAY_ADDRESS"):
-        _join(address, common)
-        return
-    # Ray has its workers step back (15) for whatever else computes here: of a core that somebody
-    # else wants they would have next to nothing.
-    os.environ.setdefault("RAY_worker_niceness", "0")
-    # Nor does it help to start a process for each declared CPU before anything is to be done.
-    os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
-    gpus = local_gpus()
-    cpus = logical_cpus(options, gpus * jobs_of_gpu(gpus))
-    with _native_stderr_closed():
-        ray.init(address="local", num_cpus=cpus, include_dashboard=False, **common)
-
-
-def _join(address: str, common: dict[str, Any]) -> None:
-    import ray
-
-    settings = (name for name in os.environ if name.startswith("UNFUSED_"))
-    mine = ("PYTHONPATH", *ENVIRONMENT, *settings)
-    # A job's own runtime environment is this process's: where both set a name, ours has it.
-    os.environ.setdefault("RAY_OVERRIDE_JOB_RUNTIME_ENV", "1")
-    sent = {"env_vars": {name: os.environ[name] for name in mine}}
-    try:
-        _check_answers(address)
-        with _native_stderr_closed():
-            ray.init(runtime_env=sent, **common)
-    except (OSError, RuntimeError, ValueError) as error:
-        raise NoCluster(
-            f"No Ray cluster at RAY_ADDRESS={address} lets this run in; start"
-            " it, export RAY_AUTH_MODE=token where it asks for its ~/.ray/auth_token, or unset"
-            " RAY_ADDRESS to run on this machine."
-        ) from error
-
-
-def _check_answers(address: str) -> None:
-    """Fail where nothing listens, for which Ray itself would wait for ever.
-
-    Raises:
-        OSError: nothing does.
-    """
-    from ray._private.services import canonicalize_bootstrap_address
-
-    found = canonicalize_bootstrap_address(address)
-    if found and "://" not in found:
-        host, _, port = found.rpartition(":")
-        socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_SECONDS).close()
-
-
-@contextmanager
-def _native_stderr_closed() -> Iterator[None]:
-    """Ray's core library writes to the descriptor itself; exceptions still come."""
-    sys.stderr.flush()
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
-
-
-def quiet_ray() -> None:
-    """Keep Ray's own progress bars and chatter out of the run's output."""
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    # Importing Ray Data sets its loggers up; only then can they be turned down.
-    import ray.data
-
-    ray.data.DataContext.get_current().enable_progress_bars = False
-    for name in ("ray", "ray.data", "ray.train", "ray.tune"):
-        logging.getLogger(name).setLevel(logging.ERROR)

@@ -1,0 +1,330 @@
+"""How a process joins the Ray that RAY_ADDRESS names, or starts one of its own, and stops it again.
+
+The rule of this file: a Ray of a process's own is for nobody else: it listens on this machine
+alone, asks for a token, and leaves nothing behind. What it lacks here is a sentence before it is
+started; a start that fails is tried again.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import resource
+import shutil
+import signal
+import socket
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from unfused import cores
+from unfused.config import ConfigError, RunOptions
+from unfused.runtime.hardware import jobs_of_gpu, local_gpus, logical_cpus
+from unfused.runtime.place import Place
+
+NAMESPACE = "unfused"
+ANSWER_SECONDS = 10.0
+"""How long a cluster's head may take to answer at all."""
+LOOPBACK = "127.0.0.1"
+PATIENCE: Mapping[str, str] = {
+    # Of a busy machine: for the node to register (30 by default), for the port of its head (30),
+    # for its agents (30 seconds), for a worker (60).
+    "RAY_raylet_start_wait_time_s": "90",
+    "RAY_gcs_server_port_wait_time_s": "90",
+    "RAY_agent_register_timeout_ms": "90000",
+    "RAY_worker_register_timeout_seconds": "180",
+}
+"""Read when Ray's core library is loaded."""
+PRIVATE: Mapping[str, str] = {
+    # The one port of a node that listens on all interfaces whatever the node's own address is.
+    "RAY_enable_metrics_collection": "0",
+}
+TRIES = 3
+LEAST_FILES = 1024
+"""Files that Ray's processes and this one have open, each, at most."""
+SHARED_MEMORY = Path("/dev/shm")
+STORE_SHARE = 0.3
+"""Of the memory: Ray's object store, by Ray's own default."""
+LEAST_STORE, MOST_STORE_ON_DISK = 2**29, 2 * 2**30
+"""Bytes of an object store that is worth the shared memory that is left, and of one on disk."""
+
+Tell = Callable[[str], None]
+"""Takes a sentence that a person should read."""
+
+_place: Place | None = None
+"""What this process's own Ray keeps."""
+
+
+class NoCluster(ConfigError):
+    """The cluster that RAY_ADDRESS names is not there."""
+
+
+class NoRoom(ConfigError):
+    """This machine, or this user's share of it, is too small for Ray."""
+
+
+class NotStarted(RuntimeError):
+    """Ray did not start on this machine."""
+
+
+def prepare() -> None:
+    """Settle what a Ray of this process's own needs of the machine; starts nothing.
+
+    Raises:
+        NoRoom: it may not open enough files, or has no memory for objects.
+        NoPlace: there is no folder for its sockets.
+    """
+    global _place
+    if os.environ.get("RAY_ADDRESS") or _place is not None:
+        return
+    allow_files()
+    _place = Place.make()
+    object_store(_place.folder, lambda _: None)
+    atexit.register(clear)
+
+
+def start(options: RunOptions, tell: Tell = lambda _: None) -> None:
+    """Join the cluster that RAY_ADDRESS names, or start a Ray here, unless this process has one.
+
+    Args:
+        options: of the run.
+        tell: is told of what a person should know.
+
+    Raises:
+        NoCluster: nothing answers at RAY_ADDRESS, or it does not let this run in.
+        NotStarted: Ray did not start here, several times.
+        ConfigError: see `prepare`.
+    """
+    address = os.environ.get("RAY_ADDRESS")
+    # Read when Ray's core library is loaded: its C++ side writes to stderr past Python's logging.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    for name, value in (PATIENCE if address else {**PATIENCE, **PRIVATE}).items():
+        os.environ.setdefault(name, value)
+    import ray
+
+    if ray.is_initialized():
+        return
+    prepare()
+    quiet_ray()
+    package_root = str(Path(__file__).resolve().parents[2])
+    paths = [package_root, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(paths))
+    for name, value in cores.ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    common: dict[str, Any] = {
+        "namespace": NAMESPACE,
+        "log_to_driver": False,
+        "logging_level": logging.ERROR,
+        "configure_logging": True,
+    }
+    if address:
+        _join(address, common)
+    else:
+        _start_here(options, common, tell)
+
+
+def stop() -> None:
+    """Leave the Ray that this process has joined, or end the one that it has started."""
+    import ray
+
+    ray.shutdown()
+    clear()
+
+
+def clear() -> None:
+    """Remove what this process's own Ray has kept."""
+    global _place
+    if _place is not None:
+        _place.remove()
+        _place = None
+
+
+def allow_files() -> None:
+    """Have this process, and those that it starts, open as many files as it may.
+
+    Raises:
+        NoRoom: that is fewer than a run needs.
+    """
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    if most != resource.RLIM_INFINITY and most < LEAST_FILES:
+        raise NoRoom(
+            f"This user may have {most} files open and a run needs {LEAST_FILES}; raise the limit"
+            f" (`ulimit -Hn {LEAST_FILES}`, or --ulimit nofile={LEAST_FILES} of a container)."
+        )
+
+
+def _start_here(options: RunOptions, common: dict[str, Any], tell: Tell) -> None:
+    assert _place is not None
+    # Ray has its workers step back (15) for whatever else computes here: of a core that somebody
+    # else wants they would have next to nothing.
+    os.environ.setdefault("RAY_worker_niceness", "0")
+    # Nor does it help to start a process for each declared CPU before anything is to be done.
+    os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
+    gpus = local_gpus()
+    settings = {
+        "address": "local",
+        "num_cpus": logical_cpus(options, gpus * jobs_of_gpu(gpus)),
+        "include_dashboard": False,
+        "_node_ip_address": LOOPBACK,
+        "_temp_dir": str(_place.folder),
+        **object_store(_place.folder, tell),
+        **common,
+    }
+    with _token(_place.token):
+        _persistently(settings, tell)
+
+
+def _persistently(settings: Mapping[str, Any], tell: Tell) -> None:
+    import ray
+
+    known = set(cores.descendants(os.getpid()))
+    for left in reversed(range(TRIES)):
+        try:
+            with _native_stderr_closed():
+                ray.init(**settings)
+            return
+        except (ValueError, TypeError):
+            # Of what it was asked for; another time it would say the same.
+            raise
+        except Exception as error:
+            end_start(known, settings["_temp_dir"])
+            if not left:
+                raise NotStarted(
+                    f"Ray did not start in {TRIES} attempts ({_first_line(error)}); let the"
+                    " machine finish what else it does, or give it more memory, and run again."
+                ) from error
+            tell(f"Ray did not start ({_first_line(error)}); trying again")
+
+
+def end_start(known: set[int], folder: str) -> None:
+    """End what a start that failed has left, of which Ray itself keeps no record.
+
+    Args:
+        known: processes that were there before.
+        folder: of the Ray that was to start, which its processes are given.
+    """
+    import ray
+
+    with suppress(Exception):
+        ray.shutdown()
+    for process in {*cores.descendants(os.getpid())} - known:
+        with suppress(OSError):
+            told = Path(f"/proc/{process}/cmdline").read_bytes()
+            # Some give themselves a title in the place of their command.
+            if os.fsencode(folder) in told or told.startswith(b"ray"):
+                os.kill(process, signal.SIGKILL)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+
+
+def object_store(folder: Path, tell: Tell) -> dict[str, Any]:
+    """Ray's settings of its object store, where the shared memory has no room for the default.
+
+    Args:
+        folder: where it is if need be.
+        tell: see `start`.
+
+    Raises:
+        NoRoom: there is none in either.
+    """
+    wanted = int(STORE_SHARE * cores.available_memory())
+    free = shutil.disk_usage(SHARED_MEMORY).free if SHARED_MEMORY.is_dir() else 0
+    if free > wanted:
+        return {}
+    if free > LEAST_STORE:
+        return {"object_store_memory": int(0.9 * free)}
+    room = min(wanted, MOST_STORE_ON_DISK, shutil.disk_usage(folder).free // 2)
+    if room < LEAST_STORE:
+        raise NoRoom(
+            f"Neither {SHARED_MEMORY} nor {folder.parent} has {LEAST_STORE >> 20} MiB free for"
+            " Ray's objects; free some, or give the container --shm-size=2g."
+        )
+    tell(
+        f"{SHARED_MEMORY} has only {free >> 20} MiB free: Ray keeps its objects in {folder}, which"
+        " is slower (a container takes --shm-size=2g)"
+    )
+    return {"object_store_memory": room, "_plasma_directory": str(folder)}
+
+
+@contextmanager
+def _token(path: Path) -> Iterator[None]:
+    """Have Ray's processes ask one another for the token at `path`, unless the environment says
+    otherwise; what this process starts later, or joins, has another."""
+    from ray._raylet import AuthenticationTokenLoader
+
+    wanted = os.environ.get("RAY_AUTH_MODE", "token") == "token"
+    if not wanted or {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & set(os.environ):
+        yield
+        return
+    AuthenticationTokenLoader.instance().reset_cache()
+    os.environ["RAY_AUTH_TOKEN_PATH"] = str(path)
+    try:
+        yield
+    finally:
+        del os.environ["RAY_AUTH_TOKEN_PATH"]
+
+
+def _join(address: str, common: dict[str, Any]) -> None:
+    import ray
+
+    settings = (name for name in os.environ if name.startswith("UNFUSED_"))
+    mine = ("PYTHONPATH", *cores.ENVIRONMENT, *settings)
+    # A job's own runtime environment is this process's: where both set a name, ours has it.
+    os.environ.setdefault("RAY_OVERRIDE_JOB_RUNTIME_ENV", "1")
+    sent = {"env_vars": {name: os.environ[name] for name in mine}}
+    try:
+        _check_answers(address)
+        with _native_stderr_closed():
+            ray.init(runtime_env=sent, **common)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise NoCluster(
+            f"No Ray cluster at RAY_ADDRESS={address} lets this run in; start"
+            " it, export RAY_AUTH_MODE=token where it asks for its ~/.ray/auth_token, or unset"
+            " RAY_ADDRESS to run on this machine."
+        ) from error
+
+
+def _check_answers(address: str) -> None:
+    """Fail where nothing listens, for which Ray itself would wait for ever.
+
+    Raises:
+        OSError: nothing does.
+    """
+    from ray._private.services import canonicalize_bootstrap_address
+
+    found = canonicalize_bootstrap_address(address)
+    if found and "://" not in found:
+        host, _, port = found.rpartition(":")
+        socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_SECONDS).close()
+
+
+@contextmanager
+def _native_stderr_closed() -> Iterator[None]:
+    """Ray's core library writes to the descriptor itself; exceptions still come."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+def quiet_ray() -> None:
+    """Keep Ray's own progress bars and chatter out of the run's output."""
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    # Importing Ray Data sets its loggers up; only then can they be turned down.
+    import ray.data
+
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    for name in ("ray", "ray.data", "ray.train", "ray.tune"):
+        logging.getLogger(name).setLevel(logging.ERROR)

@@ -1,0 +1,139 @@
+"""A Ray of a process's own is tried again where it does not start, and is for nobody else."""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+from collections import namedtuple
+from pathlib import Path
+
+import pytest
+
+from unfused import runtime
+from unfused.config import RunOptions
+from unfused.runtime import starting
+
+TIMED_OUT = "The current node timed out during startup. This could happen because"
+Disk = namedtuple("Disk", "total used free")
+GIB = 2**30
+
+
+@pytest.fixture
+def own(monkeypatch):
+    """No Ray in this process, and a folder that goes again."""
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    monkeypatch.setattr("ray.shutdown", lambda: None)
+    monkeypatch.setattr(starting, "_place", None)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    yield
+    starting.clear()
+
+
+@pytest.fixture
+def failing(own, monkeypatch):
+    """`failing(n)`: the first n starts leave a process and time out; gives what was started."""
+    started: list[subprocess.Popen] = []
+    asked: list[dict] = []
+
+    def prepare(times: int, error: Exception) -> tuple[list[subprocess.Popen], list[dict]]:
+        def init(**settings) -> None:
+            asked.append(settings)
+            if len(asked) <= times:
+                command = [sys.executable, "-c", LEFT, settings["_temp_dir"]]
+                started.append(subprocess.Popen(command))
+                raise error
+
+        monkeypatch.setattr("ray.init", init)
+        return started, asked
+
+    yield prepare
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+LEFT = "import time; time.sleep(60)"
+
+
+def test_a_start_that_times_out_is_told_cleared_away_and_tried_again(failing):
+    started, asked = failing(1, Exception(f"{TIMED_OUT} of this.\nAnd so on."))
+    told: list[str] = []
+    runtime.start(RunOptions(), told.append)
+    assert len(asked) == 2
+    assert told == [f"Ray did not start ({TIMED_OUT} of this); trying again"]
+    assert [process.wait(timeout=10) for process in started] == [-9]
+
+
+def test_a_ray_that_never_starts_is_one_sentence(failing):
+    started, _ = failing(9, Exception(TIMED_OUT))
+    with pytest.raises(runtime.NotStarted, match=r"in 3 attempts \(The current .*; let the mach"):
+        runtime.start(RunOptions())
+    assert [process.wait(timeout=10) for process in started] == [-9, -9, -9]
+
+
+def test_what_ray_refuses_is_not_asked_again(failing):
+    _, asked = failing(9, ValueError("no such setting"))
+    with pytest.raises(ValueError, match="no such setting"):
+        runtime.start(RunOptions())
+    assert len(asked) == 1
+
+
+def test_a_ray_of_ones_own_is_on_this_machine_alone_in_a_folder_of_its_own(failing):
+    _, asked = failing(0, Exception())
+    runtime.start(RunOptions())
+    folder = Path(asked[0]["_temp_dir"])
+    assert asked[0]["_node_ip_address"] == "127.0.0.1" and folder.is_dir()
+    starting.clear()
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("shared", "disk", "settings", "told"),
+    [
+        (50, 50, {}, False),
+        (1, 50, {"object_store_memory": int(0.9 * GIB)}, False),
+        (0.06, 50, {"object_store_memory": 2 * GIB, "_plasma_directory": "/folder"}, True),
+    ],
+)
+def test_the_object_store_fits_the_shared_memory(monkeypatch, shared, disk, settings, told):
+    free = {starting.SHARED_MEMORY: shared * GIB, Path("/folder"): disk * GIB}
+    monkeypatch.setattr("shutil.disk_usage", lambda path: Disk(0, 0, int(free[path])))
+    monkeypatch.setattr(starting.cores, "available_memory", lambda: 40 * GIB)
+    lines: list[str] = []
+    assert starting.object_store(Path("/folder"), lines.append) == settings
+    assert bool(lines) == told
+
+
+def test_no_room_for_objects_is_one_sentence(monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda _: Disk(0, 0, 10 * 2**20))
+    with pytest.raises(runtime.NoRoom, match=r"Neither /dev/shm nor .* give the container"):
+        starting.object_store(Path("/tmp/folder"), print)
+
+
+def test_a_soft_limit_on_open_files_is_raised():
+    program = (
+        "import resource; from unfused.runtime.starting import allow_files; allow_files();"
+        "print(resource.getrlimit(resource.RLIMIT_NOFILE)[0])"
+    )
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    limits = (256, most)
+    done = _limited(program, limits)
+    assert done.stdout.strip() == str(most), done.stderr
+
+
+def test_a_hard_limit_that_is_too_low_is_one_sentence():
+    program = "from unfused.runtime import prepare; prepare()"
+    done = _limited(program, (256, 256))
+    assert "may have 256 files open and a run needs 1024; raise the limit" in done.stderr
+
+
+def _limited(program: str, limits: tuple[int, int]) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-c", program],
+        env={name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"},
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, limits),
+    )
