@@ -22,7 +22,7 @@ from unfused.config import ConfigError, DrawConfig
 from unfused.corpora.clip import Clip
 from unfused.events import Note, Stream
 from unfused.pipeline import Inputs, Plan, Recorder, Request, Run, leave_model
-from unfused.store import Folder
+from unfused.store import Folder, Store
 
 MOST_NAMED = 10
 """Classes with too few clips that one line has room for."""
@@ -32,6 +32,7 @@ def show_plan(request: Request) -> list[dict[str, str]]:
     """Print node, key, hit or miss, and what it asks of the cluster, and return it; builds
     nothing."""
     hardware = runtime.probe(request.options)
+    Store.at(request.options.store).check_readable()
     plan = Plan(resolved(request, hardware))
     run = Run(plan, hardware, Stream())
     run.check_fit()
@@ -89,12 +90,16 @@ def run_pipeline(request: Request) -> dict[str, Any]:
     with terminal.busy(console, "listing clips, opening MLflow"):
         hardware = runtime.probe(request.options)
         request = resolved(request, hardware)
+        Store.at(request.options.store).check_readable()
         plan = Plan(request)
         stream = Stream()
         run = Run(plan, hardware, stream)
         run.check_fit()
         refuse_early(plan)
         uri = tracking.initialise(request.options.tracking_uri)
+        plan.store.check_writable()
+        if plan.missing:
+            runtime.prepare()
         tracker = _tracker(uri, plan, hardware)
     stream.subscribe(tracker)
     stream.subscribe(Recorder(plan, run.id))

@@ -22,7 +22,7 @@ from unfused.config import Config
 from unfused.events import Stream
 from unfused.search import SearchRequest, SearchRun
 from unfused.search import concurrency as what_fits
-from unfused.store import Folder
+from unfused.store import Folder, Store
 
 
 def run_search(search: SearchRequest, concurrency: int | None) -> dict[str, Any]:
@@ -38,6 +38,8 @@ def run_search(search: SearchRequest, concurrency: int | None) -> dict[str, Any]
     run = SearchRun(search, hardware, stream)
     run.check()
     uri = tracking.initialise(search.request.options.tracking_uri)
+    run.plan.store.check_writable()
+    runtime.prepare()
     tracker = new_tracker(uri, search, name=search.name, kind="search")
 
     def of_trial(number: int) -> tracking.Tracker:
@@ -66,6 +68,7 @@ def settled(
     search: SearchRequest, concurrency: int | None
 ) -> tuple[SearchRequest, runtime.Hardware]:
     """The search with every `auto` and its concurrency settled, and the hardware for that many."""
+    Store.at(search.request.options.store).check_readable()
     hardware = runtime.probe(search.request.options)
     if concurrency is None:
         concurrency = what_fits(search, hardware)

@@ -445,15 +445,15 @@ class _Building(threading.Thread):
         try:
             self._lease()
         except BaseException as error:
-            self.error = error
-            self.give_up(error)
+            self.error = self._of.plan.store.failure(error)
+            self.give_up(self.error)
             self._heal(error)
         self._ended.put(self)
 
     def _heal(self, error: BaseException) -> None:
         """A failure that comes of a damaged input is none: the nodes are begun again."""
         refused = isinstance(error, ConfigError | runtime.Cancelled)
-        if refused or not isinstance(error, Exception):
+        if not isinstance(error, Exception) or (refused and not isinstance(error, Damaged)):
             return
         try:
             if self._of.heal(self.group, self._began):

@@ -7,7 +7,7 @@ cluster is held against the hardware before anything starts.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -16,6 +16,10 @@ from unfused.config import RunOptions
 from unfused.events import Note, Progress
 
 Resources = dict[str, float]
+
+
+class TaskFailed(RuntimeError):
+    """A Ray Data task ended with an error; the message is its own."""
 
 
 class Access(Protocol):
@@ -106,6 +110,9 @@ class Tasks:
             task: its result says in `seen` how many clips it has dealt with.
             total: clips in all.
             doing: a word for the display.
+
+        Raises:
+            TaskFailed: with what one of them said.
         """
         import ray
 
@@ -117,7 +124,7 @@ class Tasks:
         )
         done = 0
         self.cluster.stream.emit(Progress(node, done, total, doing=doing))
-        for row in items.map(_OnJson(task), concurrency=most).iter_rows():
+        for row in _told(items.map(_OnJson(task), concurrency=most).iter_rows()):
             result = json.loads(row["result"])
             done += result["seen"]
             self.cluster.stream.emit(Progress(node, done, total, doing=doing))
@@ -130,6 +137,16 @@ class Tasks:
     def warn(self, node: str, text: str) -> None:
         """Tell a person of something that may need attention."""
         self.cluster.stream.emit(Note(text, node, "warning"))
+
+
+def _told(rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Rows; what a task said where it failed, without the layers that Ray wraps around it."""
+    try:
+        yield from rows
+    except Exception as error:
+        from unfused.training import root_cause
+
+        raise TaskFailed(root_cause(error)) from error
 
 
 @dataclass(frozen=True)

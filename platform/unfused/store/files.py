@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from unfused.store.folder import Folder, StoreError, check_inside
+from unfused.store.folder import Folder, StoreError
 
 MANIFEST = "manifest.json"
 NOTE = re.compile(r"(.+)\.sha256-([0-9a-f]{64})")
@@ -59,7 +59,7 @@ class Work(Folder):
     """A folder in which an artifact is made: every file leaves a note of its digest beside it."""
 
     def __truediv__(self, name: str) -> Work:
-        return Work(f"{self.uri}/{name}")
+        return Work(self.below(name))
 
     def create(self, name: str) -> BinaryIO:
         return _Noted(self, name, super().create(name))  # type: ignore[return-value]
@@ -150,7 +150,7 @@ class Kept(Folder):
             for key, one in self.sums.items()
             if key.startswith(start)
         }
-        return Kept(f"{self.uri}/{check_inside(name)}", inside)
+        return Kept(self.below(name), inside)
 
     def read(self, name: str) -> bytes:
         known = self.sums.get(name)

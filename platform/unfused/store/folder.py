@@ -17,9 +17,16 @@ from typing import Any, BinaryIO
 import numpy as np
 from pyarrow import fs
 
+from unfused.config import ConfigError
+from unfused.remote import patient
 
-class StoreError(ValueError):
+
+class StoreError(ConfigError):
     """The store or something in it cannot be used; the message names the remedy."""
+
+
+class StoreFailed(RuntimeError):
+    """A place that a run uses has failed in the middle of it; the message names the remedy."""
 
 
 def check_inside(name: str) -> str:
@@ -48,7 +55,8 @@ class Folder:
     @cached_property
     def _where(self) -> tuple[fs.FileSystem, str]:
         try:
-            return fs.FileSystem.from_uri(self.uri)
+            found, path = fs.FileSystem.from_uri(self.uri)
+            return patient(found, self.uri), path
         except (OSError, ValueError) as error:
             raise StoreError(
                 f"Cannot open {self.uri!r} ({error}); use a folder, s3://bucket/path"
@@ -72,8 +80,19 @@ class Folder:
         """The folder on this machine's disk, if it is there."""
         return Path(self.path) if self.filesystem.type_name == "local" else None
 
+    @property
+    def shown(self) -> str:
+        """The URI without keys and settings."""
+        kind, remote, _ = self.uri.partition("://")
+        return f"{kind}://{self.path}" if remote else self.uri
+
     def __truediv__(self, name: str) -> Folder:
-        return Folder(f"{self.uri}/{check_inside(name)}")
+        return Folder(self.below(name))
+
+    def below(self, name: str) -> str:
+        """The URI of what is in the folder."""
+        base, mark, settings = self.uri.partition("?" if "://" in self.uri else "\0")
+        return f"{base}/{check_inside(name)}{mark}{settings}"
 
     def exists(self, name: str) -> bool:
         return self.filesystem.get_file_info(f"{self.path}/{name}").type != fs.FileType.NotFound

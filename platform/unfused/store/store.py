@@ -18,8 +18,10 @@ from typing import Any, Generic, TypeVar
 from pyarrow import fs
 from pydantic import BaseModel, ConfigDict
 
+from unfused.config import ConfigError
+from unfused.remote import NO_BUCKET, Fault, fault_of, path_of
 from unfused.store.files import MANIFEST, Damaged, Kept, Work
-from unfused.store.folder import Folder
+from unfused.store.folder import Folder, StoreError, StoreFailed
 
 NOT_STAGES = ("work", "checkpoints", "damaged", "runs", "demo", "searches", "tracking")
 """Folders of a store that hold no artifacts."""
@@ -58,6 +60,47 @@ class Store:
 
     def folder(self, stage: str, key: str) -> Folder:
         return self.root / stage / key
+
+    def check_readable(self) -> None:
+        """Look whether the store is there, or can be made; writes nothing.
+
+        Raises:
+            StoreError: it does not answer, lets nobody in, or its bucket is missing.
+        """
+        bucket = self.root.path if self.root.local else self.root.path.partition("/")[0]
+        try:
+            found = self.root.filesystem.get_file_info(bucket)
+        except OSError as error:
+            raise self._unusable("read", error) from None
+        if not self.root.local and found.type == fs.FileType.NotFound:
+            raise self._unusable("read", FileNotFoundError(NO_BUCKET))
+
+    def check_writable(self) -> None:
+        """Write a small file and delete it again.
+
+        Raises:
+            StoreError: that is not possible.
+        """
+        name = f"{uuid.uuid4().hex[:8]}.probe"
+        try:
+            (self.root / "work").write(name, b"\n")
+            self.root.filesystem.delete_file(f"{self.root.path}/work/{name}")
+        except OSError as error:
+            raise self._unusable("write to", error) from None
+
+    def _unusable(self, doing: str, error: OSError) -> StoreError:
+        fault = fault_of(error) or Fault(str(error), "name another with --store")
+        why = f"{fault.reason}; {fault.remedy}"
+        return StoreError(f"Cannot {doing} the store {self.root.shown}: {why}.")
+
+    def failure(self, error: BaseException) -> BaseException:
+        """One sentence where an error in the middle of a run is a place's; else the error."""
+        fault, path = fault_of(error), path_of(error)
+        if isinstance(error, ConfigError) or fault is None:
+            return error
+        within = not path or self.root.local is None or path.startswith(self.root.path)
+        place = f"the store {self.root.shown}" if within else path
+        return StoreFailed(f"Cannot use {place} any more: {fault.reason}; {fault.remedy}.")
 
     def checkpoints(self, stage: str, key: str) -> Folder:
         return self.root / "checkpoints" / stage / key
