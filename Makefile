@@ -6,6 +6,7 @@
 # make test-cluster   ray up, jobs, several nodes; ends every Ray process of this machine
 # make bench     speed and memory against peers, docs/performance.md
 # make results   the README's tables, measured (hours)
+# make sbom      a bill of materials of the environment, sbom.json (CycloneDX)
 SHELL := /bin/bash
 # A run starts a dozen processes; without bytecode each compiles its libraries anew.
 unexport PYTHONDONTWRITEBYTECODE
@@ -18,7 +19,7 @@ STAMP := $(VENV)/.installed
 # uv from the machine if there is one, else a private copy from the package index.
 UV = $(shell command -v uv || echo $(VENV)/bootstrap/bin/uv)
 
-.PHONY: install install-gpu demo test test-fast test-long test-cluster lint bench results constraints clean
+.PHONY: install install-gpu demo test test-fast test-long test-cluster lint bench results constraints sbom clean
 
 install: $(STAMP)
 
@@ -50,7 +51,7 @@ test-cluster: install
 	$(BIN)/python -m pytest -m cluster
 
 lint: install
-	$(BIN)/ruff check platform pipelines tests benchmarks search_spaces
+	$(BIN)/ruff check platform pipelines tests benchmarks search_spaces deploy
 	$(BIN)/lint-imports
 
 bench: install
@@ -58,6 +59,9 @@ bench: install
 
 results: install
 	$(BIN)/python benchmarks/results.py
+
+sbom: install
+	$(BIN)/python deploy/sbom.py sbom.json
 
 constraints:
 	$(UV) pip compile --quiet --universal --python-version 3.11 --no-emit-index-url --no-annotate --no-header --all-extras --output-file constraints.txt pyproject.toml

@@ -2,7 +2,7 @@
 # Start the MLflow server that a cluster's jobs record in, unless it is there. On loopback: the driver of
 # a job, which alone writes to MLflow, runs on the head as well.
 #
-#   UNFUSED_MLFLOW_DATABASE   sqlite:///$HOME/mlflow.db by default; postgresql://user@host/mlflow
+#   UNFUSED_MLFLOW_DATABASE   sqlite:///$HOME/mlflow.db by default; postgresql+psycopg2://user@host/mlflow
 #   UNFUSED_MLFLOW_ARTIFACTS  $HOME/mlartifacts by default; s3://bucket/mlartifacts
 #   UNFUSED_MLFLOW_PORT       5000
 set -euo pipefail

@@ -11,6 +11,7 @@ import logging
 import os
 import shlex
 import sys
+import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, redirect_stdout
@@ -22,7 +23,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from unfused import __version__, display, signals, terminal
+from unfused import __version__, display, secrets, signals, terminal
 from unfused import config as configuration
 from unfused.config import Config, ConfigError
 from unfused.runtime import leave
@@ -261,7 +262,7 @@ def only_json(wanted: bool) -> Iterator[Callable[[Any], None]]:
 
     def answer(value: Any) -> None:
         if wanted:
-            print(json.dumps(value, indent=2), file=out)
+            print(json.dumps(secrets.hidden_in(value), indent=2), file=out)
 
     with redirect_stdout(sys.stderr) if wanted else nullcontext():
         yield answer
@@ -275,7 +276,7 @@ def check_summary(summary: Path | None) -> None:
 
 def write_summary(summary: Path | None, result: dict[str, Any]) -> None:
     if summary is not None:
-        summary.write_text(json.dumps(result, indent=2) + "\n")
+        summary.write_text(json.dumps(secrets.hidden_in(result), indent=2) + "\n")
 
 
 Named = Annotated[
@@ -575,7 +576,7 @@ def main(arguments: list[str] | None = None) -> None:
     except Exception as error:
         _fail(console, error)
     if status == INTERRUPTED:
-        again = escape(f"unfused {shlex.join(given)}")
+        again = escape(secrets.command(f"unfused {shlex.join(given)}"))
         console.print(f"Stopped. The same command goes on from the last checkpoint: {again}")
     leave(status)
 
@@ -588,5 +589,5 @@ def _fail(console: Console, error: Exception) -> None:
     console.print(f"[red]failed:[/] {escape(str(error))}", highlight=False)
     console.print("The same command goes on from what is built; UNFUSED_DEBUG=1 shows more.")
     if os.environ.get("UNFUSED_DEBUG"):
-        console.print_exception()
+        console.print("".join(traceback.format_exception(error)), markup=False, highlight=False)
     leave(FAILED)

@@ -19,6 +19,7 @@ from rich.table import Table
 from unfused import events
 from unfused.events import Event
 from unfused.pace import Pace
+from unfused.secrets import hidden
 
 PLAIN_WIDTH = 200
 """Columns of tables that go to a file: nothing is cut."""
@@ -97,7 +98,7 @@ class Plain:
     def __call__(self, event: Event) -> None:
         line = self._line(event)
         if line:
-            print(line, flush=True)
+            print(hidden(line), flush=True)
 
     def close(self) -> None:
         """Nothing is held open."""
@@ -262,9 +263,18 @@ def _trusted(one: dict[str, Any]) -> str:
     return f"{accuracy} x {one['weight']:.2f}"
 
 
+class _Discreet(Console):
+    """A console on which no text shows a secret."""
+
+    def print(self, *objects: Any, **how: Any) -> None:
+        shown = [hidden(one) if isinstance(one, str) else one for one in objects]
+        super().print(*shown, **how)
+
+
 def make_console(*, error: bool = False) -> Console:
+    """A console on which no text shows a secret."""
     # A path or a SPEC may have :x: in it.
-    console = Console(file=sys.stderr if error else sys.stdout, soft_wrap=True, emoji=False)
+    console = _Discreet(file=sys.stderr if error else sys.stdout, soft_wrap=True, emoji=False)
     if not console.is_terminal:
         console.width = PLAIN_WIDTH
     return console

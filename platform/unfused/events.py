@@ -9,8 +9,10 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
+
+from unfused.secrets import hidden
 
 log = logging.getLogger(__name__)
 INTERRUPTED = "interrupted"
@@ -160,7 +162,7 @@ Subscriber = Callable[[Event], None]
 @dataclass
 class Stream:
     """Hands every event to every subscriber, in order, one at a time; what a person was told is not
-    said again."""
+    said again, and no sentence holds a secret."""
 
     subscribers: list[Subscriber] = field(default_factory=list)
     _lock: threading.RLock = field(default_factory=threading.RLock)
@@ -171,6 +173,7 @@ class Stream:
         self.subscribers.append(subscriber)
 
     def emit(self, event: Event) -> None:
+        event = _discreet(event)
         with self._lock:
             if isinstance(event, Note):
                 if event in self._noted:
@@ -185,4 +188,17 @@ class Stream:
         except Exception as error:
             if id(subscriber) not in self._broken:
                 self._broken.add(id(subscriber))
-                log.warning("%r failed on %s: %s", subscriber, type(event).__name__, error)
+                told = hidden(str(error))
+                log.warning("%r failed on %s: %s", subscriber, type(event).__name__, told)
+
+
+def _discreet(event: Event) -> Event:
+    """An event whose sentences hold no secret."""
+    match event:
+        case Note() | Phase():
+            return replace(event, text=hidden(event.text))
+        case NodeFailed() | RunFinished():
+            return replace(event, reason=hidden(event.reason))
+        case OfTrial():
+            return replace(event, event=_discreet(event.event))
+    return event

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import platform
-import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+
+from unfused.secrets import hidden
 
 PACKAGES = ("mlflow", "numpy", "optuna", "pyarrow", "ray", "scikit-learn", "torch", "torchaudio")
 
@@ -20,17 +21,11 @@ def collect() -> dict[str, Any]:
         "code_digest": code_digest(),
         "git_commit": _git("rev-parse", "HEAD"),
         "git_dirty": bool(_git("status", "--porcelain")),
-        "argv": [without_passwords(word) for word in sys.argv],
+        "argv": [hidden(word) for word in sys.argv],
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in PACKAGES},
         "host": platform.node(),
     }
-
-
-def without_passwords(word: str) -> str:
-    """A word of the command line with the password of a URL in it, if any, left out."""
-    word = re.sub(r"([?&]password=)[^&\s]+", r"\1***", word)
-    return re.sub(r"(://[^:/@\s]*):[^@\s]+@", r"\1:***@", word)
 
 
 def code_digest() -> str:

@@ -12,6 +12,7 @@ from unfused import runtime, training
 from unfused.config import RunOptions
 from unfused.events import Stream
 from unfused.pipeline import open_backend
+from unfused.runtime.starting import sent_environment
 from unfused.runtime.hardware import Hardware
 from unfused.store import Folder
 
@@ -60,3 +61,10 @@ def test_a_run_whose_workers_are_still_ending_leaves_ray_to_them(gone, tmp_path,
     with open_backend(RunOptions(), LAPTOP, Stream(), Folder.of(tmp_path)) as opened:
         assert opened.pool is pool
     assert bool(abandoned) != gone
+
+
+def test_a_clusters_workers_are_sent_no_secret(monkeypatch):
+    monkeypatch.setenv("UNFUSED_STORE", "s3://KEY:lantern@bucket/store")
+    monkeypatch.setenv("UNFUSED_CPUS", "3")
+    sent = sent_environment()
+    assert sent["UNFUSED_CPUS"] == "3" and "lantern" not in str(sent)

@@ -151,6 +151,18 @@ def test_trials_that_are_not_comparable_need_another_study(study, space, identit
     assert "\n" not in str(refused.value)
 
 
+def test_a_database_that_does_not_answer_is_one_sentence_without_its_password():
+    where = "postgresql://me:lantern@harbour@127.0.0.1:9/studies?sslpassword=orchard"
+    with (
+        pytest.raises(ConfigError, match=r"://me:\*\*\*@127.* cannot be opened: ") as refused,
+        opened(where, "some", TEMPERATURE, "tpe", "none", 0, {}),
+    ):
+        pass
+    said = str(refused.value)
+    assert "127.0.0.1" in said and "driver" not in said and "\n" not in said
+    assert not any(part in said for part in ("lantern", "harbour", "orchard"))
+
+
 def test_a_study_of_somebody_else_with_other_directions_is_refused(tmp_path):
     location = f"sqlite:///{tmp_path}/s.db"
     optuna.create_study(storage=location, study_name="some", direction="minimize")

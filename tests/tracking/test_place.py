@@ -36,6 +36,10 @@ class Test_the_place_to_track_at:
         assert repr(uri) in str(refusal.value)
         assert isinstance(refusal.value, ConfigError)
 
+    def test_is_a_database_with_the_driver_that_is_there(self):
+        assert tracking.initialise("postgresql://me@h/x") == "postgresql+psycopg2://me@h/x"
+        assert tracking.initialise("mysql://me:a@b@h/x") == "mysql://me:a%40b@h/x"
+
     def test_is_not_in_a_folder_that_is_missing(self, tmp_path):
         with pytest.raises(tracking.TrackingError, match=r"no folder .*missing"):
             tracking.initialise(f"sqlite:///{tmp_path}/missing/mlflow.db")
@@ -93,6 +97,21 @@ class answering:
     def __exit__(self, *_: object) -> None:
         self.server.shutdown()
         self.server.server_close()
+
+
+def test_the_ui_is_named_without_a_login_and_a_database_without_its_password():
+    server = "http://me:lantern@host:5000"
+    assert tracking.ui_command(server) == "http://host:5000"
+    assert tracking.ui_address(server, "3").startswith("http://host:5000/#/experiments/3/runs?")
+    told = tracking.ui_command("postgresql://me:lantern@host/x")
+    assert "postgresql://me:***@host/x" in told and "in the place of ***" in told
+
+
+@pytest.mark.parametrize("login", ["me:lantern", "lantern", "me:p@lantern", "me:la/lantern"])
+def test_a_server_that_does_not_answer_is_told_without_its_login(login):
+    with pytest.raises(tracking.TrackingError, match="answers at http://") as refusal:
+        tracking.initialise(f"http://{login}@127.0.0.1:{free_port()}")
+    assert "lantern" not in str(refusal.value)
 
 
 def test_the_ui_command_opens_the_database_or_names_the_servers_address():

@@ -15,7 +15,18 @@ from typing import Any
 
 from rich.console import Console
 
-from unfused import cores, corpora, data, display, inference, report, runtime, terminal, tracking
+from unfused import (
+    cores,
+    corpora,
+    data,
+    display,
+    inference,
+    report,
+    runtime,
+    secrets,
+    terminal,
+    tracking,
+)
 from unfused.arms import ARMS, STUDENT
 from unfused.commands.ending import announcing_end
 from unfused.config import ConfigError, DrawConfig
@@ -199,7 +210,7 @@ def _show_result(console: Console, plan: Plan, result: dict[str, Any], uri: str)
     lines = [
         ("artifacts", plan.store.root.uri),
         *(("model", told) for told in models),
-        ("label", f"unfused predict {first} CLIPS..."),
+        ("label", secrets.command(f"unfused predict {first} CLIPS...")),
         ("compare", tracking.ui_command(uri)),
     ]
     if experiment := result["mlflow"]["experiment_id"]:

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from unfused import config as configuration
-from unfused import display, runtime, terminal, tracking
+from unfused import display, runtime, secrets, terminal, tracking
 from unfused.commands.ending import announcing_end
 from unfused.commands.run import clip_notes, refusing, resolved
 from unfused.commands.trials import TrialTrackers
@@ -124,7 +124,7 @@ def _show_search_result(
         f" {test['mean']:.3f} ± {test['sd']:.3f}",
         highlight=False,
     )
-    again = escape(best_command(search, best["line"], defaults))
+    again = escape(secrets.command(best_command(search, best["line"], defaults)))
     console.print(f"reproduce   {again}", highlight=False)
     console.print(f"results     {escape(result['folder'])}", highlight=False)
     console.print(f"compare     {escape(tracking.ui_command(uri))}", highlight=False)

@@ -28,7 +28,7 @@ from unfused.config.choices import (
     ProjectorConfig,
     ScorerConfig,
 )
-from unfused.config.options import RunOptions, run_options
+from unfused.config.options import RunOptions, database_url, run_options
 from unfused.config.presets import DEMO, FAITHFUL, PRESETS, preset
 from unfused.config.reference import Reference, reference
 from unfused.config.section import (
@@ -105,6 +105,7 @@ __all__ = [
     "Weight",
     "Width",
     "chosen_names",
+    "database_url",
     "describe",
     "difference",
     "flatten",

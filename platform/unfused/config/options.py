@@ -5,12 +5,14 @@ The rule of this file: what changes numbers belongs in `sections`.
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from unfused.config.changes import sentence
 from unfused.config.section import ConfigError
+from unfused.secrets import OF_DATABASE
 
 
 class RunOptions(BaseModel):
@@ -59,3 +61,8 @@ def run_options(**values: Any) -> RunOptions:
         raise ConfigError(sentence(error)) from None
 
 
+def database_url(given: str) -> str:
+    """The URL of a database as SQLAlchemy takes it: with the driver that comes with this platform,
+    where it names none, and an @ in its password spelt as %40."""
+    url = re.sub("^postgresql:", "postgresql+psycopg2:", given)
+    return OF_DATABASE.sub(lambda found: f"{found[1]}://{found[2].replace('@', '%40')}@", url)

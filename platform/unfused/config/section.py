@@ -14,6 +14,8 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.fields import FieldInfo
 
+from unfused.secrets import hidden
+
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
 Weight = Annotated[float, Field(ge=0.0)]
@@ -23,7 +25,11 @@ Width = Annotated[int, Field(ge=8, le=16384)]
 
 
 class ConfigError(ValueError):
-    """The request is wrong; the message is one sentence that names the remedy."""
+    """The request is wrong; the message is one sentence that names the remedy and holds no
+    secret."""
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(hidden(str(message)))
 
 
 @dataclass(frozen=True)

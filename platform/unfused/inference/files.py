@@ -20,6 +20,7 @@ from unfused.inference.hearing import Audio, Hearing, read_named
 from unfused.inference.model import BLOCK_SECONDS, Model
 from unfused.inference.tables import row
 from unfused.inference.timeline import TimelineConfig
+from unfused.secrets import hidden
 
 BLOCK_CLIPS = 64
 """That are scored at a time, where they are short."""
@@ -125,7 +126,7 @@ def blocks(hearing: Hearing, clips: Iterable[Audio]) -> Iterator[list[Recording]
 
 
 def _decoded(hearing: Hearing, clip: Audio) -> Recording:
-    path = "" if isinstance(clip, bytes) else str(clip)
+    path = "" if isinstance(clip, bytes) else hidden(str(clip))
     digest = ""
     try:
         _, data = read_named(clip)

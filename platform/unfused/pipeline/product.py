@@ -16,6 +16,7 @@ from unfused.inference.card import card
 from unfused.inference.folder import License, Measured, ModelFacts
 from unfused.pipeline.graph import Ref
 from unfused.pipeline.plan import Plan, Step
+from unfused.secrets import hidden, hidden_in, without_login
 from unfused.store import Damaged, Folder, Store, artifact_key
 from unfused.teachers import TeacherFacts
 
@@ -118,10 +119,10 @@ def _lineage(plan: Plan, run: str, made: dict[str, Any]) -> dict[str, Any]:
     request = plan.request
     return {
         "run": run,
-        "store": plan.store.root.uri,
-        "task": request.task or "",
-        "corpus": request.corpus or "",
-        "teachers": list(request.specs),
+        "store": without_login(plan.store.root.uri),
+        "task": hidden(request.task or ""),
+        "corpus": hidden(request.corpus or ""),
+        "teachers": hidden_in(request.specs),
         "code": made["code_digest"],
         "commit": made["git_commit"],
         "packages": made["packages"],

@@ -24,6 +24,7 @@ from unfused.arms import ARMS
 from unfused.config import flatten
 from unfused.events import EpochDone, Event, RunFinished, RunStarted
 from unfused.pipeline.plan import Plan, Step
+from unfused.secrets import hidden_in
 from unfused.stages.evaluate import PREDICTIONS_FILE
 from unfused.stages.ingest import CLIPS_FILE
 from unfused.store import Folder, create_table, opened_table, read_npy, read_table
@@ -61,8 +62,7 @@ class Recorder:
 
     def _write(self, end: RunFinished, began: float, start: RunStarted) -> None:
         request = self.plan.request
-        self.folder.write_json(
-            RUN_FILE,
+        record = hidden_in(
             {
                 "form": FORM,
                 "id": self._run,
@@ -83,8 +83,9 @@ class Recorder:
                 "reason": end.reason,
                 "summary": end.summary,
                 "provenance": start.provenance,
-            },
+            }
         )
+        self.folder.write_json(RUN_FILE, record)
         if end.status == "FINISHED":
             write_clips(self.folder, self.plan)
 

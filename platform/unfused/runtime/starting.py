@@ -11,6 +11,7 @@ import atexit
 import logging
 import os
 import resource
+import shlex
 import shutil
 import signal
 import socket
@@ -24,6 +25,7 @@ from unfused import cores
 from unfused.config import ConfigError, RunOptions
 from unfused.runtime.hardware import jobs_of_gpu, local_gpus, logical_cpus
 from unfused.runtime.place import Place
+from unfused.secrets import hidden
 
 NAMESPACE = "unfused"
 ANSWER_SECONDS = 10.0
@@ -109,6 +111,7 @@ def start(options: RunOptions, tell: Tell = lambda _: None) -> None:
         return
     prepare()
     quiet_ray()
+    _hide_command_line()
     package_root = str(Path(__file__).resolve().parents[2])
     paths = [package_root, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(paths))
@@ -274,11 +277,9 @@ def _token(path: Path) -> Iterator[None]:
 def _join(address: str, common: dict[str, Any]) -> None:
     import ray
 
-    settings = (name for name in os.environ if name.startswith("UNFUSED_"))
-    mine = ("PYTHONPATH", *cores.ENVIRONMENT, *settings)
     # A job's own runtime environment is this process's: where both set a name, ours has it.
     os.environ.setdefault("RAY_OVERRIDE_JOB_RUNTIME_ENV", "1")
-    sent = {"env_vars": {name: os.environ[name] for name in mine}}
+    sent = {"env_vars": sent_environment()}
     try:
         _check_answers(address)
         with _native_stderr_closed():
@@ -289,6 +290,26 @@ def _join(address: str, common: dict[str, Any]) -> None:
             " it, export RAY_AUTH_MODE=token where it asks for its ~/.ray/auth_token, or unset"
             " RAY_ADDRESS to run on this machine."
         ) from error
+
+
+def sent_environment() -> dict[str, str]:
+    """What of this process's environment goes to a cluster's workers: nothing that holds a secret,
+    because Ray's record of the job has it."""
+    settings = (name for name in os.environ if name.startswith("UNFUSED_"))
+    names = ("PYTHONPATH", *cores.ENVIRONMENT, *settings)
+    mine = {name: os.environ.get(name, "") for name in names}
+    return {name: value for name, value in mine.items() if hidden(value) == value}
+
+
+def _hide_command_line() -> None:
+    """Call this process by its command line without the secrets, which Ray's record of its job has,
+    and whoever lists the machine's processes."""
+    from ray._raylet import setproctitle
+
+    words = Path("/proc/self/cmdline").read_text().strip("\0").split("\0")
+    shown = [hidden(word) for word in words]
+    if shown != words:
+        setproctitle(shlex.join(shown))
 
 
 def _check_answers(address: str) -> None:

@@ -20,6 +20,7 @@ from unfused.config import shown
 from unfused.search.metrics import METRICS, PROXIES
 from unfused.search.space import Space
 from unfused.search.study import completed, ended
+from unfused.secrets import hidden_in
 from unfused.store import Folder
 
 BEST = 5
@@ -112,7 +113,7 @@ def save(folder: Folder, study: optuna.Study, space: Space, result: Mapping[str,
     files = {"trials.csv": _csv(result["trials"]), **dict(_pictures(study, space))}
     for name, data in files.items():
         folder.write(name, data)
-    folder.write_json("search.json", result)
+    folder.write_json("search.json", hidden_in(result))
     return ["search.json", *files]
 
 

@@ -28,7 +28,7 @@ from ray.tune.stopper import Stopper
 from sqlalchemy.exc import SQLAlchemyError
 
 from unfused import locks
-from unfused.config import ConfigError
+from unfused.config import ConfigError, database_url
 from unfused.search.journal import mend
 from unfused.search.space import Space
 
@@ -125,7 +125,7 @@ def _storage(location: str, tell: Callable[[str], None]) -> Iterator[BaseStorage
                 " postgresql://user@host/optuna."
             )
         try:
-            database = RDBStorage(location)
+            database = RDBStorage(database_url(location))
         except (ImportError, SQLAlchemyError) as error:
             reason = str(error).partition("\n")[0]
             raise ConfigError(f"--study-storage {location} cannot be opened: {reason}.") from None

@@ -28,6 +28,7 @@ from unfused.events import EpochDone, Event, OfTrial, RunFinished, Stream
 from unfused.pipeline import Backend, Inputs, Plan, Request, Run, Step, open_backend
 from unfused.search import quality
 from unfused.search.space import Space
+from unfused.secrets import hidden
 from unfused.store import Folder
 
 PROBES = (25, 50, 75)
@@ -172,7 +173,7 @@ class _Pipeline:
         except runtime.Cancelled:
             status = "KILLED"
         except Exception as error:
-            reason = training.root_cause(error)
+            reason = hidden(training.root_cause(error))
             outcome = {"failed": reason}
         self.stream.emit(RunFinished(status, summary, reason))
         # The search hears of a trial's end only after all that the trial has told.

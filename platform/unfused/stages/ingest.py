@@ -16,6 +16,7 @@ from unfused import corpora
 from unfused.config import AudioConfig, IngestConfig
 from unfused.corpora.clip import Clip
 from unfused.data import LabelFacts, PartFacts
+from unfused.secrets import hidden, hidden_in
 from unfused.stages.access import Tasks
 from unfused.stages.contract import Build, Built, Stage
 from unfused.stages.reading import CORPUS, Read, Row, read
@@ -51,7 +52,7 @@ def run(builds: Sequence[Build], tasks: Tasks) -> list[Built]:
 def _ingested(build: Build, tasks: Tasks) -> IngestFacts:
     audio, ingest = build.config["audio"], build.config["ingest"]
     found = read(build.clips, audio, ingest, partial(tasks.map, build.node), build.out)
-    build.out.write_json(QUARANTINE_FILE, found.suspects)
+    build.out.write_json(QUARANTINE_FILE, hidden_in(found.suspects))
     found.check()
     for note in found.notes():
         tasks.tell(build.node, note)
@@ -68,12 +69,17 @@ def _list(out: Folder, found: Read) -> None:
         "split": [split for split, _, _ in every],
         "clip": [number for _, number, _ in every],
         "digest": [row.digest for _, _, row in every],
-        "path": [found.clips[row.clip].path for _, _, row in every],
+        "path": [_shown(found.clips[row.clip].path) for _, _, row in every],
         "label": pa.array([found.clips[row.clip].label for _, _, row in every], pa.string()),
         "start": pa.array([row.start for _, _, row in every], pa.float64()),
         "end": pa.array([row.end for _, _, row in every], pa.float64()),
     }
     write_table(out, CLIPS_FILE, pa.table(table))
+
+
+def _shown(path: str) -> str:
+    """A file's path without secrets, which none on this machine has."""
+    return hidden(path) if "://" in path else path
 
 
 def _facts(out: Folder, found: Read, audio: AudioConfig, ingest: IngestConfig) -> IngestFacts:

@@ -22,7 +22,8 @@ from unfused.remote import patient
 
 
 class StoreError(ConfigError):
-    """The store or something in it cannot be used; the message names the remedy."""
+    """The store or something in it cannot be used; the message names the remedy and holds no
+    secret."""
 
 
 class StoreFailed(RuntimeError):

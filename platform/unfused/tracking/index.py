@@ -19,6 +19,7 @@ from typing import Any
 from unfused import events
 from unfused.config import shown
 from unfused.events import Event
+from unfused.secrets import hidden, hidden_in
 from unfused.tracking import metrics, names, notes, views
 from unfused.tracking.datasets import DataSets
 from unfused.tracking.notes import NOTE, Made
@@ -94,7 +95,7 @@ class Index:
         if not self.run:
             return NOWHERE
         return {
-            "tracking_uri": self.uri,
+            "tracking_uri": hidden(self.uri),
             "experiment_id": self.experiment_id,
             "run_id": self.run,
         }
@@ -296,7 +297,8 @@ class Index:
         self.set_tags(self.run, metrics.counts(summary))
         if note := self.note(summary):
             self.set_tags(self.run, {NOTE: note})
-        self.client.log_dict(self.run, {**summary, "mlflow": self.describe()}, "summary.json")
+        told = hidden_in({**summary, "mlflow": self.describe()})
+        self.client.log_dict(self.run, told, "summary.json")
 
     def note(self, summary: Mapping[str, Any]) -> str:
         """The run's description."""
@@ -337,7 +339,7 @@ class Index:
         from mlflow.entities import RunTag
 
         if values:
-            self.client.log_batch(run, tags=[RunTag(k, str(v)) for k, v in values.items()])
+            self.client.log_batch(run, tags=[RunTag(k, hidden(str(v))) for k, v in values.items()])
 
 
 def _provenance_tags(record: Mapping[str, Any]) -> dict[str, str]:

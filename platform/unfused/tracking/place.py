@@ -8,7 +8,6 @@ from __future__ import annotations
 import importlib.metadata
 import logging
 import os
-import re
 import shlex
 import shutil
 import ssl
@@ -21,8 +20,8 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
-from unfused import locks
-from unfused.config import ConfigError
+from unfused import locks, secrets
+from unfused.config import ConfigError, database_url
 from unfused.tracking import views
 
 DEFAULT_URI = "sqlite:///mlflow.db"
@@ -77,7 +76,7 @@ def initialise(uri: str | None = None) -> str:
         check_server(given.rstrip("/"))
         return given.rstrip("/")
     if given.startswith("databricks") or scheme in DATABASES or scheme in plugin_schemes():
-        return given
+        return database_url(given)
     raise TrackingError(
         f"MLflow cannot track runs at {given!r}; use {DEFAULT_URI}"
         " or the address of a server (http://host:5000)."
@@ -90,10 +89,10 @@ def ui_command(uri: str) -> str:
     One worker is enough for one person; by default it starts several, with processes of their own.
     """
     if is_server(uri):
-        return uri
+        return secrets.without_login(uri)
     program = Path(sys.executable).with_name("mlflow")
     name = "mlflow" if shutil.which("mlflow") == str(program) else os.path.relpath(program)
-    return f"{name} ui --workers 1 --backend-store-uri {shlex.quote(uri)}"
+    return secrets.command(f"{name} ui --workers 1 --backend-store-uri {shlex.quote(uri)}")
 
 
 def ui_address(uri: str, experiment: str, *, trials: bool = False) -> str:
@@ -105,7 +104,7 @@ def ui_address(uri: str, experiment: str, *, trials: bool = False) -> str:
         trials: whether it opens on the trials of searches.
     """
     view = views.TRIALS if trials else views.RUNS
-    return views.address(uri if is_server(uri) else UI, experiment, view)
+    return views.address(secrets.without_login(uri) if is_server(uri) else UI, experiment, view)
 
 
 def plugin_schemes() -> set[str]:
@@ -166,7 +165,7 @@ def check_server(uri: str) -> None:
 
 def _answer(url: str) -> tuple[int, bytes]:
     """Status and body; 0 for a certificate that only MLflow's own settings may accept."""
-    url = re.sub(r"//[^/@]*@", "//", url)  # urllib knows no user:password@host
+    url = secrets.without_login(url)  # urllib knows none
     try:
         with urllib.request.urlopen(url, timeout=ANSWER_SECONDS) as answer:
             return answer.status, answer.read()

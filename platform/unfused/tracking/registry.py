@@ -16,6 +16,7 @@ from typing import Any
 
 from unfused import scorers
 from unfused.inference.folder import CLASSIFIER, RATE, ModelFacts
+from unfused.secrets import hidden
 from unfused.store import Folder, digest
 from unfused.tracking import champions, metrics, notes
 from unfused.tracking.index import Index
@@ -94,7 +95,7 @@ def show(index: Index, said: Said) -> None:
 
 
 def _log_model(index: Index, classifier: Classifier) -> str:
-    tags = {"store": classifier.folder.uri, "key": classifier.key}
+    tags = {"store": hidden(classifier.folder.uri), "key": classifier.key}
     model = index.client.create_logged_model(
         index.experiment_id, "classifier", index.run, tags, model_type="classifier"
     ).model_id
@@ -125,7 +126,8 @@ def _add_version(index: Index, classifier: Classifier, name: str, model: str) ->
     # By location: a database's registry looks "models:/<id>" up in this process's default URI,
     # and it forgets the id, which is a tag for that reason.
     where = client.get_logged_model(model).artifact_location
-    tags = {"store": classifier.folder.uri, "key": classifier.key, "pipeline": index.run}
+    place = hidden(classifier.folder.uri)
+    tags = {"store": place, "key": classifier.key, "pipeline": index.run}
     tags |= {"model_id": model, **champions.tags(classifier.task, classifier.estimate)}
     version = client.create_model_version(name, where, index.run, tags, model_id=model).version
     standing = champions.place(client, name, version, tags)

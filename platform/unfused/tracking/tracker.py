@@ -20,6 +20,7 @@ from typing import Any
 
 from unfused import events
 from unfused.events import Event
+from unfused.secrets import hidden
 from unfused.store import Folder
 from unfused.tracking import registry, searches
 from unfused.tracking.index import NOWHERE, Index, Subject
@@ -75,8 +76,8 @@ class Tracker:
         self.uri = uri
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._warned = False
-        place = Folder.of(store).uri
-        known = {role: Folder.of(path).uri for role, path in (places or {}).items()}
+        place = hidden(Folder.of(store).uri)
+        known = {role: hidden(Folder.of(path).uri) for role, path in (places or {}).items()}
         subject = Subject(name, kind, parent, trial, tuple(settings), known)
         open_index = partial(Index.open, uri, experiment, place, subject)
         self._thread = threading.Thread(
@@ -136,7 +137,7 @@ class Tracker:
         patience = min(PATIENT_SECONDS, timeout)
         self._thread.join(patience)
         if self._thread.is_alive() and timeout > patience:
-            log.warning("Waiting up to %.0f s for MLflow at %s.", timeout, self.uri)
+            log.warning("Waiting up to %.0f s for MLflow at %s.", timeout, hidden(self.uri))
             self._thread.join(timeout - patience)
         if self._thread.is_alive():
             self._warn(f"it did not take everything within {timeout:.0f} s")
@@ -170,7 +171,8 @@ class Tracker:
     def _warn(self, trouble: object) -> None:
         if not self._warned:
             self._warned = True
-            log.warning("This run is not fully recorded in MLflow at %s: %s", self.uri, trouble)
+            where, why = hidden(self.uri), hidden(str(trouble))
+            log.warning("This run is not fully recorded in MLflow at %s: %s", where, why)
 
 
 def _kept(event: Event) -> Event:

@@ -190,10 +190,18 @@ class Session:
             # checkpoints. A worker that dies is replaced and finds them.
             run_config=RunConfig(
                 name="run",
-                storage_path=self._storage.uri,
+                **_storage_of(self._storage),
                 failure_config=FailureConfig(max_failures=MAX_FAILURES),
             ),
         )
+
+
+def _storage_of(folder: Folder) -> dict[str, Any]:
+    """A folder as Ray Train's configuration, which it shows and logs: without the address's login.
+    """
+    if folder.local is not None:
+        return {"storage_path": folder.uri}
+    return {"storage_path": folder.path, "storage_filesystem": folder.filesystem}
 
 
 def root_cause(error: BaseException) -> str:

@@ -1,0 +1,104 @@
+"""A pipeline and a search with a secret wherever one can be given leave none of them anywhere."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from base64 import b64encode
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import parse_qs
+
+import pytest
+
+from conftest import TINY, Program
+from small_searches import write_space
+from tracked_runs import served
+
+MARK = "Hush0000"
+"""What every secret below begins with."""
+SMALL = [a for a in TINY if not a.startswith(("rounds", "pretrain.epochs", "finetune.num_repeats"))]
+SMALL += ["rounds=1", "pretrain.epochs=1", "finetune.num_repeats=1", "arms=[unfused]"]
+SMALL += ["teachers.clustered=encoders", "ingest.max_bad_fraction=0.2"]
+SPACE = 'space = {"distill.temperature": FloatDistribution(1.0, 4.0)}\n'
+
+
+@pytest.fixture
+def secretive(program, bucket, small_task, tmp_path) -> Iterator[Program]:
+    """The program with a store and a corpus in S3, an MLflow server, and secrets for all."""
+    put, query = bucket
+    for file in sorted((small_task / "train" / "low").iterdir()):
+        put(f"corpus/{file.name}", file.read_bytes())
+    endpoint = parse_qs(query.lstrip("?"))["endpoint_override"][0]
+    one = program("secrets")
+    one.extra = {
+        "AWS_ENDPOINT_URL": f"http://{endpoint}",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_SECRET_ACCESS_KEY": f"{MARK}-aws",
+        "MLFLOW_TRACKING_TOKEN": f"{MARK}-token",
+        "SOME_API_KEY": f"{MARK}-key",
+        "UNFUSED_STORE": f"s3://{MARK}-id:{MARK}-store@clips/store",
+    }
+    with served(f"sqlite:///{tmp_path}/mlflow.db", tmp_path) as (address, _):
+        one.extra["MLFLOW_TRACKING_URI"] = address.replace("://", f"://me:{MARK}-mlflow@")
+        yield one
+
+
+def run(one: Program, line: str, kept: Path, *arguments: str, script: str = "full") -> str:
+    """Run to the end, with a copy of Ray's session of the moment in which it says `line`."""
+    process, seen = one.start_until(line, *arguments, script=script)
+    processes = [_command_line(folder) for folder in Path("/proc").glob("[0-9]*")]
+    of_ray = re.compile(rf"/\S*session_[\w-]+_{process.pid}\b")
+    sessions = {found[0] for text in processes for found in [of_ray.search(text)] if found}
+    for session in sessions:
+        shutil.copytree(session, kept / script, ignore=shutil.ignore_patterns("sockets"))
+    seen += process.communicate(timeout=400)[0]
+    assert process.returncode == 0 and sessions, seen
+    assert not [text for text in processes if MARK in text]
+    return seen
+
+
+def _command_line(folder: Path) -> str:
+    try:
+        return (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    except OSError:
+        return ""
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    files = (Path(root, name) for root, _, names in os.walk(folder) for name in names)
+    return {str(path): path.read_bytes() for path in files if path.is_file()}
+
+
+def stored(one: Program) -> dict[str, bytes]:
+    """Everything in the bucket but the corpus."""
+    from pyarrow import fs
+
+    store = fs.S3FileSystem(
+        access_key="key", secret_key="secret", region="us-east-1",
+        endpoint_override=one.extra["AWS_ENDPOINT_URL"],
+    )  # fmt: skip
+    found = store.get_file_info(fs.FileSelector("clips/store", recursive=True))
+    return {i.path: store.open_input_file(i.path).read() for i in found if i.is_file}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_no_secret_is_left_anywhere(secretive, small_task, tmp_path):
+    one = secretive
+    corpus = f"s3://{MARK}-id:{MARK}-corpus@clips/corpus"
+    asked = ["--task", str(small_task), "--corpus", corpus, *SMALL, "--summary", "summary.json"]
+    said = run(one, "distill built", tmp_path / "ray", *asked)
+    space = write_space(tmp_path, SPACE)
+    study = f"sqlite:///file:{tmp_path}/study.db?uri=true&password={MARK}-study"
+    more = ["--space", space, "--num-trials", "1", "--study-storage", study]
+    said += run(one, "trial 0 complete", tmp_path / "ray", *asked, *more, script="search")
+
+    tracked, session = contents(tmp_path), contents(tmp_path / "ray")
+    kept = contents(one.folder) | tracked | stored(one) | {"output": said.encode()}
+    assert len(session) > 10 and any(path.endswith("manifest.json") for path in kept)
+    marks = [MARK.encode(), b64encode(f"me:{MARK}".encode())[:-4]]
+    assert [path for path, content in kept.items() if any(m in content for m in marks)] == []
+    assert "***" in said
