@@ -46,6 +46,7 @@ test-fast: install
 
 test-long: install
 	$(BIN)/python -m pytest -m long
+	UNFUSED_TEST_REQUESTS=2000 $(BIN)/python -m pytest tests/commands/test_any_request.py
 
 test-cluster: install
 	$(BIN)/python -m pytest -m cluster

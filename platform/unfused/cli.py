@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -270,8 +270,14 @@ def only_json(wanted: bool) -> Iterator[Callable[[Any], None]]:
 
 def check_summary(summary: Path | None) -> None:
     """Refuse a file that could not be written at the end."""
-    if summary is not None and not summary.parent.resolve().is_dir():
+    if summary is None:
+        return
+    if summary.is_dir():
+        raise ConfigError(f"--summary {summary} is a folder; name a file in it.")
+    if not summary.parent.resolve().is_dir():
         raise ConfigError(f"--summary {summary}: there is no folder {summary.parent}; make it.")
+    if not os.access(summary if summary.exists() else summary.parent, os.W_OK):
+        raise ConfigError(f"--summary {summary} cannot be written; name another file.")
 
 
 def write_summary(summary: Path | None, result: dict[str, Any]) -> None:
@@ -564,11 +570,11 @@ def main(arguments: list[str] | None = None) -> None:
     console = display.make_console(error=True)
     signals.listen()
     try:
+        configuration.environment.check()
         # Typer makes a status of Ctrl-C and returns it.
         status = app(given, prog_name="unfused", standalone_mode=False) or DONE
     except ConfigError as error:
-        console.print(f"[red]error:[/] {escape(str(error))}", highlight=False)
-        leave(WRONG)
+        _refuse(console, str(error))
     except (KeyboardInterrupt, typer.Abort):
         status = INTERRUPTED
     except typer.Exit as stop:
@@ -581,11 +587,24 @@ def main(arguments: list[str] | None = None) -> None:
     leave(status)
 
 
-def _fail(console: Console, error: Exception) -> None:
+def _refuse(console: Console, sentence: str) -> NoReturn:
+    """Say what is wrong in one line, whatever characters what was typed has in it."""
+    line = "".join(
+        one if one.isprintable() else one.encode("unicode_escape").decode() for one in sentence
+    )
+    end = "" if line.endswith((".", "?")) else "."
+    console.print(f"[red]error:[/] {escape(line)}{end}", highlight=False)
+    leave(WRONG)
+
+
+def _fail(console: Console, error: Exception) -> NoReturn:
+    from unfused.store import StoreError
+
     if hasattr(error, "format_message"):
         # Typer's own errors: an unknown option, a value of the wrong type.
-        console.print(f"[red]error:[/] {escape(error.format_message())}", highlight=False)
-        leave(WRONG)
+        _refuse(console, error.format_message())
+    if isinstance(error, StoreError):
+        _refuse(console, str(error))
     console.print(f"[red]failed:[/] {escape(str(error))}", highlight=False)
     console.print("The same command goes on from what is built; UNFUSED_DEBUG=1 shows more.")
     if os.environ.get("UNFUSED_DEBUG"):

@@ -15,12 +15,12 @@ def one(key: str, config: Config | None = None):
 @pytest.mark.parametrize(
     ("key", "allowed"),
     [
-        ("cluster.num_clusters", "a whole number of 2 or more, or classes"),
+        ("cluster.num_clusters", "a whole number from 2 to 65536, or classes"),
         ("data.test_fraction", "a number above 0 and below 0.5"),
         ("finetune.label_fraction", "a number above 0 and at most 1, or none"),
         ("audio.crop_seconds", "a number from 0.1 to 60, or auto"),
         ("cluster.whiten", "true or false"),
-        ("distill.augment.time_scale", "[a number above 0, a number above 0]"),
+        ("distill.augment.time_scale", "[a number from 0.05 to 10, a number from 0.05 to 10]"),
         ("teachers.heard", "all, or a list of names"),
         ("student.kind", "audio_ntt or mobile_net"),
         ("embed.layer", "block1, block2, block3 or last"),

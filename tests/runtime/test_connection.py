@@ -12,8 +12,8 @@ from unfused import runtime, training
 from unfused.config import RunOptions
 from unfused.events import Stream
 from unfused.pipeline import open_backend
-from unfused.runtime.starting import sent_environment
 from unfused.runtime.hardware import Hardware
+from unfused.runtime.starting import sent_environment
 from unfused.store import Folder
 
 LAPTOP = Hardware(cpus=4, gpus=0, bfloat16=False, cuml=False, joined=False)

@@ -37,6 +37,8 @@ from unfused.store import Folder, Store
 
 MOST_NAMED = 10
 """Classes with too few clips that one line has room for."""
+MOST_NODES = 1000
+"""That a table shows; further seeds and folds have the same."""
 
 
 def show_plan(request: Request) -> list[dict[str, str]]:
@@ -44,9 +46,10 @@ def show_plan(request: Request) -> list[dict[str, str]]:
     nothing."""
     hardware = runtime.probe(request.options)
     Store.at(request.options.store).check_readable()
-    plan = Plan(resolved(request, hardware))
-    run = Run(plan, hardware, Stream())
+    plan = Plan(replace(resolved(request, hardware), dry=True))
+    run = Run(plan, hardware, Stream(), record={"dry": True})
     run.check_fit()
+    plan.check_early()
     rows = [
         (s.node.name, s.key or "", s.status, "" if s.manifest else runtime.shown(run.needs(s)))
         for s in plan.steps.values()
@@ -54,7 +57,9 @@ def show_plan(request: Request) -> list[dict[str, str]]:
     console = display.make_console()
     for note in clip_notes(plan.request, plan.inputs):
         console.print(display.note_line(note), markup=False, highlight=False)
-    console.print(display.plan_table(rows))
+    console.print(display.plan_table(rows[:MOST_NODES]))
+    if more := len(rows[MOST_NODES:]):
+        console.print(f"and {more} nodes more; --json lists them all.", highlight=False)
     for place, damage in plan.damaged.items():
         told = f"{place} is damaged ({damage.file}: {damage.what}); a run builds it again"
         note = Note(told, level="warning")
@@ -106,7 +111,7 @@ def run_pipeline(request: Request) -> dict[str, Any]:
         stream = Stream()
         run = Run(plan, hardware, stream)
         run.check_fit()
-        refuse_early(plan)
+        plan.check_early()
         uri = tracking.initialise(request.options.tracking_uri)
         plan.store.check_writable()
         if plan.missing:
@@ -138,16 +143,6 @@ def run_pipeline(request: Request) -> dict[str, Any]:
         _register(plan, result["models"], tracker)
     _show_result(console, plan, result, uri)
     return result
-
-
-def refuse_early(plan: Plan) -> None:
-    """Refuse what ingested clips rule out, where they are there already, before a run is tracked.
-
-    Raises:
-        ConfigError: as the run would.
-    """
-    if plan.missing and not any(step.node.stage == "ingest" for step in plan.missing):
-        plan.check_parts()
 
 
 @contextmanager

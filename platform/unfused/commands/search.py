@@ -88,6 +88,7 @@ def new_tracker(uri: str, search: SearchRequest, **what: Any) -> tracking.Tracke
 def show_search(search: SearchRequest, concurrency: int | None) -> dict[str, Any]:
     """Print what every trial shares and what may change, and return it; builds nothing."""
     console = display.make_console()
+    search = replace(search, request=replace(search.request, dry=True))
     run = SearchRun(*settled(search, concurrency), Stream())
     run.check()
     rows = [(s.node.name, s.key or "", s.status, "") for s in run.plan.steps.values()]

@@ -4,6 +4,7 @@
     choices     sections of which there are kinds: objectives, encoders, scorers
     sections    the settings that numbers depend on
     options     where and how a run happens
+    environment variables that every command heeds
     changes     dotted names: listing, describing, `override`
     presets     named sets of changes
     reference   a setting explained: what it means, what it may be, its default
@@ -11,6 +12,7 @@
 The rule of this room: what changes numbers is a typed field of one frozen section.
 """
 
+from unfused.config import environment
 from unfused.config.changes import (
     chosen_names,
     describe,
@@ -38,6 +40,8 @@ from unfused.config.section import (
     OffAt,
     Positive,
     Section,
+    Temperature,
+    Units,
     Weight,
     Width,
 )
@@ -101,13 +105,16 @@ __all__ = [
     "Section",
     "SelftrainConfig",
     "TeachersConfig",
+    "Temperature",
     "Training",
+    "Units",
     "Weight",
     "Width",
     "chosen_names",
     "database_url",
     "describe",
     "difference",
+    "environment",
     "flatten",
     "num_steps",
     "override",

@@ -22,6 +22,8 @@ Path = tuple[str, ...]
 """The attributes that lead from a configuration to a setting."""
 TOGETHER = {"encoder": ("teacher", "student")}
 """Sections' names that stand for several."""
+SHOWN = 80
+"""Characters of a wrong value that are said again."""
 
 
 def paths(section: Section, prefix: str = "", before: Path = ()) -> Iterator[tuple[str, Path]]:
@@ -253,7 +255,9 @@ def sentence(error: ValidationError, known: Mapping[str, Path] | None = None) ->
         if parts and (_place(other), other["input"]) == (parts, first["input"]):
             what += f", or {other['msg'][0].lower()}{other['msg'][1:]}"
     if not where:
-        begins_with_a_setting = "." in what.partition(" ")[0]
+        word = what.partition(" ")[0]
+        begins_with_a_setting = "." in word or word in (known or {})
         return f"{what}." if begins_with_a_setting else f"{what[0].upper()}{what[1:]}."
     given = json.dumps(first["input"], default=str)
+    given = given if len(given) <= SHOWN else f"{given[:SHOWN]}..."
     return f"{where}={given} is not possible: {what[0].lower()}{what[1:]}."

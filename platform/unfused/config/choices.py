@@ -18,7 +18,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import BeforeValidator, SerializeAsAny
 
-from unfused.config.section import ConfigError, Count, Section, Width
+from unfused.config.section import ConfigError, Section, Units, Width
 
 NO_KINDS = frozenset({"__init__", "protocol"})
 """Files of a room of plug-ins that are no plug-in."""
@@ -62,9 +62,9 @@ class ObjectiveConfig(Choice):
 class ProjectorConfig(ObjectiveConfig):
     """The settings of an objective with a projector."""
 
-    projector_hidden: Count = 2048
+    projector_hidden: Units = 2048
     """Hidden width of the projector."""
-    projector_dim: Count = 512
+    projector_dim: Units = 512
     """Output width of the projector."""
 
 

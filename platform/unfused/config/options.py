@@ -8,7 +8,14 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from unfused.config.changes import sentence
 from unfused.config.section import ConfigError
@@ -18,7 +25,7 @@ from unfused.secrets import OF_DATABASE
 class RunOptions(BaseModel):
     """Where and how a run happens; never part of a result's identity."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     store: str = "store"
     """Folder or URI (s3://, gs://) of the artifacts."""
@@ -26,18 +33,25 @@ class RunOptions(BaseModel):
     """MLflow; by default MLFLOW_TRACKING_URI, else sqlite:///mlflow.db."""
     experiment: str = "unfused"
     """MLflow experiment."""
-    num_workers: Annotated[int, Field(ge=1)] = 1
+    num_workers: Annotated[int, Field(ge=1, le=1024)] = 1
     """Ray Train workers that one job is spread over: they train, embed and score."""
-    gpus_per_worker: Annotated[float, Field(ge=0)] | None = None
+    gpus_per_worker: Annotated[float, Field(ge=0, le=1024)] | None = None
     """GPUs of one worker, or a share of one; by default one where the cluster has any."""
-    jobs: Annotated[int, Field(ge=1)] | None = None
+    jobs: Annotated[int, Field(ge=1, le=1024)] | None = None
     """Jobs of a pipeline at a time, each on `num_workers`; by default as many as have GPUs, or CPU
     cores and memory."""
     strict: bool = False
     """Whether an artifact of the store that is damaged ends the run; else it is set aside and built
     again."""
-    concurrency: Annotated[int, Field(ge=1)] = 1
+    concurrency: Annotated[int, Field(ge=1, le=1024)] = 1
     """Pipelines that share the cluster at a time (the trials of a search)."""
+
+    @field_validator("store", "tracking_uri", "experiment")
+    @classmethod
+    def _said(cls, text: str | None) -> str | None:
+        if text is not None and not text.strip():
+            raise ValueError("it is empty; leave the option out for what it is by default")
+        return text
 
     @model_validator(mode="after")
     def _whole_or_alone(self) -> RunOptions:
@@ -49,6 +63,10 @@ class RunOptions(BaseModel):
         return self
 
 
+OPTIONS = {f"--{name.replace('_', '-')}": (name,) for name in RunOptions.model_fields}
+"""How the command line spells them."""
+
+
 def run_options(**values: Any) -> RunOptions:
     """Options from the command line.
 
@@ -58,7 +76,7 @@ def run_options(**values: Any) -> RunOptions:
     try:
         return RunOptions(**values)
     except ValidationError as error:
-        raise ConfigError(sentence(error)) from None
+        raise ConfigError(sentence(error, OPTIONS)) from None
 
 
 def database_url(given: str) -> str:

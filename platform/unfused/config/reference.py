@@ -144,10 +144,14 @@ def _bounds(limits: Sequence[Any]) -> list[str]:
     sides = ("ge", "gt", "le", "lt")
     found = {side: getattr(m, side) for side in sides for m in limits if hasattr(m, side)}
     if {"ge", "le"} <= set(found):
-        return [f"from {found['ge']:g} to {found['le']:g}"]
-    said = {"ge": "of {:g} or more", "gt": "above {:g}", "le": "at most {:g}", "lt": "below {:g}"}
-    words = [said[side].format(limit) for side, limit in found.items()]
+        return [f"from {_number(found['ge'])} to {_number(found['le'])}"]
+    said = {"ge": "of {} or more", "gt": "above {}", "le": "at most {}", "lt": "below {}"}
+    words = [said[side].format(_number(limit)) for side, limit in found.items()]
     return [" and ".join(words)] if words else []
+
+
+def _number(limit: float) -> str:
+    return str(limit) if isinstance(limit, int) else f"{limit:g}"
 
 
 def _or(words: Sequence[str] | Mapping[str, Any]) -> str:

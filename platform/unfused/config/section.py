@@ -18,10 +18,23 @@ from unfused.secrets import hidden
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
-Weight = Annotated[float, Field(ge=0.0)]
-Count = Annotated[int, Field(ge=1)]
-Range = tuple[Positive, Positive]
+Weight = Annotated[float, Field(ge=0.0, le=1000.0)]
+"""Of a loss or a penalty; beyond it nothing else is heard."""
+Rate = Annotated[float, Field(gt=0.0, le=100.0)]
+"""Of learning: beyond it no optimiser stays finite."""
+Temperature = Annotated[float, Field(ge=0.01, le=1000.0)]
+"""Below it the softmax of float32 logits overflows, above it all is alike."""
+Count = Annotated[int, Field(ge=1, le=1_000_000)]
+Batch = Annotated[int, Field(ge=2, le=65536)]
+"""Clips of one optimiser step."""
+Together = Annotated[int, Field(ge=1, le=65536)]
+"""Clips that are handled at once."""
+Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
+"""What every library that draws takes."""
+Scale = Annotated[float, Field(ge=0.05, le=10.0)]
+Range = tuple[Scale, Scale]
 Width = Annotated[int, Field(ge=8, le=16384)]
+Units = Annotated[int, Field(ge=1, le=16384)]
 
 
 class ConfigError(ValueError):
@@ -45,7 +58,9 @@ class OffAt:
 class Section(BaseModel):
     """A frozen group of settings; a stage's identity is the hash of the sections it reads."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False
+    )
 
     def fields(self) -> Iterator[tuple[str, FieldInfo, Any]]:
         """Name, declaration and value of every setting, in order of declaration."""

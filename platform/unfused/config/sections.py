@@ -10,11 +10,24 @@ from __future__ import annotations
 import math
 from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from unfused.arms import ARMS, DEFAULT
 from unfused.config.choices import Encoder, EncoderConfig, Objective, ObjectiveConfig, default
-from unfused.config.section import Count, Fraction, OffAt, Positive, Range, Section, Weight
+from unfused.config.section import (
+    Batch,
+    Count,
+    Fraction,
+    OffAt,
+    Positive,
+    Range,
+    Rate,
+    Section,
+    Seed,
+    Temperature,
+    Together,
+    Weight,
+)
 
 Layer = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 Precision = Literal["auto", "float32", "bfloat16"]
@@ -22,6 +35,8 @@ Optimizer = Literal["adamw", "adam", "sgd", "larc"]
 Pooling = Literal["mean", "max", "attention"]
 Feature = Literal["statistics", "cepstra", "cepstra:centred", "cepstra:moments", "periodicity"]
 Auto = Literal["auto"]
+Windows = Annotated[int, Field(ge=1, le=1024)]
+Repeats = Annotated[int, Field(ge=1, le=1000)]
 Segment = Annotated[float, Field(ge=0.1, le=3600.0)]
 Channel = Literal["mean", "left", "right", "loudest"]
 
@@ -39,7 +54,7 @@ class DataConfig(Section):
     """Share of the clips held out for validation where a manifest has no such split."""
     test_fraction: Annotated[float, Field(gt=0, lt=0.5)] = 0.15
     """Share of the clips held out for testing where a manifest has no `split` column."""
-    split_seed: int = 0
+    split_seed: Seed = 0
     """Seed of that split."""
     allow_overlap: bool = False
     """Accept clips of train or corpus whose bytes are also in valid or test."""
@@ -48,13 +63,13 @@ class DataConfig(Section):
 class AudioConfig(Section):
     sample_rate: Annotated[int, Field(ge=4000, le=192000)] = 16000
     """Hz, after resampling."""
-    n_fft: Annotated[int, Field(ge=64)] = 1024
-    """Samples in the STFT window."""
-    hop_length: Annotated[int, Field(ge=16)] = 160
-    """Samples between frames."""
-    n_mels: Annotated[int, Field(ge=8)] = 64
+    n_fft: Annotated[int, Field(ge=64, le=65536, multiple_of=2)] = 1024
+    """Samples in the STFT window, an even number."""
+    hop_length: Annotated[int, Field(ge=16, le=65536)] = 160
+    """Samples between frames; at most n_fft."""
+    n_mels: Annotated[int, Field(ge=8, le=1024)] = 64
     """Mel bands; a multiple of what the encoder needs (8)."""
-    f_min: Weight = 60.0
+    f_min: Annotated[float, Field(ge=0)] = 60.0
     """Hz, lower edge of the first band."""
     f_max: Positive = 7800.0
     """Hz, upper edge of the last band; at most half the sample rate."""
@@ -83,16 +98,16 @@ class IngestConfig(Section):
     """Clips longer than this are quarantined."""
     max_bad_fraction: Fraction = 0.05
     """A run fails if a larger share of the clips cannot be used."""
-    clips_per_shard: Count = 512
+    clips_per_shard: Together = 512
     """Clips in one Parquet shard."""
-    shuffle_seed: int = 0
+    shuffle_seed: Seed = 0
     """Seed of the one shuffle that fixes the order of clips in the shards."""
     segment_seconds: Annotated[Segment | Auto | Literal["off"], OffAt("auto")] = "auto"
     """Recordings are cut into segments of so many seconds while they are decoded, each of them a
     clip. auto: those of a corpus that are longer than 30 s, into segments of 10 s; off: none."""
-    segment_overlap: Annotated[float, Field(ge=0, lt=1), OffAt(0.0)] = 0.0
+    segment_overlap: Annotated[float, Field(ge=0, le=0.95), OffAt(0.0)] = 0.0
     """Share of a segment that the next one has too."""
-    segment_min_level: Annotated[float | None, Field(le=0), OffAt(None)] = None
+    segment_min_level: Annotated[float | None, Field(ge=-200, le=0), OffAt(None)] = None
     """Segments whose RMS is below so many dB of full scale are left out; none keeps all."""
 
 
@@ -103,11 +118,11 @@ class Training(Section):
     """What auto is: at least so many epochs, and so many that they take at least so many steps."""
     epochs: Count | Auto
     """Passes over the clips; auto: as many as suit their number, few clips many."""
-    batch_size: Annotated[int, Field(ge=2)]
+    batch_size: Batch
     """Clips in one optimiser step, over all workers."""
     optimizer: Optimizer = "adamw"
     """adamw, adam, sgd (momentum 0.9), or larc (sgd with layer-wise rate control)."""
-    learning_rate: Positive
+    learning_rate: Rate
     """Peak learning rate of the warm-up and cosine schedule."""
     weight_decay: Weight = 1e-4
     """Decoupled for adamw, L2 for the others."""
@@ -117,7 +132,7 @@ class Training(Section):
     """What follows the warm-up."""
     precision: Precision = "auto"
     """auto: bfloat16 autocast where the hardware has it, float32 elsewhere."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of this stage's weights, order, crops and augmentation."""
 
     def settled(self, num_clips: int) -> Self:
@@ -137,14 +152,21 @@ def num_steps(num_clips: int, batch_size: int) -> int:
 class AugmentConfig(Section):
     mixup_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.4
     """Largest share of another clip mixed in (log-mix-exp); 0 is off."""
-    mixup_bank: Annotated[int, Field(ge=0)] = 0
+    mixup_bank: Annotated[int, Field(ge=0, le=65536)] = 0
     """Past clips kept as mixing partners; 0 mixes within the batch."""
-    canvas_time: Annotated[float, Field(ge=1)] = 1.5
+    canvas_time: Annotated[float, Field(ge=1, le=10)] = 1.5
     """Virtual canvas of the random resize crop, in clip lengths."""
     frequency_scale: Range = (0.6, 1.5)
     """Range of the crop's height, in clip heights."""
     time_scale: Range = (0.6, 1.5)
     """Range of the crop's width, in clip lengths."""
+
+    @field_validator("frequency_scale", "time_scale")
+    @classmethod
+    def _ascending(cls, scale: tuple[float, float]) -> tuple[float, float]:
+        if scale[0] > scale[1]:
+            raise ValueError("the first number is the smaller one")
+        return scale
 
 
 NO_AUGMENT = AugmentConfig(
@@ -158,8 +180,8 @@ class PretrainConfig(Training):
     passes: ClassVar[tuple[int, int]] = (4, 300)
     epochs: Count | Auto = "auto"
     """Passes over the clips; auto: 4, and for few clips as many as take 300 steps."""
-    batch_size: Annotated[int, Field(ge=2)] = 32
-    learning_rate: Positive = 1e-3
+    batch_size: Batch = 32
+    learning_rate: Rate = 1e-3
     augment: AugmentConfig = AugmentConfig()
     """Of the two views of a clip; an objective with one view sees a window as it is."""
 
@@ -167,33 +189,33 @@ class PretrainConfig(Training):
 class EmbedConfig(Section):
     layer: Layer = "last"
     """Which layer of the teacher is embedded."""
-    num_crops: Count | Auto = "auto"
+    num_crops: Windows | Auto = "auto"
     """Evenly spaced windows whose embeddings are averaged per clip, but for those in silence; auto:
     as many as cover it, at most 64. Clips that fit one window use one."""
-    batch_size: Count = 256
+    batch_size: Together = 256
     """Clips embedded at once."""
     precision: Precision = "auto"
     """As in training."""
 
 
 class ClusterConfig(Section):
-    num_clusters: Annotated[int, Field(ge=2)] | Literal["classes"] = 64
+    num_clusters: Annotated[int, Field(ge=2, le=65536)] | Literal["classes"] = 64
     """k; "classes" is the number of target classes."""
-    num_components: Annotated[int, Field(ge=0)] = 64
+    num_components: Annotated[int, Field(ge=0, le=16384)] = 64
     """PCA components before k-means; 0 keeps all."""
     whiten: bool = True
     """Scale the components to unit variance."""
     normalize: bool = True
     """Scale every row to unit length."""
-    num_iterations: Count = 20
+    num_iterations: Annotated[int, Field(ge=1, le=10000)] = 20
     """k-means iterations."""
-    num_init: Count = 4
+    num_init: Annotated[int, Field(ge=1, le=1000)] = 4
     """Restarts; the lowest inertia is kept."""
     backend: Literal["auto", "cuml", "torch", "sklearn"] = "auto"
     """auto: cuml where there is a GPU with it, torch elsewhere."""
     max_points_per_centroid: Count = 1024
     """Bound on the sample that k-means is fitted on."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the sample and of the initial centroids."""
 
 
@@ -203,8 +225,8 @@ class DistillConfig(Training):
     passes: ClassVar[tuple[int, int]] = (6, 450)
     epochs: Count | Auto = "auto"
     """Passes over the clips; auto: 6, and for few clips as many as take 450 steps."""
-    batch_size: Annotated[int, Field(ge=2)] = 32
-    learning_rate: Positive = 1e-3
+    batch_size: Batch = 32
+    learning_rate: Rate = 1e-3
     augment: AugmentConfig = NO_AUGMENT
     """Augmentation of the student's input; by default crops alone."""
     shallow_weight: Weight = 0.1
@@ -213,7 +235,7 @@ class DistillConfig(Training):
     """Weight of the KL divergence from the deep to the shallow heads."""
     cosine_weight: Weight = 0.003
     """Weight of the cosine distance between the shallow and deep logits."""
-    temperature: Positive = 3.0
+    temperature: Temperature = 3.0
     """Temperature of the KL divergence (T)."""
     scale_kl: bool = True
     """Multiply the KL by T squared, so that its gradient keeps its size as T changes."""
@@ -224,27 +246,27 @@ class DistillConfig(Training):
     one alone, as published."""
     feature_weight: Annotated[Weight, OffAt(0.0)] = 0.0
     """Weight of matching what the teachers embed (cosine distance); 0 as published."""
-    head_width: Annotated[int, Field(ge=0)] = 256
+    head_width: Annotated[int, Field(ge=0, le=16384)] = 256
     """Hidden width of the shallow heads; 0 is as wide as k, as published."""
 
 
 class DrawConfig(Section):
     """Which of the labels an arm may look at: the same for all arms."""
 
-    labels_per_class: Annotated[int, Field(ge=1)] | None = None
+    labels_per_class: Count | None = None
     """Labelled clips drawn per class, all of a class that has fewer; none is all of them."""
     label_fraction: Annotated[float, Field(gt=0, le=1)] | None = None
     """Share of every class's labelled clips that is drawn; an alternative to labels_per_class."""
-    num_repeats: Count = 1
+    num_repeats: Repeats = 1
     """Draws of the labels, the same for all arms, inside one fit per arm."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of this stage's weights, order, crops and augmentation, and of the draws."""
 
 
 class ScoringConfig(Section):
     """How an encoder with a head scores clips of any length."""
 
-    num_crops: Count | Auto = "auto"
+    num_crops: Windows | Auto = "auto"
     """Windows scored per clip, as in embed.num_crops."""
     pooling: Pooling = "mean"
     """How the scores of a clip's windows become the clip's: mean, max, or attention, the mean
@@ -264,17 +286,17 @@ class FinetuneConfig(Training, DrawConfig, ScoringConfig):
     """Train the head on embeddings of zero mean and unit variance over the drawn clips."""
     power: Annotated[float, Field(gt=0, le=1)] = 0.5
     """Exponent of the signed power normalisation of the embedding before the head; 1 is off."""
-    batch_size: Annotated[int, Field(ge=2)] = 32
+    batch_size: Batch = 32
     optimizer: Optimizer = "adam"
-    learning_rate: Positive = 1e-2
+    learning_rate: Rate = 1e-2
     """Peak learning rate while the head alone is trained."""
     weight_decay: Weight = 0.1
     """While the head alone is trained: a strong L2, for many features and few labels."""
-    encoder_learning_rate: Positive = 1e-3
+    encoder_learning_rate: Rate = 1e-3
     """Peak learning rate while the encoder is trained with the head."""
     encoder_weight_decay: Weight = 1e-4
     """Weight decay, likewise."""
-    num_folds: Annotated[int, Field(ge=0)] = 3
+    num_folds: Annotated[int, Field(ge=0, le=100)] = 3
     """Parts of the drawn clips that are left out in turn, to tell how right an arm is without any
     other label; 0 is off."""
     use_validation: bool = False
@@ -307,15 +329,15 @@ class TeachersConfig(Section):
     """Teachers that nothing has to be trained or brought for."""
     clustered: Literal["all", "encoders"] = "all"
     """Whose embeddings become pseudo-labels: all, or those of encoders alone, as published."""
-    neighbours: Annotated[int, Field(ge=0)] = 10
+    neighbours: Annotated[int, Field(ge=0, le=1000)] = 10
     """Clips of the nearest embeddings that a clip is joined to and hands its label on to; 0 leaves
     each teacher its linear probe alone."""
     weighting: Literal["auto", "equal"] = "auto"
     """auto: what is heard of a teacher counts by what it adds on labelled clips that are left out;
     equal: all of it alike."""
-    num_folds: Annotated[int, Field(ge=2)] = 5
+    num_folds: Annotated[int, Field(ge=2, le=100)] = 5
     """Parts of the labelled clips that are left out in turn."""
-    num_repeats: Count = 3
+    num_repeats: Repeats = 3
     """Times that they are parted anew."""
 
 
@@ -339,11 +361,11 @@ class SelftrainConfig(Training):
     passes: ClassVar[tuple[int, int]] = (3, 225)
     epochs: Count | Auto = "auto"
     """Passes over the clips; auto: 3, and for few clips as many as take 225 steps."""
-    batch_size: Annotated[int, Field(ge=2)] = 32
-    learning_rate: Positive = 1e-3
+    batch_size: Batch = 32
+    learning_rate: Rate = 1e-3
     label_weight: Weight = 1.0
     """Weight of the cross-entropy against the probes' labels."""
-    temperature: Positive = 0.5
+    temperature: Temperature = 0.5
     """Temperature of those labels; below 1 they are sharpened."""
     balance: Fraction = 0.0
     """How far the labels are evened out over the classes; 1 gives every class the same share."""
@@ -364,7 +386,7 @@ class SelftrainConfig(Training):
 class EvaluateConfig(Section):
     split: Literal["test", "valid"] = "test"
     """Which held-out clips are scored; valid is for choosing, test for reporting once."""
-    batch_size: Count = 256
+    batch_size: Together = 256
     """Clips scored at once."""
 
 
@@ -416,9 +438,14 @@ class Config(Section):
             raise ValueError(
                 "finetune.labels_per_class and finetune.label_fraction are alternatives: set one"
             )
+        if self.audio.hop_length > self.audio.n_fft:
+            raise ValueError(
+                f"audio.hop_length={self.audio.hop_length} leaves out samples between frames of"
+                f" audio.n_fft={self.audio.n_fft}: set hop_length to that or less"
+            )
         for arm in self.arms:
             if arm not in ARMS:
-                raise ValueError(f"there is no arm {arm!r}; choose from {', '.join(ARMS)}")
+                raise ValueError(f"arms has no arm {arm!r}; choose from {', '.join(ARMS)}")
         if self.pretrain.objective.hears_features and not self.teachers.also:
             raise ValueError(
                 f"pretrain.objective={self.pretrain.objective.kind} learns the features in"

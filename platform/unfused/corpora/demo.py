@@ -38,14 +38,23 @@ TIMBRES = ((1, 2, 3, 4, 5), (1, 3, 5, 7))
 Rng = np.random.Generator
 
 
-def write(place: str | Path, seed: int = 0) -> tuple[str, str]:
+def write(
+    place: str | Path, seed: int = 0, instead: str | Path | None = None
+) -> tuple[str, str]:
     """Write the demo corpus below a folder or URI, unless it is there already.
+
+    Args:
+        place: the folder.
+        seed: of all sounds.
+        instead: another folder to write to, where it is not there yet.
 
     Returns:
         `corpus.csv` (1,200 clips, no labels) and `task.csv` (8 classes, each with 48 train,
         12 valid and 24 test clips), of about a second of 16 kHz int16 WAV.
     """
-    home = Folder(location.join(location.absolute(str(place)), f"v{VERSION}-seed{seed}"))
+    home = _home(place, seed)
+    if instead is not None and not home.exists(MANIFESTS[-1]):
+        home = _home(instead, seed)
     if not home.exists(MANIFESTS[-1]):
         with tempfile.TemporaryDirectory() as made:
             draft = Path(made)
@@ -55,6 +64,10 @@ def write(place: str | Path, seed: int = 0) -> tuple[str, str]:
             _publish(draft, home)
     corpus, task = (location.join(home.uri, name) for name in MANIFESTS)
     return corpus, task
+
+
+def _home(place: str | Path, seed: int) -> Folder:
+    return Folder(location.join(location.absolute(str(place)), f"v{VERSION}-seed{seed}"))
 
 
 def _publish(draft: Path, home: Folder) -> None:

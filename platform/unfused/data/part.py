@@ -7,17 +7,15 @@ decodes lists number by number). A clip's index is its row in that order.
 
 from __future__ import annotations
 
-import os
-
 import numpy as np
 import pyarrow as pa
 
-from unfused.config import AudioConfig
+from unfused.config import AudioConfig, environment
 from unfused.store import Artifact, Facts, read_table
 
 SCHEMA = pa.schema([("digest", pa.string()), ("samples", pa.large_binary())])
 SAMPLE = np.dtype("<i2")
-KEPT_BYTES = int(os.environ.get("UNFUSED_KEPT_MIB", "512")) * 2**20
+KEPT_BYTES = environment.number("UNFUSED_KEPT_MIB") * 2**20
 """A worker's share of the clips that it keeps at hand: four and a half hours at 16 kHz."""
 
 

@@ -14,14 +14,14 @@ import copy
 import math
 from typing import Literal
 
-from unfused.config import Count, Fraction, ProjectorConfig
+from unfused.config import Fraction, ProjectorConfig, Units
 
 
 class Config(ProjectorConfig):
     kind: Literal["byol_a"] = "byol_a"
     """Pre-training objective: one view predicts what a moving average makes of the other."""
-    projector_hidden: Count = 4096
-    projector_dim: Count = 256
+    projector_hidden: Units = 4096
+    projector_dim: Units = 256
     momentum: Fraction = 0.99
     """Share of the target network that stays at the first step (tau)."""
     final_momentum: Fraction = 0.99

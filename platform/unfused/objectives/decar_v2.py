@@ -16,17 +16,17 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from unfused.config import ConfigError, Count, Positive, ProjectorConfig
+from unfused.config import ConfigError, ProjectorConfig, Temperature
 
 
 class Config(ProjectorConfig):
     kind: Literal["decar_v2"] = "decar_v2"
     """Pre-training objective: one view tells the cluster of the other."""
-    temperature: Positive = 0.2
+    temperature: Temperature = 0.2
     """Divides the cosine similarities to the prototypes; 1 as published."""
-    num_prototypes: Annotated[int, Field(ge=2)] = 1024
+    num_prototypes: Annotated[int, Field(ge=2, le=1_000_000)] = 1024
     """Clusters of the memory bank."""
-    kmeans_iterations: Count = 10
+    kmeans_iterations: Annotated[int, Field(ge=1, le=10000)] = 10
     """Spherical k-means iterations per epoch."""
 
     def check(self, num_clips: int) -> None:

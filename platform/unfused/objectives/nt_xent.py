@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from typing import Literal
 
-from unfused.config import Positive, ProjectorConfig
+from unfused.config import ProjectorConfig, Temperature
 
 
 class Config(ProjectorConfig):
     kind: Literal["nt_xent"] = "nt_xent"
     """Pre-training objective: the contrast of SimCLR between two views of every clip."""
-    temperature: Positive = 0.2
+    temperature: Temperature = 0.2
     """Divides the cosine similarities of the contrastive loss."""
 
 

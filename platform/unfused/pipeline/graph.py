@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 from unfused import teachers
@@ -181,6 +182,12 @@ def graph(
     return tuple(new.nodes)
 
 
+@cache
+def _feature(spec: str) -> Outside:
+    """A teacher that nothing has to be brought for: always the same."""
+    return teachers.read(spec)
+
+
 class _Graph:
     """Nodes in order.
 
@@ -263,7 +270,7 @@ class _Graph:
         self.teachers |= self._also()
 
     def _also(self) -> dict[str, Ref]:
-        found = [teachers.read(spec) for spec in self.config.teachers.also]
+        found = [_feature(spec) for spec in self.config.teachers.also]
         made = {one.facts.name: self.take(one.facts.name, one) for one in found}
         self.features |= set(made.values())
         return made

@@ -5,7 +5,9 @@ The rule of this file: a key is worked out as soon as it can be known, and nothi
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+import math
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,7 +23,6 @@ from unfused.store import (
     MANIFEST,
     Artifact,
     Damaged,
-    Facts,
     Folder,
     Kept,
     Store,
@@ -62,6 +63,16 @@ class Step:
     def reads(self) -> set[str]:
         """The nodes that it is built on."""
         return {ref.node for ref in self.node.inputs.values()}
+
+
+@dataclass(frozen=True)
+class Listed:
+    """What the listed clips say of a part that is not ingested yet."""
+
+    num_clips: float
+    """No more can come of them; infinite where recordings may be cut."""
+    counts: Mapping[str, int]
+    """Clips of each class."""
 
 
 class Plan:
@@ -202,15 +213,41 @@ class Plan:
         folder = self.store.folder(step.node.stage, str(step.key))
         return Kept.of_manifest(folder, step.manifest or {})
 
-    def parts(self, step: Step) -> dict[str, Facts]:
-        """Facts of the ingested parts that a node reads, itself or through what it builds on."""
-        found: dict[str, Facts] = {}
+    def parts(self, step: Step, look_up: Callable[[Ref], Any] | None = None) -> dict[str, Any]:
+        """Facts of the ingested parts that a node reads, itself or through what it builds on.
+
+        Args:
+            step: the node.
+            look_up: gives those of one part; by default what ingest left.
+        """
+        found: dict[str, Any] = {}
         for name, ref in step.node.inputs.items():
             if ref.part:
-                found[name] = self._part(ref)
+                found[name] = (look_up or self._part)(ref)
             else:
-                found = self.parts(self.steps[ref.node]) | found
+                found = self.parts(self.steps[ref.node], look_up) | found
         return found
+
+    def check_early(self) -> None:
+        """What the ingested clips rule out, or what those that are listed already do.
+
+        Raises:
+            ConfigError: of the first missing node that cannot be built from them.
+        """
+        if not any(step.node.stage == "ingest" for step in self.missing):
+            self.check_parts()
+            return
+        for step in self.missing:
+            if check := stages.get(step.node.stage).check:
+                check(step.node.config, self.parts(step, self._listed))
+
+    def _listed(self, ref: Ref) -> Listed:
+        split = ref.part.partition(".")[0]
+        clips = [c for c in self.steps[ref.node].clips if split in (c.split or "corpus", "corpus")]
+        cut = self.request.config.ingest.segment_seconds
+        may_grow = cut != "off" and (cut != "auto" or split == "corpus")
+        counts = Counter(str(clip.label) for clip in clips if clip.label is not None)
+        return Listed(math.inf if may_grow else len(clips), counts)
 
     def pseudo_labels(self, prefix: str) -> Step | None:
         """The clustering that the students of a repetition learn, the first of several."""

@@ -5,6 +5,7 @@ The rule of this file: it lists clips and opens none of them.
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -54,6 +55,8 @@ class Request:
     """As they were named."""
     columns: corpora.Columns = field(default_factory=corpora.Columns)
     """What the manifests call their columns, and where their paths start."""
+    dry: bool = False
+    """Whether nothing is to be written, and so nothing can be built."""
     chosen: frozenset[str] = frozenset()
     """The settings that this person chose, by dotted name."""
 
@@ -127,7 +130,9 @@ def reseed(config: Config, offset: int) -> Config:
 
 
 def read_inputs(request: Request, store: Store) -> Inputs:
-    """The clips of the corpus, if there is one, and of the task, once for every fold.
+    """The clips of the corpus, if there is one, and of the task, once for every fold; without a
+    task those of the demo, which are made where they are not there yet (for a dry request in a
+    folder that is gone when this returns).
 
     Clips of the task without a label join the corpus; what a task holds out is left out of it, by
     content.
@@ -135,13 +140,20 @@ def read_inputs(request: Request, store: Store) -> Inputs:
     Raises:
         ConfigError: what was named cannot be read, or cannot be a corpus or a task.
     """
-    corpus_path, task_path = request.corpus, request.task
-    if task_path is None and corpus_path is not None:
+    if request.task is not None:
+        return _read(request, request.corpus, request.task)
+    if request.corpus is not None:
         raise ConfigError(
             "--corpus is the unlabelled half; name the labelled clips with --task as well."
         )
-    if task_path is None:
-        corpus_path, task_path = corpora.demo_manifests((store.root / "demo").uri)
+    demo = (store.root / "demo").uri
+    if not request.dry:
+        return _read(request, *corpora.demo_manifests(demo))
+    with tempfile.TemporaryDirectory() as scratch:
+        return _read(request, *corpora.demo_manifests(demo, instead=scratch))
+
+
+def _read(request: Request, corpus_path: str | None, task_path: str) -> Inputs:
     listing = corpora.read(task_path, request.columns)
     labelled, unlabelled = corpora.split_off_unlabelled(listing.clips)
     if not labelled:

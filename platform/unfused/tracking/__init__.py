@@ -21,7 +21,14 @@ The rule of this room: it and the registered model's own code alone import mlflo
 from __future__ import annotations
 
 from unfused.tracking.names import of_request, places
-from unfused.tracking.place import DEFAULT_URI, TrackingError, initialise, ui_address, ui_command
+from unfused.tracking.place import (
+    DEFAULT_URI,
+    TrackingError,
+    initialise,
+    named,
+    ui_address,
+    ui_command,
+)
 from unfused.tracking.registered import registered_files
 from unfused.tracking.registry import Classifier, model_name
 from unfused.tracking.tables import said
@@ -34,6 +41,7 @@ __all__ = [
     "TrackingError",
     "initialise",
     "model_name",
+    "named",
     "of_request",
     "places",
     "registered_files",

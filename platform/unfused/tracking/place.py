@@ -13,6 +13,7 @@ import shutil
 import ssl
 import sys
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -68,12 +69,24 @@ def initialise(uri: str | None = None) -> str:
     Raises:
         TrackingError: the URI is malformed, or no MLflow server answers there.
     """
+    found = named(uri)
+    if is_server(found):
+        check_server(found)
+    return found
+
+
+def named(uri: str | None = None) -> str:
+    """Where runs are recorded, as `initialise` returns it, without asking a server.
+
+    Raises:
+        TrackingError: the URI is malformed.
+    """
     given = uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
     scheme = given.partition(":")[0].partition("+")[0]
     if scheme == "sqlite":
         return f"sqlite:///{_usable_database(given)}"
     if is_server(given):
-        check_server(given.rstrip("/"))
+        _check_host(given)
         return given.rstrip("/")
     if given.startswith("databricks") or scheme in DATABASES or scheme in plugin_schemes():
         return database_url(given)
@@ -140,6 +153,17 @@ def _is_database(path: Path) -> bool:
 
 def is_server(uri: str) -> bool:
     return uri.startswith(("http://", "https://"))
+
+
+def _check_host(uri: str) -> None:
+    """Refuse an address that names no host, or a port that there cannot be."""
+    try:
+        parts = urllib.parse.urlsplit(uri)
+        sound = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        sound = False
+    if not sound:
+        raise TrackingError(f"{uri!r} is no address of a server; write it as http://host:5000.")
 
 
 def check_server(uri: str) -> None:
