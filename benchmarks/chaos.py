@@ -44,6 +44,7 @@ SETTINGS = (
     "finetune.labels_per_class=3", "finetune.num_repeats=1", "finetune.epochs=4",
     "finetune.encoder_epochs=1", "finetune.num_folds=2", "teachers.num_folds=3",
     "teachers.num_repeats=1", "selftrain.epochs=2", "selftrain.batch_size=8",
+    "arms=[floor,unfused,mixture,selftrain]",
 )  # fmt: skip
 SPACE = """
 from optuna.distributions import FloatDistribution
@@ -201,7 +202,7 @@ class Runs:
 
 def _watch(root: int, found: Outcome, ended: threading.Event) -> None:
     """Note all processes below one, also those that its end has left behind."""
-    while not ended.wait(0.2):
+    while not ended.wait(0.5):
         parents = {pid: parent for pid, parent, _, _ in _processes()}
         born = {pid: began for pid, _, began, _ in _processes()}
         known = {root} | {pid for pid, began in found.seen if born.get(pid) == began}

@@ -183,9 +183,11 @@ def free_port() -> int:
 
 
 @contextmanager
-def served(database: str, folder: Path) -> Iterator[tuple[str, subprocess.Popen]]:
+def served(
+    database: str, folder: Path, port: int = 0
+) -> Iterator[tuple[str, subprocess.Popen]]:
     """A real MLflow server on loopback: its address and its process."""
-    port, artifacts = free_port(), f"--artifacts-destination={folder / 'served'}"
+    port, artifacts = port or free_port(), f"--artifacts-destination={folder / 'served'}"
     where = [f"--backend-store-uri={database}", artifacts, f"--port={port}", "--workers=1"]
     command = [sys.executable, "-m", "mlflow", "server", "--host=127.0.0.1", *where]
     with open(folder / "server.log", "w") as out:

@@ -477,6 +477,15 @@ def inspect(
         answer(inspect(request, files))
 
 
+@app.command("sync")
+def sync(store: Store = "store", tracking_uri: TrackingUri = None) -> None:
+    """Send MLflow what runs on a store could not tell it, and close runs that died."""
+    quiet_libraries()
+    from unfused.commands.sync import sync
+
+    sync(store, tracking_uri)
+
+
 @app.command("config")
 def show_config(
     settings: Annotated[

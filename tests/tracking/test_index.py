@@ -42,7 +42,10 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture
-def mlflow(database: str, request: pytest.FixtureRequest) -> SimpleNamespace:
+def mlflow(
+    database: str, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> SimpleNamespace:
+    monkeypatch.chdir(tmp_path)
     return eyes_on(database, request.node.name)
 
 

@@ -45,9 +45,11 @@ class Test_the_place_to_track_at:
             tracking.initialise(f"sqlite:///{tmp_path}/missing/mlflow.db")
 
     def test_is_not_a_file_of_another_kind(self, tmp_path):
-        (tmp_path / "mlflow.db").write_text("This is a letter, not a database.")
-        with pytest.raises(tracking.TrackingError, match="not a sqlite database"):
-            tracking.initialise(f"sqlite:///{tmp_path}/mlflow.db")
+        (tmp_path / "letter.txt").write_text("This is a letter, not a database.")
+        (tmp_path / "mlflow.db").mkdir()
+        for name in ("letter.txt", "mlflow.db"):
+            with pytest.raises(tracking.TrackingError, match="not a sqlite database"):
+                tracking.initialise(f"sqlite:///{tmp_path}/{name}")
 
     def test_is_refused_at_once_where_no_server_answers(self):
         began = time.monotonic()

@@ -35,7 +35,10 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture
-def mlflow(database: str, request: pytest.FixtureRequest) -> SimpleNamespace:
+def mlflow(
+    database: str, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> SimpleNamespace:
+    monkeypatch.chdir(tmp_path)
     return eyes_on(database, request.node.name)
 
 
@@ -64,7 +67,7 @@ def test_a_broken_database_costs_one_warning_and_the_run_goes_on(tmp_path, caplo
     copy = tmp_path / "mlflow.db"
     copy.write_bytes(Path(database.removeprefix("sqlite:///")).read_bytes())
     uri = tracking.initialise(f"sqlite:///{copy}")
-    tracker = tracking.Tracker(uri, "exp", "store")
+    tracker = tracking.Tracker(uri, "exp", str(tmp_path / "store"))
     tracker(started())
     before = tracker.describe()["run_id"]
     with sqlite3.connect(copy) as connection:
@@ -78,14 +81,20 @@ def test_a_broken_database_costs_one_warning_and_the_run_goes_on(tmp_path, caplo
     assert run.data.tags["key.pretrain"] == "aaaa"
 
 
-def test_without_a_working_mlflow_describe_is_blank_and_nothing_raises(tmp_path, caplog):
-    path = tmp_path / "mlflow.db"
-    path.write_bytes(b"SQLite format 3\0" + b"rubbish" * 1000)
-    tracker = tracking.Tracker(tracking.initialise(f"sqlite:///{path}"), "exp", "store")
+def test_without_a_working_mlflow_describe_is_blank_and_nothing_raises(
+    mlflow, tmp_path, monkeypatch, caplog
+):
+    monkeypatch.setattr("unfused.tracking.index.quiet_client", _refused)
+    tracker = mlflow.tracker()
     tracker(started())
     assert tracker.describe() == {"tracking_uri": "", "experiment_id": "", "run_id": ""}
     play(tracker, a_whole_run()[1:])
-    assert len(warnings_of(caplog)) == 1
+    (warning,) = warnings_of(caplog)
+    assert "out-of-date" in warning and f"unfused sync --store {tmp_path}/store" in warning
+
+
+def _refused(uri: str) -> None:
+    raise ValueError("out-of-date database schema")
 
 
 def test_closing_does_not_wait_for_ever(mlflow, monkeypatch, caplog):
@@ -100,7 +109,8 @@ def test_closing_does_not_wait_for_ever(mlflow, monkeypatch, caplog):
 
 
 def _first_run(uri: str, number: int) -> None:
-    tracker = tracking.Tracker(uri, "together", "store", name=f"driver {number}")
+    store = uri.removeprefix("sqlite:///").replace("mlflow.db", "store")
+    tracker = tracking.Tracker(uri, "together", store, name=f"driver {number}")
     for event in a_whole_run():
         tracker(event)
     tracker.close(timeout=200)

@@ -43,7 +43,7 @@ def run_search(search: SearchRequest, concurrency: int | None) -> dict[str, Any]
     tracker = new_tracker(uri, search, name=search.name, kind="search")
 
     def of_trial(number: int) -> tracking.Tracker:
-        name, parent = f"{search.name} {number}", tracker.describe()["run_id"]
+        name, parent = f"{search.name} {number}", tracker.promise
         settings = tuple(search.space.distributions)
         of = {"kind": "trial", "parent": parent, "trial": number, "settings": settings}
         return new_tracker(uri, search, name=name, **of)

@@ -6,6 +6,7 @@ The rule of this file: every trial that began has a run of its own, and that run
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 from unfused import tracking
 from unfused.events import Event, OfTrial, RunFinished, RunStarted, TrialEnded
@@ -44,5 +45,6 @@ class TrialTrackers:
         """End the runs of trials that nothing ended, and wait until all is written."""
         for number in sorted(self._running):
             self._trackers[number](RunFinished("KILLED"))
-        for tracker in self._trackers.values():
-            tracker.close()
+        trackers = self._trackers.values()
+        with ThreadPoolExecutor(max(1, len(trackers))) as together:
+            list(together.map(lambda tracker: tracker.close(), trackers))

@@ -2,6 +2,10 @@
 
     place       which MLflow, and whether it can be used
     tracker     takes events, and writes them on a thread of its own
+    replay      tells MLflow what runs have left untold
+    journal     what a run has to tell, kept beside the store until MLflow has it
+    entries     what is in one, and what that does
+    patience    calls of MLflow, tried again while it is away
     index       the runs of one pipeline run
     searches    how a search ends
     registry    the classifier as a registered model
@@ -21,30 +25,38 @@ The rule of this room: it and the registered model's own code alone import mlflo
 from __future__ import annotations
 
 from unfused.tracking.names import of_request, places
+from unfused.tracking.patience import GivenUp, Patience
 from unfused.tracking.place import (
     DEFAULT_URI,
     TrackingError,
     initialise,
+    is_server,
     named,
     ui_address,
     ui_command,
 )
 from unfused.tracking.registered import registered_files
 from unfused.tracking.registry import Classifier, model_name
+from unfused.tracking.replay import Sent, replay
 from unfused.tracking.tables import said
 from unfused.tracking.tracker import Tracker
 
 __all__ = [
     "DEFAULT_URI",
     "Classifier",
+    "GivenUp",
+    "Patience",
+    "Sent",
     "Tracker",
     "TrackingError",
     "initialise",
+    "is_server",
     "model_name",
     "named",
     "of_request",
     "places",
     "registered_files",
+    "replay",
     "said",
     "ui_address",
     "ui_command",

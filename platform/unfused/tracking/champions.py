@@ -34,6 +34,8 @@ def place(client: Any, name: str, version: str, mine: Mapping[str, str]) -> str:
         mine: its tags.
     """
     holder = _holder(client, name)
+    if holder is not None and str(holder.version) == str(version):
+        return "`champion` when it was registered."
     if holder is None:
         client.set_registered_model_alias(name, CHAMPION, version)
         return "The first of its name, hence `champion`."

@@ -6,13 +6,14 @@
                      upstream keys; a cached node is a tag of the pipeline run that leads to its
                      builder
 
-The rule of this file: it lives on the tracker's thread; no method is called from another.
+The rule of this file: it lives on the tracker's thread; no method is called from another; and what
+it writes twice is there once, so that a journal can be told again from its beginning.
 """
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,9 +24,16 @@ from unfused.secrets import hidden, hidden_in
 from unfused.tracking import metrics, names, notes, views
 from unfused.tracking.datasets import DataSets
 from unfused.tracking.notes import NOTE, Made
-from unfused.tracking.place import experiment_id, quiet_client, sole_opener
+from unfused.tracking.patience import NotYet, Patience, PatientClient
+from unfused.tracking.place import bare, experiment_id, quiet_client, set_aside, sole_opener
 
 NOWHERE = {"tracking_uri": "", "experiment_id": "", "run_id": ""}
+JOURNAL = "journal"
+"""Tag: the journals that have told a run, the last of them last, and of a node's run the one."""
+PROMISED = "journal:"
+"""Before the id of a journal, where the run that it tells is not known yet."""
+MOST_TELLERS = 100
+"""Journals that a run's tag has room for."""
 EXPERIMENTS = 200
 """That are searched for the builder of an artifact."""
 
@@ -46,6 +54,18 @@ class Subject:
         return names.titled(self.name, config, self.settings) if self.name else None
 
 
+@dataclass(frozen=True)
+class Teller:
+    """What tells an index of a run."""
+
+    journal: str = ""
+    """Its id."""
+    again: bool = False
+    """Whether some of it may have been told before."""
+    live: bool = True
+    """Whether the run goes on."""
+
+
 @dataclass
 class _OpenNode:
     """The run of a node that is being built, and the metrics that its epochs have told."""
@@ -58,14 +78,21 @@ class Index:
     """The MLflow runs of one pipeline run; lives on the tracker's thread."""
 
     def __init__(
-        self, client: Any, uri: str, experiment_id: str, store: str, subject: Subject
+        self,
+        client: PatientClient,
+        uri: str,
+        experiment_id: str,
+        store: str,
+        subject: Subject,
+        teller: Teller,
     ) -> None:
         self.client, self.uri, self.experiment_id = client, uri, experiment_id
-        self.store, self.subject = store, subject
-        self.run = ""
+        self.place, self.store = store, bare(store)
+        self.subject, self.teller = subject, teller
+        self.run = self.parent = ""
         self.open_nodes: dict[str, _OpenNode] = {}
         self.failed_runs: list[str] = []
-        self.data = DataSets(store, subject.places)
+        self.data = DataSets(self.store, subject.places)
         self.made: dict[str, Made] = {}
         """By node."""
         self.summary: Mapping[str, Any] = {}
@@ -76,26 +103,40 @@ class Index:
         """Why the request was refused, where it was."""
 
     @classmethod
-    def open(cls, uri: str, experiment: str, store: str, subject: Subject) -> Index:
-        """Import MLflow, and make the database and the experiment where there are none."""
+    def open(
+        cls,
+        uri: str,
+        experiment: str,
+        store: str,
+        subject: Subject,
+        patience: Patience,
+        teller: Teller,
+    ) -> Index:
+        """Import MLflow, and make the database and the experiment where there are none.
+
+        A damaged database is set aside.
+        """
         with sole_opener(uri):
-            client = quiet_client(uri)
-            index = cls(client, uri, experiment_id(client, uri, experiment), store, subject)
-            index.show_views()
+            set_aside(uri)
+            plain = quiet_client(uri)
+            found = experiment_id(plain, uri, experiment)
+            client = PatientClient(plain, patience)
+            index = cls(client, uri, found, store, subject, teller)
+            index.show_views(plain)
         return index
 
-    def show_views(self) -> None:
+    def show_views(self, client: Any) -> None:
         """Give the experiment the columns and charts that its list of runs opens on."""
-        there = self.client.get_experiment(self.experiment_id).tags
+        there = client.get_experiment(self.experiment_id).tags
         for key, value in views.tags().items():
             if there.get(key) != value:
-                self.client.set_experiment_tag(self.experiment_id, key, value)
+                client.set_experiment_tag(self.experiment_id, key, value)
 
     def describe(self) -> dict[str, str]:
         if not self.run:
             return NOWHERE
         return {
-            "tracking_uri": hidden(self.uri),
+            "tracking_uri": bare(self.uri),
             "experiment_id": self.experiment_id,
             "run_id": self.run,
         }
@@ -129,19 +170,91 @@ class Index:
         from mlflow.tracking.context.registry import resolve_tags
 
         subject = self.subject
+        self.parent = self.client.patience.try_on(self._find_parent)
         tags = {"kind": subject.kind, "store": self.store, **_provenance_tags(event.provenance)}
-        if subject.parent:
-            tags["mlflow.parentRunId"] = subject.parent
+        if self.parent:
+            tags["mlflow.parentRunId"] = self.parent
         if subject.trial is not None:
             tags["trial"] = str(subject.trial)
-        if subject.kind == "pipeline" or not self._take_up(tags, event.config):
+        if found := self._told_before():
+            self.run = found.info.run_id
+        elif subject.kind == "pipeline" or not self._take_up(tags, event.config):
             name = subject.title(event.config)
-            run = self.client.create_run(self.experiment_id, at, resolve_tags(tags), name)
-            self.run = run.info.run_id
+            self.run = self.create_run(at, resolve_tags(tags), name)
         elif subject.kind == "search":
+            return
+        if found and subject.kind == "search" and _tellers(found)[0] != self.teller.journal:
             return
         self.log_params(self.run, event.config)
         self.client.log_dict(self.run, event.config, "config.json")
+
+    def _told_before(self) -> Any:
+        """The run that this journal has told some of before; None where there is none."""
+        if not self.teller.again:
+            return None
+        return self._run_of(self.teller.journal, self.subject.kind)
+
+    def _run_of(self, journal: str, kind: str) -> Any:
+        """The run of a kind that a journal tells; None where there is none."""
+        told_by = f"tags.{JOURNAL} LIKE '%{journal}%' and tags.kind = '{kind}'"
+        found = self.client.search_runs([self.experiment_id], told_by, max_results=1)
+        return found[0] if found else None
+
+    def _find_parent(self) -> str:
+        """The run of the search that this is a trial of.
+
+        Raises:
+            NotYet: it has none yet.
+        """
+        promised = self.subject.parent.removeprefix(PROMISED)
+        if promised == self.subject.parent:
+            return promised
+        if found := self._run_of(promised, "search"):
+            return str(found.info.run_id)
+        if self.teller.live:
+            raise NotYet("the run of the search is not there yet")
+        return ""
+
+    def _is_ours(self) -> bool:
+        """Whether no later process has taken the run up."""
+        if self.teller.live:
+            return True
+        return _tellers(self.client.get_run(self.run))[-1:] == [self.teller.journal]
+
+    def create_run(self, at: int, tags: Mapping[str, str], name: str | None) -> str:
+        """A new run; one that was made before, but not heard of, is found again."""
+        plain, marked = self.client.plain, {**tags, JOURNAL: self.teller.journal}
+
+        def made() -> str:
+            run = plain.create_run(self.experiment_id, at, marked, name)
+            return str(run.info.run_id)
+
+        def found() -> str:
+            same = f"attributes.start_time = {at}"
+            for tag in (JOURNAL, "kind", "node", "trial"):
+                same += f" and tags.{tag} = '{marked[tag]}'" if tag in marked else ""
+            runs = plain.search_runs([self.experiment_id], same, max_results=1)
+            return str(runs[0].info.run_id) if runs else made()
+
+        return self.once(made, found)
+
+    def once(self, call: Callable[[], Any], again: Callable[[], Any]) -> Any:
+        """What a call with the plain client returns.
+
+        Args:
+            call: made where nothing of it was told before.
+            again: made where it may have been.
+        """
+        return self.client.patience.try_on(again if self.teller.again else call, again)
+
+    def is_there(self) -> bool:
+        """Whether MLflow has the run that it once had."""
+        from mlflow import MlflowException
+
+        try:
+            return not self.run or bool(self.client.get_run(self.run))
+        except MlflowException as error:
+            return error.error_code != "RESOURCE_DOES_NOT_EXIST"
 
     def _take_up(self, tags: Mapping[str, str], config: Mapping[str, Any]) -> bool:
         """Go on with the run of a search, or of a trial that a killed search left open.
@@ -154,24 +267,33 @@ class Index:
             same += f"attributes.run_name = '{subject.title(config)}'"
         else:
             same += f"tags.trial = '{subject.trial}'"
-        if subject.parent:
-            same += f" and tags.`mlflow.parentRunId` = '{subject.parent}'"
+        if self.parent:
+            same += f" and tags.`mlflow.parentRunId` = '{self.parent}'"
         runs = self.client.search_runs([self.experiment_id], same)
         if subject.kind == "trial":
             # Not one of another search of the same name; a kill may have come amid the params.
             mine = {key: shown(value) for key, value in config.items()}.items()
-            runs = [
-                r for r in runs if "state" not in r.data.tags and r.data.params.items() <= mine
-            ]
+            runs = [r for r in runs if self._is_open(r) and r.data.params.items() <= mine]
         if not runs:
             return False
         self.run = runs[0].info.run_id
+        tellers = _tellers(runs[0])[-MOST_TELLERS:]
+        if not self.teller.live:
+            before = [*tellers[:-1], self.teller.journal, *tellers[-1:]]
+            self.set_tags(self.run, {JOURNAL: " ".join(before)})
+            return True
+        self.set_tags(self.run, {**tags, JOURNAL: " ".join([*tellers, self.teller.journal])})
         self.client.update_run(self.run, "RUNNING")
-        self.set_tags(self.run, tags)
         below = f"tags.`mlflow.parentRunId` = '{self.run}' and attributes.status = 'RUNNING'"
         for left in self.client.search_runs([self.experiment_id], below):
             self.client.set_terminated(left.info.run_id, "KILLED")
         return True
+
+    def _is_open(self, trial: Any) -> bool:
+        """Whether the run of a trial may be gone on with: nothing has ended it, or its search has
+        made it for want of what is told now."""
+        stands_in = PROMISED + " ".join(_tellers(trial)) == self.subject.parent
+        return "state" not in trial.data.tags or (stands_in and not self.teller.live)
 
     def tag(self, values: Mapping[str, Any]) -> None:
         """Tag the run itself."""
@@ -231,11 +353,11 @@ class Index:
             "key": event.key,
             "store": store,
             "pipeline": self.run,
-            "mlflow.parentRunId": self.subject.parent or self.run,
+            "mlflow.parentRunId": self.parent or self.run,
             **{f"upstream.{name}": source for name, source in event.inputs.items()},
             NOTE: self._node_note(event, store),
         }
-        run = self.client.create_run(self.experiment_id, at, tags, event.node).info.run_id
+        run = self.create_run(at, tags, event.node)
         self.open_nodes[event.node] = _OpenNode(run)
         self.log_params(run, metrics.dotted(event.config))
         self._log_data(run, list(event.inputs.values()), event.stage)
@@ -281,6 +403,8 @@ class Index:
         for run in unfinished:
             self.client.set_terminated(run, status, at)
         self.ended = at
+        if not self._is_ours():
+            return
         if event.summary is not None:
             self._tell_summary(event.summary, at)
         if event.reason:
@@ -340,6 +464,11 @@ class Index:
 
         if values:
             self.client.log_batch(run, tags=[RunTag(k, hidden(str(v))) for k, v in values.items()])
+
+
+def _tellers(run: Any) -> list[str]:
+    """The journals that have told a run."""
+    return str(run.data.tags.get(JOURNAL, "")).split()
 
 
 def _provenance_tags(record: Mapping[str, Any]) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """Where runs are recorded, and whether that can work.
 
-The rule of this file: it writes nothing and imports MLflow only to make what is missing.
+The rule of this file: it imports MLflow only to make what is missing, and a file that somebody may
+miss is moved aside, never removed.
 """
 
 from __future__ import annotations
@@ -10,13 +11,15 @@ import logging
 import os
 import shlex
 import shutil
+import sqlite3
 import ssl
 import sys
+import time
 import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
@@ -25,17 +28,23 @@ from unfused import locks, secrets
 from unfused.config import ConfigError, database_url
 from unfused.tracking import views
 
+log = logging.getLogger(__package__)
+
 DEFAULT_URI = "sqlite:///mlflow.db"
+DEFAULT_NAME = DEFAULT_URI.rpartition("/")[2]
+MAGIC = b"SQLite format 3\0"
+COMPANIONS = ("-journal", "-wal", "-shm")
+"""Files beside a sqlite database that would be taken for the next one's."""
 ANSWER_SECONDS = 5.0
 DATABASES = ("postgresql", "mysql", "mssql")
 QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "4",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
 }
-"""MLflow's own settings, unless the environment has others. Four retries take half a minute: a
-server that restarts is waited for, one that is gone is not."""
+"""MLflow's own settings, unless the environment has others. Retries are ours (see `patience`):
+MLflow would make a run twice whose first answer was lost."""
 UI = "http://127.0.0.1:5000"
 """Where `mlflow ui` answers."""
 
@@ -53,6 +62,8 @@ def quiet_client(uri: str) -> Any:
     for library in ("mlflow", "alembic"):
         # The import sets these to INFO; a run's output is the run's own.
         logging.getLogger(library).setLevel(logging.ERROR)
+    # It logs the trace of what it also raises.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     return MlflowClient(uri)
 
 
@@ -138,17 +149,58 @@ def _usable_database(uri: str) -> Path:
         raise TrackingError(f"{uri!r} names no file; write it as {DEFAULT_URI}.")
     if not os.access(path.parent, os.W_OK):
         raise TrackingError(f"{uri!r}: there is no folder {path.parent} to write in; make it.")
-    if path.exists() and not _is_database(path):
+    if path.exists() and not (path.is_file() and _may_be_ours(path)):
         raise TrackingError(f"{path} is not a sqlite database; move it away or name another file.")
     return path
 
 
-def _is_database(path: Path) -> bool:
+def _may_be_ours(path: Path) -> bool:
+    """Whether a file is a database, or was one: it has the name that MLflow gives."""
     try:
         with path.open("rb") as file:
-            return file.read(16) in (b"", b"SQLite format 3\0")
+            return path.name == DEFAULT_NAME or file.read(len(MAGIC)) in (b"", MAGIC)
     except OSError:
         return False
+
+
+def set_aside(uri: str) -> None:
+    """Move a damaged database away, so that a new one takes its place, and say so.
+
+    A process looks once, before MLflow has it open; one that is locked is not looked into.
+    """
+    path = _database(uri)
+    if path is None or path in _looked_into or not path.exists():
+        return
+    _looked_into.add(path)
+    if not (damage := _damage(path)):
+        return
+    aside = Path(f"{path}.damaged-{time.strftime('%Y%m%d-%H%M%S')}")
+    for ending in COMPANIONS:
+        if (beside := Path(f"{path}{ending}")).exists():
+            beside.rename(f"{aside}{ending}")
+    path.rename(aside)
+    log.warning("%s is damaged (%s): set aside as %s, and begun anew.", path, damage, aside.name)
+
+
+_looked_into: set[Path] = set()
+
+
+def _damage(path: Path) -> str:
+    """What is wrong with a database; empty where nothing is, or nobody may look now."""
+    where = f"{path.absolute().as_uri()}?mode=rw"
+    try:
+        with closing(sqlite3.connect(where, uri=True, timeout=0)) as database:
+            (found,) = database.execute("PRAGMA quick_check(1)").fetchone()
+    except sqlite3.OperationalError:
+        return ""
+    except sqlite3.DatabaseError as error:
+        return str(error)
+    return "" if found == "ok" else str(found).splitlines()[-1]
+
+
+def bare(uri: str) -> str:
+    """A URI without what it is opened with: no user, no password, no key."""
+    return secrets.hidden(secrets.without_login(uri))
 
 
 def is_server(uri: str) -> bool:

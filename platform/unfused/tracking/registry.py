@@ -10,6 +10,7 @@ import importlib.metadata
 import json
 import re
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,8 @@ SERVED_PACKAGES = (
 )  # fmt: skip
 REGISTERED = "mlflow.modelVersions"
 """Tag of a logged model: the versions that it is."""
+TABLES = "mlflow.loggedArtifacts"
+"""Tag of a run: which of its artifacts are tables."""
 EXAMPLE_SECONDS = 1.0
 """Of the input example of a model that takes whole clips."""
 MODEL = "model"
@@ -68,16 +71,13 @@ def register(index: Index, classifier: Classifier, name: str) -> None:
         classifier: what is registered already gets no new version.
         name: the model is called `unfused-<name>`.
     """
-    from mlflow.entities import LoggedModelOutput
-
     if not index.run:
         return
     called = model_name(name)
-    same = f"name = '{called}' and tags.key = '{classifier.key}'"
-    known = index.client.search_model_versions(same, max_results=1)
-    model = known[0].tags["model_id"] if known else _log_model(index, classifier)
-    index.client.log_outputs(index.run, [LoggedModelOutput(model, step=0)])
-    if not known:
+    known = _version(index.client, called, classifier)
+    model = known.tags["model_id"] if known else _log_model(index, classifier)
+    _name_as_output(index, model)
+    if not (known and known.description):
         _tell_scores(index, classifier, model)
         _add_version(index, classifier, called, model)
 
@@ -86,12 +86,43 @@ def show(index: Index, said: Said) -> None:
     """Keep a picture and tables of what a classifier says of the clips that were scored."""
     if not index.run:
         return
-    index.client.log_table(index.run, said.per_class(), "per_class.json")
-    index.client.log_table(index.run, said.predictions(), "predictions.json")
+    tables = {"per_class.json": said.per_class(), "predictions.json": said.predictions()}
     with tempfile.TemporaryDirectory() as scratch:
-        file = Path(scratch, "confusion.png")
-        file.write_bytes(said.picture())
-        index.client.log_artifact(index.run, str(file))
+        for name, table in tables.items():
+            Path(scratch, name).write_text(_table(table))
+        Path(scratch, "confusion.png").write_bytes(said.picture())
+        index.client.log_artifacts(index.run, scratch)
+    shown = [{"path": name, "type": "table"} for name in tables]
+    index.set_tags(index.run, {TABLES: json.dumps(shown)})
+
+
+def _table(columns: Mapping[str, list[Any]]) -> str:
+    """As MLflow's `log_table` has it, which adds the rows again where a table is there."""
+    rows = list(zip(*columns.values(), strict=True))
+    return json.dumps({"columns": list(columns), "data": rows})
+
+
+def _version(client: Any, name: str, classifier: Classifier) -> Any:
+    """The version that a model is already; None where it is none."""
+    same = f"name = '{name}' and tags.key = '{classifier.key}'"
+    return next(iter(client.search_model_versions(same, max_results=1)), None)
+
+
+def _name_as_output(index: Index, model: str) -> None:
+    """Say that the run has led to a logged model."""
+    from mlflow.entities import LoggedModelOutput
+
+    plain = index.client.plain
+
+    def tell() -> None:
+        plain.log_outputs(index.run, [LoggedModelOutput(model, step=0)])
+
+    def tell_once() -> None:
+        told = plain.get_run(index.run).outputs
+        if model not in [one.model_id for one in (told.model_outputs if told else ())]:
+            tell()
+
+    index.once(tell, tell_once)
 
 
 def _log_model(index: Index, classifier: Classifier) -> str:
@@ -129,7 +160,15 @@ def _add_version(index: Index, classifier: Classifier, name: str, model: str) ->
     place = hidden(classifier.folder.uri)
     tags = {"store": place, "key": classifier.key, "pipeline": index.run}
     tags |= {"model_id": model, **champions.tags(classifier.task, classifier.estimate)}
-    version = client.create_model_version(name, where, index.run, tags, model_id=model).version
+    plain = client.plain
+
+    def made() -> Any:
+        return plain.create_model_version(name, where, index.run, tags, model_id=model)
+
+    def found() -> Any:
+        return _version(plain, name, classifier) or made()
+
+    version = index.once(made, found).version
     standing = champions.place(client, name, version, tags)
     facts = classifier.facts
     above = notes.of_model(index.page(), facts.arm, len(facts.measured.accuracy), standing)

@@ -6,7 +6,6 @@ The rule of this file: every trial that ended has a run that says how.
 from __future__ import annotations
 
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,11 +17,18 @@ ENDED = {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL": "FAILED"}
 """Optuna's states of a trial, as MLflow says them."""
 
 
-def end(index: Index, result: Mapping[str, Any], files: Mapping[str, bytes]) -> None:
-    """Tag the best trial's run, and keep the tables and pictures."""
+def end(index: Index, result: Mapping[str, Any], files: Mapping[str, bytes], at: int) -> None:
+    """Tag the best trial's run, and keep the tables and pictures.
+
+    Args:
+        index: of the search.
+        result: see `Tracker.end_search`.
+        files: name -> content.
+        at: when it ended (milliseconds since 1970).
+    """
     if not index.run:
         return
-    _settle_trials(index, result["trials"])
+    _settle_trials(index, result["trials"], at)
     client, experiments = index.client, [index.experiment_id]
     best = result["best"]["number"]
     mine = f"tags.`mlflow.parentRunId` = '{index.run}' and tags."
@@ -38,27 +44,27 @@ def end(index: Index, result: Mapping[str, Any], files: Mapping[str, bytes]) -> 
         client.log_artifacts(index.run, scratch)
 
 
-def _settle_trials(index: Index, trials: Sequence[Mapping[str, Any]]) -> None:
+def _settle_trials(index: Index, trials: Sequence[Mapping[str, Any]], at: int) -> None:
     """Write how trials ended, where a kill came before that was written."""
     mine = f"tags.`mlflow.parentRunId` = '{index.run}' and tags.kind = 'trial'"
     oldest_first = {"order_by": ["attributes.start_time ASC"]}
     found = index.client.search_runs([index.experiment_id], mine, **oldest_first)
     newest = {run.data.tags.get("trial"): run for run in found}
     for trial in trials:
-        run = newest.get(str(trial["number"])) or _run_of_trial(index, trial)
-        if "state" not in run.data.tags:
-            index.set_tags(run.info.run_id, {"state": trial["state"]})
-            now = int(time.time() * 1000)
-            index.log_metrics(run.info.run_id, trial.get("scores", {}), now)
-            index.client.set_terminated(run.info.run_id, ENDED[trial["state"]])
+        found = newest.get(str(trial["number"]))
+        if found is None or "state" not in found.data.tags:
+            run = found.info.run_id if found else _run_of_trial(index, trial, at)
+            index.log_metrics(run, trial.get("scores", {}), at)
+            index.client.set_terminated(run, ENDED[trial["state"]], at)
+            index.set_tags(run, {"state": trial["state"]})
 
 
-def _run_of_trial(index: Index, trial: Mapping[str, Any]) -> Any:
+def _run_of_trial(index: Index, trial: Mapping[str, Any], at: int) -> str:
     """A run for a trial that has none, with the params that the search chose."""
     number, changes = trial["number"], trial["changes"]
     tags = {"kind": "trial", "store": index.store, "trial": str(number)}
     tags["mlflow.parentRunId"] = index.run
     name = names.titled(f"{index.subject.name} {number}", changes, changes)
-    run = index.client.create_run(index.experiment_id, None, tags, name)
-    index.log_params(run.info.run_id, changes)
+    run = index.create_run(at, tags, name)
+    index.log_params(run, changes)
     return run

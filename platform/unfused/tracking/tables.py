@@ -7,6 +7,7 @@ it is scored on once.
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,6 +70,19 @@ class Said:
             "probability": np.round(self.probability[:most], 4).tolist(),
             "right": (self.truth == self.predicted)[:most].tolist(),
         }
+
+    def as_json(self) -> dict[str, Any]:
+        """All that is shown of it, as plain data."""
+        arrays = {"truth": self.truth.tolist(), "predicted": self.predicted.tolist()}
+        first = {"probability": self.probability[:MOST_CLIPS].tolist()}
+        first["paths"] = self.paths[:MOST_CLIPS]
+        return {"arm": self.arm, "split": self.split, "classes": self.classes, **arrays, **first}
+
+    @classmethod
+    def from_json(cls, found: Mapping[str, Any]) -> Said:
+        """What `as_json` wrote."""
+        arrays = {"truth": int, "predicted": int, "probability": float}
+        return cls(**{**found, **{k: np.asarray(found[k], of) for k, of in arrays.items()}})
 
     def picture(self) -> bytes:
         """The confusion matrix as a PNG."""
