@@ -21,7 +21,7 @@ from unfused.store.files import (
     read_table,
     write_table,
 )
-from unfused.store.folder import Folder, StoreError, npy, read_npy
+from unfused.store.folder import Folder, StoreError, StoreFailed, check_inside, npy, read_npy
 from unfused.store.keys import artifact_key, canonical_json, digest
 from unfused.store.store import Artifact, Facts, Store
 
@@ -35,9 +35,11 @@ __all__ = [
     "Kept",
     "Store",
     "StoreError",
+    "StoreFailed",
     "Work",
     "artifact_key",
     "canonical_json",
+    "check_inside",
     "create_table",
     "digest",
     "npy",
