@@ -8,16 +8,14 @@ import resource
 import subprocess
 import sys
 import threading
-from pathlib import Path
 
 import pytest
 
+from conftest import ROOT, TINY
 from unfused import remote
 from unfused.config import ConfigError
 from unfused.pipeline import Request
-from unfused.store import Folder, Store, StoreError, StoreFailed
-
-ROOT = Path(__file__).resolve().parents[1]
+from unfused.store import Folder, Store, StoreError, StoreFailed, folder
 
 
 class Answers(http.server.BaseHTTPRequestHandler):
@@ -116,12 +114,8 @@ def test_a_folder_that_cannot_be_written_is_told():
 
 def test_a_disk_that_is_full_is_refused_before_the_run(tmp_path, monkeypatch):
     """What is written goes to the device that is always full."""
-    opened = open
-
-    def full(path, mode="r", *arguments):
-        return opened("/dev/full" if str(path).endswith(".partial") else path, mode, *arguments)
-
-    monkeypatch.setattr("builtins.open", full)
+    create = folder._Synced
+    monkeypatch.setattr(folder, "_Synced", lambda path: create("/dev/full"))
     with pytest.raises(StoreError, match="no space left; free some space there"):
         Store.at(str(tmp_path / "store")).check_writable()
 
@@ -161,7 +155,7 @@ def test_a_store_that_cannot_be_written_is_one_sentence_before_anything_starts(
     small_task, tmp_path
 ):
     done = subprocess.run(
-        [sys.executable, ROOT / "pipelines/full.py", "--task", str(small_task)],
+        [sys.executable, ROOT / "pipelines/full.py", "--task", str(small_task), *TINY],
         cwd=tmp_path,
         env={**os.environ, "MLFLOW_TRACKING_URI": ""},
         capture_output=True,

@@ -11,7 +11,7 @@ from unfused.stages.cluster import ClusterFacts
 from unfused.stages.embed import EmbedFacts
 from unfused.stages.ingest import ClipCounts, IngestFacts
 from unfused.stages.pretrain import TrainedFacts
-from unfused.store import Store, StoreError
+from unfused.store import Damaged, Store, StoreError
 
 TRAINED = TrainedFacts(num_clips=12, training_seconds=1.0, curve=[])
 FACTS = {
@@ -47,14 +47,14 @@ def folder(tmp_path):
     return tmp_path
 
 
-def _plan(folder, changes=None, **kwargs):
+def _plan(folder, changes=None, *, strict=False, **kwargs):
     alone = {
         "teachers.clustered": "encoders",
         "pretrain.objective": "nt_xent",
         "cluster.backend": "torch",
     }
     config = override(Config(), {**alone, **(changes or {})})
-    options = RunOptions(store=str(folder / "store"))
+    options = RunOptions(store=str(folder / "store"), strict=strict)
     return Plan(Request(config, options, task=str(folder / "task"), **kwargs))
 
 
@@ -177,12 +177,15 @@ def test_a_folder_that_is_no_artifact_cannot_stand_for_a_node(tmp_path):
         Given.artifact(str(tmp_path))
 
 
-def test_a_manifest_that_is_not_one_of_its_stage_is_told_with_the_remedy(folder):
+def test_a_manifest_that_is_not_one_of_its_stage_is_no_hit(folder):
     plan = _plan(folder)
     step = plan.steps["ingest/task"]
     store = Store.at(plan.request.options.store)
     work = store.begin("ingest", step.key)
     work.write("x", b"x")
     store.commit("ingest", step.key, work, {"facts": {"clips": 3}})
-    with pytest.raises(StoreError, match="delete that folder"):
-        _plan(folder)
+    again = _plan(folder)
+    assert again.steps["ingest/task"].status == "miss"
+    assert again.damaged[f"ingest/{step.key}"].file == "manifest.json"
+    with pytest.raises(Damaged, match="delete that folder"):
+        _plan(folder, strict=True)

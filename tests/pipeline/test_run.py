@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from contextlib import nullcontext
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -13,8 +14,9 @@ from small_searches import LAPTOP
 from unfused import locks, pipeline, runtime, stages
 from unfused.config import Config, RunOptions, override
 from unfused.events import NodeFailed, NodeFinished, NodeStarted, Note, Stream
+from unfused.pipeline.run import HEALINGS
 from unfused.stages import Tasks, Workers
-from unfused.store import Facts
+from unfused.store import Damaged, Facts, Kept
 
 PATIENCE = 20.0
 
@@ -22,8 +24,10 @@ PATIENCE = 20.0
 class Small(pipeline.Run):
     """A run whose stages are `acts`: what a node does, by its name."""
 
-    def __init__(self, small_task, tmp_path, monkeypatch, acts, jobs: int = 2) -> None:
-        options = RunOptions(store=str(tmp_path / "store"))
+    def __init__(
+        self, small_task, tmp_path, monkeypatch, acts, jobs: int = 2, *, strict: bool = False
+    ) -> None:
+        options = RunOptions(store=str(tmp_path / "store"), strict=strict)
         config = override(Config(), {"arms": ["floor", "scratch", "teacher"]})
         plan = pipeline.Plan(pipeline.Request(config, options, None, str(small_task)))
         self.seen: list = []
@@ -200,3 +204,79 @@ def test_a_run_that_waits_for_another_one_can_be_ended(run, why):
     ):
         one.execute(one.backend)
     assert "pretrain" not in one.of(NodeStarted)
+
+
+def _damage(one: Small, stage: str, key: str):
+    (one.plan.store.folder(stage, key).local / "made").write_bytes(b"other")
+
+
+def test_a_failure_that_comes_of_a_damaged_input_builds_the_input_again(run):
+    calls = []
+
+    def fail_once():
+        calls.append(1)
+        if len(calls) == 1:
+            _damage(one, "pretrain", "pretrain")
+            raise ValueError("nonsense was read")
+
+    one = run({"finetune/teacher": fail_once})
+    one.execute(one.backend)
+    assert one.of(NodeFinished).count("pretrain") == 2 and len(calls) == 2
+    (note,) = [event.text for event in one.seen if isinstance(event, Note)]
+    assert note.startswith("pretrain/pretrain of the store was damaged (made: 5 bytes of 0)")
+    aside = [info.path for info in (one.plan.store.root / "damaged").files()]
+    assert sorted(path.rpartition("/")[2] for path in aside) == ["made", "manifest.json"]
+    assert not one.plan.missing and not one.plan.store.check("pretrain", "pretrain")
+
+
+def test_an_input_that_is_damaged_again_and_again_ends_the_run(run):
+    def fail():
+        _damage(one, "pretrain", "pretrain")
+        raise ValueError("nonsense was read")
+
+    one = run({"finetune/teacher": fail})
+    with pytest.raises(ValueError, match="nonsense"):
+        one.execute(one.backend)
+    assert one.of(NodeFinished).count("pretrain") == 1 + HEALINGS
+
+
+def test_a_strict_run_ends_where_an_input_is_damaged(run):
+    def fail():
+        _damage(one, "pretrain", "pretrain")
+        raise ValueError("nonsense was read")
+
+    one = run({"finetune/teacher": fail}, strict=True)
+    with pytest.raises(Damaged, match="made"):
+        one.execute(one.backend)
+
+
+def test_a_folder_without_its_manifest_is_set_aside_and_told(run):
+    one = run()
+    place = one.plan.store.folder("pretrain", "pretrain").local
+    place.mkdir(parents=True)
+    (place / "left").write_bytes(b"half")
+    one.execute(one.backend)
+    (note,) = [event.text for event in one.seen if isinstance(event, Note)]
+    assert "pretrain/pretrain of the store was damaged (it has no manifest)" in note
+    assert not one.plan.store.check("pretrain", "pretrain")
+
+
+def test_what_is_found_damaged_when_all_is_built_is_built_again(run):
+    one, read = run(), []
+
+    def look():
+        read.append(1)
+        if len(read) == 1:
+            _damage(one, "fit", "fit-floor")
+            folder = Kept.of_manifest(*_kept(one, "fit", "fit-floor"))
+            folder.read("made")
+        return "told"
+
+    one.execute = partial(one.execute, one.backend)
+    assert one.execute_and(look) == "told"
+    assert one.of(NodeFinished).count("fit/floor") == 2 and len(read) == 2
+
+
+def _kept(one: Small, stage: str, key: str):
+    folder = one.plan.store.folder(stage, key)
+    return folder, folder.read_json("manifest.json")

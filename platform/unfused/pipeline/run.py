@@ -94,7 +94,7 @@ class Run:
         self._lock = threading.Lock()
         """Held while a step comes to know its artifact and tells of it."""
         self._healed: dict[str, float] = {}
-        """When what was damaged was set aside, by node."""
+        """When what was damaged was set aside, by `stage/key`."""
         self._again: Counter[str] = Counter()
         """How often nodes were begun again."""
         self._started = False
@@ -298,10 +298,10 @@ class Run:
         return any(damaged)
 
     def _is_damaged(self, step: Step, began: float) -> bool:
-        if step.node.given:
-            return False
-        if step.manifest is None or self._healed.get(step.node.name, 0.0) >= began:
+        if self._healed.get(f"{step.node.stage}/{step.key}", 0.0) >= began:
             return True
+        if step.node.given or step.manifest is None:
+            return False
         wrong = self.plan.store.check(step.node.stage, str(step.key))
         if wrong:
             self._set_aside(step, wrong[0])
@@ -322,8 +322,8 @@ class Run:
             raise damage
         with self._lock:
             self.plan.damaged[f"{step.node.stage}/{step.key}"] = damage
+            self._healed[f"{step.node.stage}/{step.key}"] = time.time()
             self._make_room(step)
-            self._healed[step.node.name] = time.time()
 
     def _make_room(self, step: Step) -> None:
         """Have nothing in the place of an artifact, and tell of what was there."""

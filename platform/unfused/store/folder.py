@@ -168,6 +168,12 @@ class _Synced(io.FileIO):
             finally:
                 super().close()
 
+    def __exit__(self, kind: Any, *_: Any) -> None:
+        if kind is None:
+            self.close()
+        else:
+            super().close()
+
 
 def npy(array: np.ndarray) -> bytes:
     """An array in NumPy's own format, without pickle."""

@@ -210,7 +210,7 @@ def is_server(uri: str) -> bool:
 def _check_host(uri: str) -> None:
     """Refuse an address that names no host, or a port that there cannot be."""
     try:
-        parts = urllib.parse.urlsplit(uri)
+        parts = urllib.parse.urlsplit(secrets.without_login(uri))
         sound = bool(parts.hostname) and parts.port != 0
     except ValueError:
         sound = False

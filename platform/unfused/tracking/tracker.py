@@ -11,6 +11,7 @@ import itertools
 import logging
 import math
 import os
+import shlex
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,7 +30,7 @@ from unfused.tracking.journal import Journal, Reader
 from unfused.tracking.patience import GivenUp, Patience, told
 from unfused.tracking.place import bare
 from unfused.tracking.registry import Classifier
-from unfused.tracking.replay import head, replay
+from unfused.tracking.replay import Sent, head, replay
 from unfused.tracking.tables import Said
 
 log = logging.getLogger(__package__)
@@ -261,6 +262,28 @@ class Tracker:
             self._warned = True
             where, why = bare(self.uri), hidden(trouble)
             log.warning("This run is not fully recorded in MLflow at %s: %s", where, why)
+
+    def _say_what_was_sent(self, sent: Sent) -> None:
+        if sent.trouble:
+            why = hidden(sent.trouble)
+            log.warning("%s, an earlier run, is not fully recorded: %s", sent.name, why)
+
+    def _say_what_is_left(self, reason: str) -> None:
+        """Once for a search and its trials, which share the reason."""
+        text = (
+            f"MLflow at {bare(self.uri)} has not taken all of this run ({hidden(reason)});"
+            f" {self._remedy()}"
+        )
+        of = self.subject.parent or self.promise
+        if (of, text) not in _said:
+            _said.add((of, text))
+            log.warning(text)
+
+    def _remedy(self) -> str:
+        if not self._journal.safe:
+            return f"{self._journal.path.parent} could not be written, so the rest is lost."
+        store = shlex.quote(bare(self.store.uri))
+        return f"the next run on this store, or `unfused sync --store {store}`, sends the rest."
 
 
 _said: set[tuple[str, str]] = set()
