@@ -23,7 +23,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from unfused import __version__, display, secrets, signals, terminal
+from unfused import __version__, cores, display, secrets, signals, terminal
 from unfused import config as configuration
 from unfused.config import Config, ConfigError
 from unfused.runtime import leave
@@ -566,6 +566,7 @@ def options(
 
 def quiet_libraries() -> None:
     """Keep the libraries' noise out of the run's output; errors still show."""
+    cores.settle_user()
     warnings.filterwarnings("ignore")
     os.environ.setdefault("PYTHONWARNINGS", "ignore")
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")

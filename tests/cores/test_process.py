@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import getpass
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -56,3 +59,14 @@ def test_a_container_has_the_memory_that_it_is_given(monkeypatch, tmp_path):
     assert process.available_memory() == whole
     limit.write_text("1073741824\n")
     assert process.available_memory() == 2**30
+
+
+def test_a_user_whom_the_system_does_not_know_has_a_home_and_a_name(monkeypatch):
+    def unknown(uid: int) -> None:
+        raise KeyError(uid)
+
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    for name in ("HOME", "LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    process.settle_user()
+    assert Path.home() == Path("/") and getpass.getuser() == str(os.geteuid())

@@ -14,6 +14,7 @@ from unfused.cores.process import (
     available_memory,
     prepare_process,
     return_memory,
+    settle_user,
     threads_of_job,
 )
 
@@ -27,5 +28,6 @@ __all__ = [
     "memory_of",
     "prepare_process",
     "return_memory",
+    "settle_user",
     "threads_of_job",
 ]

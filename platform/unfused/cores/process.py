@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import os
+import pwd
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -46,6 +47,16 @@ def threads_of_job() -> int:
     that one core can serve, and sums are rounded the same whatever runs beside them.
     """
     return max(1, available_cpus() // MOST_JOBS)
+
+
+def settle_user() -> None:
+    """Give a user whom the system does not know, as in containers, a name and the home that they
+    have there: libraries fail to be imported without."""
+    try:
+        pwd.getpwuid(os.geteuid())
+    except KeyError:
+        os.environ.setdefault("HOME", os.sep)
+        os.environ.setdefault("LOGNAME", str(os.geteuid()))
 
 
 def prepare_process(threads: int | None = None) -> None:

@@ -32,18 +32,21 @@ ANSWER_SECONDS = 10.0
 """How long a cluster's head may take to answer at all."""
 LOOPBACK = "127.0.0.1"
 PATIENCE: Mapping[str, str] = {
-    # Of a busy machine: for the node to register (30 by default), for the port of its head (30),
-    # for its agents (30 seconds), for a worker (60).
+    # With a busy machine, in seconds: the node registers (30 by default), its head has a port (30),
+    # its agents answer (30), a worker registers (60).
     "RAY_raylet_start_wait_time_s": "90",
     "RAY_gcs_server_port_wait_time_s": "90",
     "RAY_agent_register_timeout_ms": "90000",
     "RAY_worker_register_timeout_seconds": "180",
 }
-"""Read when Ray's core library is loaded."""
 PRIVATE: Mapping[str, str] = {
     # The one port of a node that listens on all interfaces whatever the node's own address is.
     "RAY_enable_metrics_collection": "0",
+    # Workers that train together talk over this interface.
+    "GLOO_SOCKET_IFNAME": "lo",
+    "NCCL_SOCKET_IFNAME": "lo",
 }
+"""What keeps a Ray of a process's own to this machine."""
 TRIES = 3
 LEAST_FILES = 1024
 """Files that Ray's processes and this one have open, each, at most."""
@@ -80,7 +83,10 @@ def prepare() -> None:
         NoPlace: there is no folder for its sockets.
     """
     global _place
-    if os.environ.get("RAY_ADDRESS") or _place is not None:
+    joins = bool(os.environ.get("RAY_ADDRESS"))
+    for name, value in {**PATIENCE, **({} if joins else PRIVATE)}.items():
+        os.environ.setdefault(name, value)
+    if joins or _place is not None:
         return
     allow_files()
     _place = Place.make()
@@ -103,8 +109,6 @@ def start(options: RunOptions, tell: Tell = lambda _: None) -> None:
     address = os.environ.get("RAY_ADDRESS")
     # Read when Ray's core library is loaded: its C++ side writes to stderr past Python's logging.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    for name, value in (PATIENCE if address else {**PATIENCE, **PRIVATE}).items():
-        os.environ.setdefault(name, value)
     import ray
 
     if ray.is_initialized():

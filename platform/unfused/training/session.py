@@ -171,10 +171,13 @@ class Session:
     def _trainer(self, queue: Any) -> Any:
         os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", str(POLL_SECONDS))
         from ray.train import FailureConfig, RunConfig, ScalingConfig
-        from ray.train.torch import TorchTrainer
+        from ray.train.torch import TorchConfig, TorchTrainer
+
+        from unfused.training.beside import BesideConfig
 
         options, hardware = self._cluster.options, self._cluster.hardware
         trainer = TorchTrainer if hardware.joined else lean(TorchTrainer)
+        torch_config = TorchConfig() if hardware.joined else BesideConfig()
         gpus = runtime.gpus_per_worker(options, hardware)
         resources = {"CPU": 1.0} | ({"GPU": float(gpus)} if gpus else {})
         return trainer(
@@ -183,6 +186,7 @@ class Session:
                 "queue": queue,
                 "relay": self._cluster.relay,
             },
+            torch_config=torch_config,
             scaling_config=ScalingConfig(
                 num_workers=options.num_workers, use_gpu=bool(gpus), resources_per_worker=resources
             ),
