@@ -125,7 +125,7 @@ def run_pipeline(request: Request) -> dict[str, Any]:
         stream.emit(note)
     result: dict[str, Any] = {}
     with closing(tracker):
-        with announcing_end(stream, shown, result):
+        with announcing_end(stream, shown, result), plan.store.telling():
             began = time.monotonic()
             with cores.PeakMemory() as memory, refusing(tracker):
                 found, models = run.execute_and(

@@ -55,7 +55,7 @@ def run_search(search: SearchRequest, concurrency: int | None) -> dict[str, Any]
     for note in clip_notes(run.search.request, run.plan.inputs):
         stream.emit(note)
     with closing(tracker), announcing_end(stream, shown):
-        with closing(trials), refusing(tracker):
+        with closing(trials), refusing(tracker), run.plan.store.telling():
             result = run.execute()
         files = {name: search.folder.read(name) for name in result["files"]}
         tracker.end_search(dict(result), files)

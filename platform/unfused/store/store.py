@@ -10,7 +10,7 @@ import os
 import uuid
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -101,6 +101,21 @@ class Store:
         within = not path or self.root.local is None or path.startswith(self.root.path)
         place = f"the store {self.root.shown}" if within else path
         return StoreFailed(f"Cannot use {place} any more: {fault.reason}; {fault.remedy}.")
+
+    @contextmanager
+    def telling(self) -> Iterator[None]:
+        """Turn an error of a place, meanwhile, into one sentence.
+
+        Raises:
+            StoreFailed: see `failure`.
+        """
+        try:
+            yield
+        except Exception as error:
+            told = self.failure(error)
+            if told is error:
+                raise
+            raise told from error
 
     def checkpoints(self, stage: str, key: str) -> Folder:
         return self.root / "checkpoints" / stage / key
