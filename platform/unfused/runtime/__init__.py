@@ -33,7 +33,16 @@ from unfused.runtime.leases import Leases, sweep
 from unfused.runtime.place import NoPlace
 from unfused.runtime.queue import JobQueue
 from unfused.runtime.relay import Relay
-from unfused.runtime.starting import NoCluster, NoRoom, NotStarted, prepare, quiet_ray, start, stop
+from unfused.runtime.starting import (
+    NoCluster,
+    NoRoom,
+    NotStarted,
+    prepare,
+    quiet_ray,
+    scratch,
+    start,
+    stop,
+)
 
 __all__ = [
     "Cancelled",
@@ -63,6 +72,7 @@ __all__ = [
     "probe",
     "quiet_ray",
     "resolve",
+    "scratch",
     "shown",
     "start",
     "stop",

@@ -3,6 +3,7 @@
     <TMPDIR, or /tmp>/unfused-<uid>/    this user's alone
         <random>/                       one process's
             token                       without which nobody talks to its Ray
+            tmp/                        what its processes make for a while
             session_<...>/              Ray's own: sockets, logs, objects that are spilled
 
 The rule of this file: nobody else can read, replace or foresee what is there, and it goes with the
@@ -73,6 +74,7 @@ class Place:
             place = cls(folder, descriptor)
             place.token.touch(0o600, exist_ok=False)
             place.token.write_text(secrets.token_hex(32))
+            place.scratch.mkdir()
         except OSError:
             shutil.rmtree(folder, ignore_errors=True)
             raise
@@ -82,6 +84,11 @@ class Place:
     def token(self) -> Path:
         """What Ray's processes show one another."""
         return self.folder / "token"
+
+    @property
+    def scratch(self) -> Path:
+        """Files that processes make for a while."""
+        return self.folder / "tmp"
 
     def remove(self) -> None:
         """Remove the folder and all that is in it."""

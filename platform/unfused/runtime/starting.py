@@ -16,6 +16,7 @@ import shutil
 import signal
 import socket
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -149,6 +150,12 @@ def clear() -> None:
         _place = None
 
 
+def scratch() -> Path | None:
+    """Where this process and those of its own Ray keep what they make for a while, which goes with
+    them; None where it joins somebody's."""
+    return _place and _place.scratch
+
+
 def allow_files() -> None:
     """Have this process, and those that it starts, open as many files as it may.
 
@@ -182,7 +189,7 @@ def _start_here(options: RunOptions, common: dict[str, Any], tell: Tell) -> None
         **object_store(_place.folder, tell),
         **common,
     }
-    with _token(_place.token):
+    with _handed_on(_place):
         _persistently(settings, tell)
 
 
@@ -261,21 +268,27 @@ def object_store(folder: Path, tell: Tell) -> dict[str, Any]:
 
 
 @contextmanager
-def _token(path: Path) -> Iterator[None]:
-    """Have Ray's processes ask one another for the token at `path`, unless the environment says
-    otherwise; what this process starts later, or joins, has another."""
+def _handed_on(place: Place) -> Iterator[None]:
+    """Let Ray's processes have what they make for a while in `place`, and ask one another for its
+    token, unless the environment says otherwise; of this process nothing changes."""
     from ray._raylet import AuthenticationTokenLoader
 
+    handed = {"TMPDIR": str(place.scratch)}
+    # Else a library of this process's might keep what is for the others.
+    tempfile.gettempdir()
     wanted = os.environ.get("RAY_AUTH_MODE", "token") == "token"
-    if not wanted or {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & set(os.environ):
-        yield
-        return
-    AuthenticationTokenLoader.instance().reset_cache()
-    os.environ["RAY_AUTH_TOKEN_PATH"] = str(path)
+    if wanted and not {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & set(os.environ):
+        AuthenticationTokenLoader.instance().reset_cache()
+        handed["RAY_AUTH_TOKEN_PATH"] = str(place.token)
+    kept = {name: os.environ.get(name) for name in handed}
+    os.environ.update(handed)
     try:
         yield
     finally:
-        del os.environ["RAY_AUTH_TOKEN_PATH"]
+        for name, value in kept.items():
+            os.environ.pop(name)
+            if value is not None:
+                os.environ[name] = value
 
 
 def _join(address: str, common: dict[str, Any]) -> None:

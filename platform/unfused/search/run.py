@@ -226,7 +226,7 @@ def tune_trials(setting: Setting, proposer: Proposer, num_trials: int, at_a_time
 
     for name in ("ray.tune", "ray.tune.search"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    with tempfile.TemporaryDirectory(prefix="unfused-tune-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="tune-", dir=runtime.scratch()) as scratch:
         tuner = tune.Tuner(
             tune.with_resources(
                 tune.with_parameters(Trial, setting=setting), {"cpu": capacity.TRIAL_CPUS}
