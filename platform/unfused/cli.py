@@ -158,12 +158,14 @@ def run(
 def search(
     space: Annotated[str, typer.Option(help="What may change: a file as in search_spaces/.")],
     overrides: Overrides = None,
-    num_trials: Annotated[int, typer.Option(min=1, help="Trials in the study.")] = 20,
+    num_trials: Annotated[int, typer.Option(min=1, max=100_000, help="Trials in the study.")] = 20,
     sampler: Annotated[str, typer.Option(help="tpe, nsga2 or random.")] = "tpe",
     pruner: Annotated[str, typer.Option(help="median, halving or none.")] = "median",
-    search_seed: Annotated[int, typer.Option(help="Seed of the sampler.")] = 0,
+    search_seed: Annotated[
+        int, typer.Option(min=0, max=2**31 - 1, help="Seed of the sampler.")
+    ] = 0,
     concurrency: Annotated[
-        int | None, typer.Option(min=1, help="Trials at a time; default what fits.")
+        int | None, typer.Option(min=1, max=1024, help="Trials at a time; default what fits.")
     ] = None,
     study: Annotated[
         str | None, typer.Option(help="Name; by default from space, settings and the task's path.")
@@ -270,14 +272,10 @@ def only_json(wanted: bool) -> Iterator[Callable[[Any], None]]:
 
 def check_summary(summary: Path | None) -> None:
     """Refuse a file that could not be written at the end."""
-    if summary is None:
-        return
-    if summary.is_dir():
-        raise ConfigError(f"--summary {summary} is a folder; name a file in it.")
-    if not summary.parent.resolve().is_dir():
-        raise ConfigError(f"--summary {summary}: there is no folder {summary.parent}; make it.")
-    if not os.access(summary if summary.exists() else summary.parent, os.W_OK):
-        raise ConfigError(f"--summary {summary} cannot be written; name another file.")
+    if summary is not None:
+        from unfused.commands.places import writable
+
+        writable("--summary", str(summary))
 
 
 def write_summary(summary: Path | None, result: dict[str, Any]) -> None:
@@ -425,10 +423,18 @@ def serve(
     model: Named,
     host: Annotated[str, typer.Option(help="0.0.0.0 lets other machines in.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 for any that is free.")] = 8000,
-    max_mib: Annotated[float, typer.Option(min=0.1, help="Of a recording that is sent.")] = 64.0,
-    max_seconds: Annotated[float, typer.Option(min=1, help="Likewise, of sound.")] = 600.0,
-    patience: Annotated[float, typer.Option(min=0.1, help="Seconds for it to arrive.")] = 60.0,
-    max_requests: Annotated[int, typer.Option(min=1, help="That wait at a time.")] = 64,
+    max_mib: Annotated[
+        float, typer.Option(min=0.1, max=65536, help="Of a recording that is sent.")
+    ] = 64.0,
+    max_seconds: Annotated[
+        float, typer.Option(min=1, max=86400, help="Likewise, of sound.")
+    ] = 600.0,
+    patience: Annotated[
+        float, typer.Option(min=0.1, max=86400, help="Seconds for it to arrive.")
+    ] = 60.0,
+    max_requests: Annotated[
+        int, typer.Option(min=1, max=65536, help="That wait at a time.")
+    ] = 64,
     store: Store = "store",
     tracking_uri: TrackingUri = None,
 ) -> None:

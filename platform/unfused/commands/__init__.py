@@ -3,6 +3,7 @@
     run        `unfused run`
     search     `unfused search`
     settings   `unfused config`
+    places     stores and files that a person names
     trials     the trackers of a search's trials
     ending     how a command's listeners learn how it ended
 

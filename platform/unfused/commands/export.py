@@ -16,6 +16,7 @@ import numpy as np
 from rich.markup import escape
 
 from unfused import data, display, exporting
+from unfused.commands.places import writable
 from unfused.config import ConfigError
 from unfused.exporting.page import page
 from unfused.inference import ModelFacts, read_facts
@@ -51,7 +52,7 @@ def export(folder: Folder, format: str, out: str, int8: bool) -> None:
     Raises:
         ConfigError: such a model cannot be exported, or there is no such folder.
     """
-    facts, path = read_facts(folder), _place(out)
+    facts, path = read_facts(folder), writable("--out", out)
     if format not in ("onnx", "torch"):
         raise ConfigError(f"--format {format}: there are onnx and torch.")
     clips = _clips(facts) if int8 else None
@@ -65,13 +66,6 @@ def export(folder: Folder, format: str, out: str, int8: bool) -> None:
     )
     if told.int8_file:
         _compare(path, path.with_name(told.int8_file), clips)
-
-
-def _place(out: str) -> Path:
-    path = Path(out).expanduser()
-    if not path.resolve().parent.is_dir():
-        raise ConfigError(f"--out {out}: there is no folder {path.parent}; make it.")
-    return path
 
 
 def _written(
@@ -150,7 +144,7 @@ def write_page(folder: Folder, out: str, int8: bool) -> None:
     Raises:
         ConfigError: such a model cannot be exported, or the runtime cannot be fetched.
     """
-    facts, path = read_facts(folder), _place(out)
+    facts, path = read_facts(folder), writable("--out", out)
     with tempfile.TemporaryDirectory() as scratch:
         file = Path(scratch) / "model.onnx"
         clips = _clips(facts) if int8 else None

@@ -16,6 +16,7 @@ from typing import Any
 
 from unfused import cores, corpora, display, terminal
 from unfused.commands.inspected import Found, Part
+from unfused.commands.places import check_named
 from unfused.config import ConfigError
 from unfused.corpora.clip import Clip
 from unfused.pipeline import Inputs, Request, read_inputs
@@ -33,6 +34,9 @@ def inspect(request: Request, most: int) -> dict[str, Any]:
         request: as for a run; the corpus alone, where the task has no labels.
         most: files of each half that are opened, evenly chosen; 0 is all.
     """
+    columns = request.columns
+    check_named({"DATA": request.task, "--corpus": request.corpus, "--audio-root": columns.root})
+    check_named({"--path-column": columns.path, "--label-column": columns.label})
     console = display.make_console()
     with terminal.busy(console, "listing clips"):
         inputs, refused = _inputs(request)

@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import re
 import tempfile
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
+from unfused.commands.places import usable
 from unfused.config import ConfigError
 from unfused.inference.folder import MODEL_FILE, read_facts
 from unfused.store import Folder, Store
@@ -42,17 +44,18 @@ def named(name: str, store: str, tracking_uri: str | None) -> Folder:
     Raises:
         ConfigError: there is none of this name.
     """
+    kept = usable(store)
     if name.startswith("models:/"):
         return _registered(name, tracking_uri)
     if name == BEST or name.endswith(f":{BEST}"):
         experiment = name.removesuffix(BEST).removesuffix(":") or "unfused"
         return _registered(_champion(experiment), tracking_uri)
-    if KEY.fullmatch(name) and (found := Store.at(store).folder("model", name)).exists(MODEL_FILE):
+    if KEY.fullmatch(name) and (found := kept.folder("model", name)).exists(MODEL_FILE):
         return found
-    folder = Folder.of(name)
-    if folder.exists(MODEL_FILE):
-        return folder
-    raise ConfigError(f"There is no model {name!r}; {_those_there(store)}")
+    with suppress(RuntimeError):  # ~somebody who is not there
+        if (folder := Folder.of(name)).exists(MODEL_FILE):
+            return folder
+    raise ConfigError(f"There is no model {name!r}; {_those_there(kept, store)}")
 
 
 def _champion(experiment: str) -> str:
@@ -76,8 +79,8 @@ def _registered(uri: str, tracking_uri: str | None) -> Folder:
     return folder
 
 
-def _those_there(store: str) -> str:
-    root = Store.at(store).root / "model"
+def _those_there(kept: Store, store: str) -> str:
+    root = kept.root / "model"
     paths = [info.path for info in root.files() if info.base_name == MODEL_FILE]
     if not paths:
         return f"the store {store} has none: name a model's folder, or run a pipeline first."

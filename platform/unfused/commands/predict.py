@@ -19,6 +19,7 @@ from pyarrow import fs
 from rich.markup import escape
 
 from unfused import cores, corpora, display
+from unfused.commands.places import check_named
 from unfused.config import ConfigError, RunOptions
 from unfused.corpora import location
 from unfused.corpora.tables import READERS, extension
@@ -58,7 +59,7 @@ class Asked:
 
 def predict(asked: Asked, looking: Looking) -> None:
     """Label recordings."""
-    if asked.out:
+    if asked.out is not None:
         writer(asked.out)
     facts, clips = read_facts(asked.folder), listed(asked.places)
     rows = _rows(asked, clips, partial(predicted, looking=looking))
@@ -109,6 +110,7 @@ def listed(places: Sequence[str]) -> list[str]:
     """
     found: list[str] = []
     for place in places:
+        check_named({"A place of recordings": place})
         where = location.absolute(place)
         kind = location.kind(where)
         if kind == fs.FileType.NotFound:

@@ -18,11 +18,13 @@ import numpy as np
 from unfused import clustering, cores, teachers
 from unfused.audio.samples import Cut
 from unfused.commands.named import named
+from unfused.commands.places import usable
 from unfused.commands.predict import finish, listed
 from unfused.config import AudioConfig, ConfigError, EmbedConfig
 from unfused.inference.files import blocks, told_of
 from unfused.inference.folder import read_facts
 from unfused.inference.hearing import Hearing
+from unfused.inference.tables import writer
 from unfused.store import Folder, Store
 from unfused.teachers import Teacher, TeacherFacts
 
@@ -115,10 +117,12 @@ def pseudo_label(
         places: files, folders, manifests, as typed.
         out: as `unfused predict` has it.
     """
-    clips = listed(places)
+    if out is not None:
+        writer(out)
+    kept, clips = usable(store), listed(places)
     key = _key(name, store, tracking_uri)
     cores.prepare_process(cores.available_cpus())
-    clusters = Clusters.load(Store.at(store), key)
+    clusters = Clusters.load(kept, key)
     finish(_rows(clusters, clips), COLUMNS, len(clips), out)
 
 

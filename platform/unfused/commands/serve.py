@@ -19,6 +19,7 @@ from rich.markup import escape
 
 from unfused import __version__, cores, display
 from unfused.audio.decode import BadClip
+from unfused.commands.places import check_named
 from unfused.commands.receiving import Limits, Patient, Room, receive
 from unfused.config import ConfigError
 from unfused.inference import Model, Prediction, Segment, TimelineConfig
@@ -168,10 +169,12 @@ def serve(folder: Folder, host: str, port: int, limits: Limits) -> None:
 
 
 def _listening(host: str, port: int) -> socket.socket:
+    check_named({"--host": host})
     try:
         listener = socket.create_server((host, port))
     except (OSError, OverflowError) as error:
         raise ConfigError(
-            f"Cannot listen at {host}:{port} ({error}); give another --port, or --port 0 for any."
+            f"Cannot listen at {host}:{port} ({error}); give another --host or --port, or --port 0"
+            " for any."
         ) from None
     return listener

@@ -195,8 +195,11 @@ def writer(out: str, known: Mapping[str, Writer] = WRITERS) -> Writer:
     found = next((write for ending, write in known.items() if out.endswith(ending)), None)
     if found is None:
         raise ConfigError(f"--out {out}: write {', '.join(known)}, or - for CSV on the terminal.")
-    if not Path(out).expanduser().resolve().parent.is_dir():
-        raise ConfigError(f"--out {out}: there is no folder {Path(out).parent}; make it.")
+    path = Path(os.path.expanduser(out))
+    if path.is_dir():
+        raise ConfigError(f"--out {out} is a folder; name a file.")
+    if not path.resolve().parent.is_dir():
+        raise ConfigError(f"--out {out}: there is no folder {path.parent}; make it.")
     return found
 
 

@@ -33,8 +33,8 @@ class TimelineConfig:
     min_seconds: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.window is not None and not 0.05 <= self.window < math.inf:
-            raise ConfigError(f"A window is .05 s or longer; got {self.window:g}.")
+        if self.window is not None and not 0.05 <= self.window <= 3600:
+            raise ConfigError(f"A window is .05 to 3600 s long; got {self.window:g}.")
         if not 0 <= self.overlap <= 0.95:
             raise ConfigError(f"The overlap is a share in [0, .95]; got {self.overlap:g}.")
         if not 0 <= self.threshold <= 1:

@@ -5,12 +5,18 @@ The rule of this file: the same request is the same study, which is gone on with
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from unfused.config import ConfigError
 from unfused.pipeline import Request
 from unfused.search.space import Space
 from unfused.store import Folder, digest
+
+MOST = 120
+"""Characters of a study's name."""
+STUDY = re.compile(rf"[^./\s\0][^/\0]{{0,{MOST - 1}}}")
 
 
 @dataclass(frozen=True)
@@ -27,6 +33,20 @@ class SearchRequest:
     """By default named after the space and all that its trials depend on."""
     storage: str | None = None
     """A file, or the URL of a database; by default a file beside a local store."""
+
+    def __post_init__(self) -> None:
+        if self.study is not None and not STUDY.fullmatch(self.study):
+            raise ConfigError(
+                f"--study {self.study[:MOST]!r} cannot be the name of a file: give it 1 to {MOST}"
+                " letters, digits and marks, without a slash and not with a dot first."
+            )
+        if self.storage is not None and "://" not in self.storage:
+            path = Path(self.storage)
+            if not self.storage.strip() or path.is_dir() or path.parent.is_file():
+                raise ConfigError(
+                    f"--study-storage {self.storage or '(empty)'} can be no file; name one, or a"
+                    " database as in postgresql://user@host/optuna."
+                )
 
     @property
     def name(self) -> str:

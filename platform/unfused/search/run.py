@@ -23,7 +23,15 @@ from unfused.pipeline import Backend, Plan, Ref, Run, open_backend
 from unfused.search import capacity, outcome, quality
 from unfused.search.request import SearchRequest
 from unfused.search.shared import shared_nodes
-from unfused.search.study import Proposer, Pruning, check_choices, completed, ended, opened
+from unfused.search.study import (
+    Proposer,
+    Pruning,
+    check_choices,
+    check_location,
+    completed,
+    ended,
+    opened,
+)
 from unfused.search.trial import Setting, Trial, costs, trial_plan, trial_request
 from unfused.store import digest
 
@@ -61,6 +69,7 @@ class SearchRun:
             ConfigError: one sentence.
         """
         check_choices(self.search.sampler, self.search.pruner)
+        check_location(self.search.location)
         self.run.check_fit()
         capacity.check(self.search.request.options, self.hardware)
 

@@ -52,6 +52,20 @@ def check_choices(sampler: str, pruner: str) -> None:
             raise ConfigError(f"There is no {what} {name!r}; choose one of {', '.join(known)}.")
 
 
+def check_location(location: str) -> None:
+    """Refuse an address of a database of a kind that Optuna does not know.
+
+    Raises:
+        ConfigError: it names what it takes.
+    """
+    scheme = location.partition(":")[0].partition("+")[0]
+    if "://" in location and scheme not in DATABASES:
+        raise ConfigError(
+            f"--study-storage {location}: name a file, or a database as in"
+            " postgresql://user@host/optuna."
+        )
+
+
 @contextmanager
 def opened(
     location: str,
@@ -80,6 +94,7 @@ def opened(
             that are not comparable.
     """
     check_choices(sampler, pruner)
+    check_location(location)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     with _storage(location, tell) as storage:
         study = optuna.create_study(
@@ -118,12 +133,6 @@ def _hold_against(
 @contextmanager
 def _storage(location: str, tell: Callable[[str], None]) -> Iterator[BaseStorage]:
     if "://" in location:
-        scheme = location.partition(":")[0].partition("+")[0]
-        if scheme not in DATABASES:
-            raise ConfigError(
-                f"--study-storage {location}: name a file, or a database as in"
-                " postgresql://user@host/optuna."
-            )
         try:
             database = RDBStorage(database_url(location))
         except (ImportError, SQLAlchemyError) as error:
