@@ -12,7 +12,7 @@ from unfused.store import Folder
 from unfused.tracking import journal
 from unfused.tracking.journal import Journal, Reader
 
-HEAD = {"uri": "sqlite:///a.db"}
+HEAD = {"uri": "sqlite:///a.db", "experiment": "e", "store": "s", "subject": {}}
 
 
 def a_journal(folder: Path, *entries: dict) -> Journal:
@@ -45,9 +45,12 @@ def test_one_whose_run_goes_on_is_nobodys_else_and_one_that_is_left_is_taken_onc
 def test_a_line_that_was_cut_short_is_not_read(tmp_path):
     made = a_journal(tmp_path, {"n": 1}, {"n": 2})
     made.release()
-    made.path.write_bytes(made.path.read_bytes()[:-4])
-    (taken,) = journal.left(tmp_path)
-    assert list(taken.entries()) == [{"n": 1}]
+    whole = made.path.read_bytes()
+    for cut in (whole[:-4], whole[:-9] + bytes(9) + b'\n{"n": 3}\n'):
+        made.path.write_bytes(cut)
+        (taken,) = journal.left(tmp_path)
+        assert list(taken.entries()) == [{"n": 1}]
+        taken.release()
 
 
 @pytest.mark.parametrize("content", [b"", b"\0" * 4096, b"no json\n", b"[]\n", b'{"form": 99}\n'])
@@ -55,6 +58,15 @@ def test_what_is_no_journal_is_left_alone(tmp_path, content):
     (tmp_path / "x.jsonl").write_bytes(content)
     assert journal.left(tmp_path) == []
     assert (tmp_path / "x.jsonl").read_bytes() == content
+
+
+def test_a_run_that_died_before_its_head_was_written_leaves_nothing_for_long(tmp_path):
+    unborn, young = tmp_path / "a.new", tmp_path / "b.new"
+    for path in (unborn, young):
+        path.touch()
+    os.utime(unborn, (1, 1))
+    assert journal.left(tmp_path) == []
+    assert list(tmp_path.iterdir()) == [young]
 
 
 def test_links_and_pipes_are_not_opened(tmp_path):

@@ -31,7 +31,8 @@ def sync(location: str, tracking_uri: str | None) -> None:
     """
     console = display.make_console()
     store, sent = Folder.of(location), list[tracking.Sent]()
-    uri = _place(tracking_uri) if tracking_uri else None
+    if tracking_uri and not tracking.is_server(tracking_uri):
+        tracking.initialise(tracking_uri)
     patience = tracking.Patience(WAIT_SECONDS)
 
     def told(one: tracking.Sent) -> None:
@@ -40,7 +41,7 @@ def sync(location: str, tracking_uri: str | None) -> None:
 
     try:
         with terminal.busy(console, "telling MLflow"):
-            tracking.replay(store, patience, lambda meant: uri or _place(meant), told)
+            tracking.replay(store, patience, lambda meant: _place(tracking_uri or meant), told)
     except tracking.GivenUp as error:
         raise NotSent(
             f"MLflow does not take it now ({error}); what is left stays in {store.uri}."

@@ -12,7 +12,7 @@ import base64
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import fields
 from typing import Any
 
 from unfused import events, inference
@@ -34,7 +34,11 @@ class Lost(Exception):
 
 
 def of_event(event: Event) -> Entry:
-    return {"at": time.time(), "event": type(event).__name__, "of": asdict(event)}
+    """Of a manifest only its facts are told."""
+    of = {field.name: getattr(event, field.name) for field in fields(event)}
+    if "manifest" in of:
+        of["manifest"] = {"facts": of["manifest"]["facts"]}
+    return {"at": time.time(), "event": type(event).__name__, "of": of}
 
 
 def to_register(classifier: Classifier, name: str, store: str) -> Entry:

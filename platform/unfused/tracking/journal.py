@@ -28,6 +28,10 @@ from unfused.store import Folder, digest
 FOLDER = "tracking"
 ENDING = ".jsonl"
 FORM = 1
+HEAD = {"id", "at", "uri", "experiment", "store", "subject"}
+"""What the head must have."""
+UNBORN_SECONDS = 60.0
+"""After which a journal without a head is nobody's."""
 CHUNK = 1 << 16
 """Bytes read at a time."""
 
@@ -91,7 +95,7 @@ class Journal:
             journal = cls(path, file, {})
             if ours and found.st_nlink and (head := Reader(journal).next()):
                 journal.head = head
-                if head.get("form") == FORM:
+                if head.get("form") == FORM and head.keys() >= HEAD:
                     return journal
         os.close(file)
         return None
@@ -136,7 +140,7 @@ class Reader:
         self._journal, self._offset, self._rest, self._unkept = journal, 0, b"", 0
 
     def next(self) -> dict[str, Any] | None:
-        """The next entry, the head first; None where there is no whole one yet."""
+        """The next entry, the head first; None where there is no whole one."""
         while b"\n" not in self._rest:
             file = self._journal._file
             more = b"" if file is None else os.pread(file, CHUNK, self._offset)
@@ -144,8 +148,14 @@ class Reader:
                 return self._next_unkept()
             self._offset += len(more)
             self._rest += more
-        line, _, self._rest = self._rest.partition(b"\n")
-        return json.loads(line)
+        line, _, rest = self._rest.partition(b"\n")
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            # The disk has lost this line; what follows may rest on it.
+            return None
+        self._rest = rest
+        return entry
 
     def _next_unkept(self) -> dict[str, Any] | None:
         if self._unkept == len(self._journal._unkept):
@@ -156,6 +166,10 @@ class Reader:
 
 def left(folder: Path) -> list[Journal]:
     """The journals of runs that are over, the oldest first, each locked."""
+    for unborn in folder.glob("*.new"):
+        with suppress(OSError):
+            if time.time() - unborn.lstat().st_mtime > UNBORN_SECONDS:
+                unborn.unlink()
     taken = [Journal.take(path) for path in folder.glob(f"*{ENDING}")]
     return sorted(filter(None, taken), key=lambda journal: journal.head["at"])
 

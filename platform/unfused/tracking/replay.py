@@ -83,10 +83,7 @@ class _Telling:
 
     def __init__(self, one: Journal, store: Folder, uri: str, patience: Patience) -> None:
         self._journal, self._index = one, None
-        teller = Teller(one.id, again=True, live=False)
-        subject = Subject(**one.head["subject"])
-        where = (uri, one.head["experiment"], bare(store.uri), subject, patience, teller)
-        self._open = partial(patience.try_on, partial(Index.open, *where))
+        self._store, self._uri, self._patience = store, uri, patience
         self._ended, self._stays, self._trouble = False, False, ""
         self._last = one.head["at"]
 
@@ -109,6 +106,13 @@ class _Telling:
             raise
         except Exception as error:
             self._stays, self._trouble = True, str(error)
+
+    def _open(self) -> Index:
+        head, patience = self._journal.head, self._patience
+        teller = Teller(self._journal.id, again=True, live=False)
+        subject = Subject(**head["subject"])
+        where = (self._uri, head["experiment"], self._store.uri, subject, patience, teller)
+        return patience.try_on(partial(Index.open, *where))
 
     def end(self) -> Sent:
         """What came of it."""
