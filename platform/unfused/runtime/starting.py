@@ -18,7 +18,8 @@ import socket
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +36,8 @@ LOOPBACK = "127.0.0.1"
 PATIENCE: Mapping[str, str] = {
     # With a busy machine, in seconds: the node registers (30 by default), its head has a port (30),
     # its agents answer (30), a worker registers (60).
-    "RAY_raylet_start_wait_time_s": "90",
-    "RAY_gcs_server_port_wait_time_s": "90",
+    "RAY_raylet_start_wait_time_s": "60",
+    "RAY_gcs_server_port_wait_time_s": "60",
     "RAY_agent_register_timeout_ms": "90000",
     "RAY_worker_register_timeout_seconds": "180",
 }
@@ -48,6 +49,8 @@ PRIVATE: Mapping[str, str] = {
     "NCCL_SOCKET_IFNAME": "lo",
 }
 """What keeps a Ray of a process's own to this machine."""
+AGENTS = ("metrics_agent_port", "runtime_env_agent_port", "dashboard_agent_listen_port")
+"""Ray's names for the ports of what serves a node."""
 TRIES = 3
 LEAST_FILES = 1024
 """Files that Ray's processes and this one have open, each, at most."""
@@ -199,7 +202,7 @@ def _persistently(settings: Mapping[str, Any], tell: Tell) -> None:
     known = set(cores.descendants(os.getpid()))
     for left in reversed(range(TRIES)):
         try:
-            with _native_stderr_closed():
+            with _native_stderr_closed(), _ports_settled():
                 ray.init(**settings)
             return
         except (ValueError, TypeError):
@@ -213,6 +216,26 @@ def _persistently(settings: Mapping[str, Any], tell: Tell) -> None:
                     " machine finish what else it does, or give it more memory, and run again."
                 ) from error
             tell(f"Ray did not start ({_first_line(error)}); trying again")
+
+
+@contextmanager
+def _ports_settled() -> Iterator[None]:
+    """Have the agents of the node that is started listen on ports that are chosen here.
+
+    A node that is to learn them from its agents waits fifteen seconds for these, whatever is set,
+    and dies; their imports alone take as long on a busy machine.
+    """
+    from ray._private import parameter
+
+    kept = parameter.RayParams
+    with ExitStack() as held:
+        sockets = [held.enter_context(socket.create_server((LOOPBACK, 0))) for _ in AGENTS]
+        ports = {name: one.getsockname()[1] for name, one in zip(AGENTS, sockets, strict=True)}
+    parameter.RayParams = partial(kept, **ports)
+    try:
+        yield
+    finally:
+        parameter.RayParams = kept
 
 
 def end_start(known: set[int], folder: str) -> None:
