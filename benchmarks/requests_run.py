@@ -4,8 +4,8 @@
     python benchmarks/requests_run.py --tries 12 --seed 3
 
 Each has up to four settings with values that their declarations allow, bounds often among them;
-what only costs time is kept small. All share one store, so that a request builds what its settings
-change. The last line counts those that were tried and those that ended as they should;
+what only costs time is kept small. All share one store and one Ray, so that a request builds what
+its settings change. The last line counts those that were tried and those that ended as they should;
 the exit status is 1 where any did not.
 """
 
@@ -32,6 +32,7 @@ from hypothesis import strategies as st  # noqa: E402
 
 import unfused  # noqa: E402
 from drawn_requests import allowed, holders, names  # noqa: E402
+from unfused import runtime  # noqa: E402
 from unfused.commands.run import show_plan  # noqa: E402
 from unfused.config import Config, ConfigError, override, parse_overrides, run_options  # noqa: E402
 from unfused.pipeline import Request  # noqa: E402
@@ -152,6 +153,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     given_ = parser.parse_args()
     tried = passed = 0
+    runtime.start(run_options())
     with tempfile.TemporaryDirectory() as place:
         task = write_task(Path(place) / "task")
         for asked_for in drawn(6 * given_.tries, given_.seed):

@@ -3,6 +3,7 @@
     section     what a section is, and its identity
     choices     sections of which there are kinds: objectives, encoders, scorers
     sections    the settings that numbers depend on
+    coherence   which of them exclude each other
     options     where and how a run happens
     environment variables that every command heeds
     changes     dotted names: listing, describing, `override`

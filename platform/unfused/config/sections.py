@@ -12,8 +12,9 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from unfused.arms import ARMS, DEFAULT
+from unfused.arms import DEFAULT
 from unfused.config.choices import Encoder, EncoderConfig, Objective, ObjectiveConfig, default
+from unfused.config.coherence import check
 from unfused.config.section import (
     Batch,
     Count,
@@ -44,9 +45,6 @@ AUTO_WINDOW = 0.95
 """Seconds of the window that `audio.crop_seconds=auto` is, however long clips are: longer clips
 have more windows, which did better on clips of five seconds than longer ones (docs/decisions.md).
 """
-
-MAX_SAMPLES = 2**30 - 2**10
-"""Of one clip: a page in Parquet is smaller than 2 GiB."""
 
 
 class DataConfig(Section):
@@ -423,64 +421,5 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _coherent(self) -> Config:
-        if self.audio.f_max > self.audio.sample_rate / 2 or self.audio.f_min >= self.audio.f_max:
-            raise ValueError(
-                f"audio.f_min={self.audio.f_min:g} and audio.f_max={self.audio.f_max:g} must"
-                f" satisfy f_min < f_max <= half of audio.sample_rate={self.audio.sample_rate}"
-            )
-        if self.ingest.max_seconds * self.audio.sample_rate >= MAX_SAMPLES:
-            raise ValueError(
-                f"a clip of ingest.max_seconds={self.ingest.max_seconds:g} would be 2 GiB at"
-                f" audio.sample_rate={self.audio.sample_rate}, and shards hold less: set"
-                f" ingest.max_seconds below {MAX_SAMPLES // self.audio.sample_rate}"
-            )
-        if self.finetune.labels_per_class and self.finetune.label_fraction:
-            raise ValueError(
-                "finetune.labels_per_class and finetune.label_fraction are alternatives: set one"
-            )
-        if self.audio.hop_length > self.audio.n_fft:
-            raise ValueError(
-                f"audio.hop_length={self.audio.hop_length} leaves out samples between frames of"
-                f" audio.n_fft={self.audio.n_fft}: set hop_length to that or less"
-            )
-        for arm in self.arms:
-            if arm not in ARMS:
-                raise ValueError(f"arms has no arm {arm!r}; choose from {', '.join(ARMS)}")
-        if self.pretrain.objective.hears_features and not self.teachers.also:
-            raise ValueError(
-                f"pretrain.objective={self.pretrain.objective.kind} learns the features in"
-                " teachers.also, which are none: name some, or another objective"
-            )
-        if not self.arms or len(set(self.arms)) < len(self.arms):
-            raise ValueError("arms names each of its arms once, and at least one")
-        self._check_input(self.teacher)
-        self._check_input(self.student)
-        self._check_layer(self.teacher)
-        if self.rounds > 1:
-            self._check_layer(self.student)
+        check(self)
         return self
-
-    def _check_input(self, encoder: EncoderConfig) -> None:
-        """A window of log-mel suits the encoder."""
-        frames = 1 + self.audio.crop_samples // self.audio.hop_length
-        if self.audio.n_mels % encoder.band_multiple:
-            raise ValueError(
-                f"audio.n_mels={self.audio.n_mels} is no multiple of {encoder.band_multiple}, which"
-                f" the encoder {encoder.kind} needs"
-            )
-        if frames < encoder.min_frames:
-            raise ValueError(
-                f"audio.crop_seconds={self.audio.crop_seconds} gives {frames} frames and the"
-                f" encoder {encoder.kind} needs {encoder.min_frames}; raise it, or lower"
-                " audio.hop_length"
-            )
-
-    def _check_layer(self, encoder: EncoderConfig) -> None:
-        """The layer that is embedded is one of the encoder's."""
-        if self.embed.layer not in encoder.layers:
-            raise ValueError(
-                f"embed.layer={self.embed.layer!r} is no layer of {encoder.kind}; choose one of"
-                f" {', '.join(encoder.layers)}"
-            )
-
-
