@@ -300,6 +300,13 @@ class FinetuneConfig(Training, DrawConfig, ScoringConfig):
     use_validation: bool = False
     """Keep the best epoch on the labelled validation clips, which then count as labels."""
 
+    @field_validator("num_folds")
+    @classmethod
+    def _several(cls, num_folds: int) -> int:
+        if num_folds == 1:
+            raise ValueError("one part left out leaves none to train on; set 2 or more, or 0")
+        return num_folds
+
     @property
     def draws(self) -> DrawConfig:
         """The part of it that says which labels are looked at."""
