@@ -65,7 +65,7 @@ COSTS = {
     "n_mels": 128, "crop_seconds": 2.0, "num_crops": 8, "learning_rate": 0.05,
     "encoder_learning_rate": 0.05,
 }  # fmt: skip
-"""The most of what only takes time, and of rates at which every training diverges, which is said."""
+"""The most of what only takes time, and of rates beyond which training diverges, which it says."""
 BY_SOUND = ("ingest.max_seconds", "ingest.max_bad_fraction", "ingest.segment_min_level")
 """What may leave no clip, and that is known only when all are read."""
 
