@@ -83,6 +83,13 @@ def test_a_dry_run_says_what_would_be_built_and_builds_nothing(command, small_ta
     assert not (tmp_path / "store").exists() and not (tmp_path / "mlflow.db").exists()
 
 
+def test_what_listed_clips_rule_out_is_refused_before_one_is_read(command, small_task):
+    asked = ("run", "--task", str(small_task), "--dry-run", "cluster.num_clusters=51")
+    status, said = command(*asked)
+    assert status == 2 and "cluster.num_clusters=51 is more than the 50 training clips" in said
+    assert command(*asked, "ingest.segment_seconds=0.2")[0] == 0
+
+
 def test_every_setting_can_be_listed_with_its_meaning_and_given_back(command):
     status, said = command("config", "--preset", "faithful")
     assert status == 0

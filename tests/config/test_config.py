@@ -53,6 +53,14 @@ def test_an_unknown_key_names_the_nearest_one(key, nearest):
         ("audio.f_max", "9000"),
         ("ingest.max_seconds", "100000"),
         ("pretrain.batch_size", "1"),
+        ("pretrain.learning_rate", "inf"),
+        ("distill.temperature", "nan"),
+        ("audio.f_min", "-inf"),
+        ("audio.n_fft", "1023"),
+        ("distill.augment.time_scale", "[1.5,0.5]"),
+        ("distill.augment.time_scale", "[nan,1]"),
+        ("finetune.num_folds", "1"),
+        ("cluster.seed", "-1"),
     ],
 )
 def test_a_value_out_of_range_is_refused_in_one_sentence(key, value):
@@ -191,6 +199,8 @@ def test_a_layer_that_the_encoder_has_not_is_refused():
     ("changes", "told"),
     [
         ({"audio.n_mels": 60}, "audio.n_mels=60 is no multiple of 8"),
+        ({"audio.n_fft": 128}, "audio.n_mels=64 bands need as many: raise n_fft, or lower n_mels"),
+        ({"audio.hop_length": 1025}, "leaves out samples between frames of audio.n_fft=1024"),
         ({"audio.crop_seconds": 0.1, "student.kind": "mobile_net"}, "mobile_net needs 32"),
     ],
 )

@@ -243,7 +243,8 @@ class Plan:
 
     def _listed(self, ref: Ref) -> Listed:
         split = ref.part.partition(".")[0]
-        clips = [c for c in self.steps[ref.node].clips if split in (c.split or "corpus", "corpus")]
+        usable = [clip for clip in self.steps[ref.node].clips if clip.size > 0]
+        clips = [clip for clip in usable if split in (clip.split, "corpus")]
         cut = self.request.config.ingest.segment_seconds
         may_grow = cut != "off" and (cut != "auto" or split == "corpus")
         counts = Counter(str(clip.label) for clip in clips if clip.label is not None)
