@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from lock_holder import holder_of
+from small_searches import TEMPERATURE, open_study
 from unfused import locks, tracking
 from unfused.locks import LockError, folder_of
 from unfused.tracking.place import sole_opener
@@ -165,6 +166,9 @@ def test_a_file_system_without_locks_says_so(tmp_path, monkeypatch):
     monkeypatch.setattr("fcntl.flock", unsupported)
     with pytest.raises(locks.NoLocks, match="has no locks"):
         locks.take(tmp_path / "k")
+    with sole_opener(f"sqlite:///{tmp_path}/mlflow.db"), open_study(tmp_path, TEMPERATURE) as study:
+        study.ask()
+        assert len(study.trials) == 1
 
 
 def test_links_where_the_locks_of_mlflow_and_searches_once_were_lead_nowhere(tmp_path):
@@ -174,3 +178,12 @@ def test_links_where_the_locks_of_mlflow_and_searches_once_were_lead_nowhere(tmp
     with sole_opener(tracking.initialise(f"sqlite:///{tmp_path}/mlflow.db")):
         assert locks.take(tmp_path / "mlflow.db") is None
     assert target.read_text() == "dear"
+
+
+def test_a_journals_lock_that_a_killed_search_has_left_is_not_waited_for(tmp_path):
+    (tmp_path / "s.journal").touch()
+    (tmp_path / "s.journal.lock").symlink_to(tmp_path / "s.journal")
+    began = time.monotonic()
+    with open_study(tmp_path, TEMPERATURE) as study:
+        study.ask()
+    assert time.monotonic() - began < 20

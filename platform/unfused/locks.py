@@ -73,15 +73,20 @@ def _name(guarded: Path) -> str:
 def held(guarded: Path) -> Iterator[None]:
     """Hold the lock of `guarded`, which need not be there, and wait for it.
 
+    Where the file system has none, nothing is held.
+
     Raises:
         LockError: see `take`.
     """
-    lock = take(guarded, wait=True)
-    assert lock is not None
+    try:
+        lock = take(guarded, wait=True)
+    except NoLocks:
+        lock = None
     try:
         yield
     finally:
-        lock.release()
+        if lock is not None:
+            lock.release()
 
 
 def take(guarded: Path, *, wait: bool = False) -> Lock | None:
@@ -182,7 +187,9 @@ def _flock(guarded: Path, file: int, wait: bool) -> bool:
         return False
     except OSError as error:
         if error.errno in NO_LOCKS:
-            raise NoLocks(f"The file system of {guarded.parent} has no locks.") from None
+            raise NoLocks(
+                f"The file system of {guarded.parent} has no locks; have one run at a time use it."
+            ) from None
         raise
     return True
 

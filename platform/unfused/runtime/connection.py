@@ -23,7 +23,6 @@ from unfused.runtime.relay import Pump, Relay, start_mailbox
 from unfused.runtime.starting import NAMESPACE, clear, start, stop
 from unfused.store import Folder
 
-ALONE = "Have one run at a time use this store."
 _abandoned = False
 """Whether a Ray of this process's own was left behind (see `leave`)."""
 
@@ -89,7 +88,7 @@ class Cluster:
                     leased.enter_context(held_on_disk(store.local, keys, waiting, check))
                 except NoLocks as none:
                     self.has_locks = False
-                    self.stream.emit(Note(f"{none} {ALONE}", level="warning"))
+                    self.stream.emit(Note(str(none), level="warning"))
             yield
 
 

@@ -141,7 +141,11 @@ def _storage(location: str, tell: Callable[[str], None]) -> Iterator[BaseStorage
         yield database
         return
     path = Path(location)
-    lock = locks.take(path)
+    try:
+        lock = locks.take(path)
+    except locks.NoLocks:
+        yield JournalStorage(JournalFileBackend(str(path)))
+        return
     if lock is None:
         raise ConfigError(
             f"Another search holds {location}; wait for it, or name another with --study-storage."
