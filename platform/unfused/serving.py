@@ -20,8 +20,10 @@ import numpy as np
 import pandas as pd
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
-from unfused.inference import load
+from unfused.inference import Model
 from unfused.inference.folder import RATE
+from unfused.inference.hearing import SAMPLES_A_SECOND, SERVED_SECONDS
+from unfused.store import Folder
 
 SHORTEST_BASE64 = 60
 """Characters: no file of audio is shorter than its header. Shorter text is a path."""
@@ -37,8 +39,12 @@ class Classifier(PythonModel):
     """Recordings in; a label and the probability of every class out."""
 
     def load_context(self, context: PythonModelContext) -> None:
-        """Read the model."""
-        self.model = load(context.artifacts["model"])
+        """Read the model; in a server it takes no recording that is longer than one may send."""
+        limits = {}
+        if _in_a_server():
+            most = SERVED_SECONDS * SAMPLES_A_SECOND
+            limits = {"max_seconds": SERVED_SECONDS, "max_samples": most}
+        self.model = Model(Folder.of(context.artifacts["model"]), **limits)
 
     def predict(
         self,
@@ -76,7 +82,7 @@ class Classifier(PythonModel):
     def _wave(self, clip: Any, rate: int) -> np.ndarray:
         if isinstance(clip, str):
             clip = _bytes_or_path(clip)
-        if isinstance(clip, str) and os.environ.get(IN_A_SERVER, "").lower() == "true":
+        if isinstance(clip, str) and _in_a_server():
             _check_served(clip)
         if isinstance(clip, bytes | str):
             return self.model.wave(clip)
@@ -104,6 +110,10 @@ def _each(clips: Any) -> Iterable[Any]:
         )
     one_wave = len(clips) > 0 and isinstance(clips[0], int | float | np.number)
     return [clips] if one_wave else clips
+
+
+def _in_a_server() -> bool:
+    return os.environ.get(IN_A_SERVER, "").lower() == "true"
 
 
 def _check_served(path: str) -> None:

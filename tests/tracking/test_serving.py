@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import os
 import signal
@@ -141,6 +142,16 @@ def test_whoever_asks_a_server_has_files_of_the_folder_that_is_served_alone(
     column = pd.DataFrame({"path": [str(outside)]})
     with pytest.raises(ValueError, match="reads files below"):
         model.classify(column)
+
+
+def test_what_a_small_file_unpacks_to_in_a_server_has_a_bound(classifier, monkeypatch):
+    whole = io.BytesIO()
+    soundfile.write(whole, np.zeros((1_000, 8)), 600_000, "PCM_16", format="FLAC")
+    assert len(served(classifier).classify([whole.getvalue()])) == 1
+    monkeypatch.setenv("_MLFLOW_IS_IN_SERVING_ENVIRONMENT", "true")
+    monkeypatch.setattr("unfused.serving.SERVED_SECONDS", 0.05)
+    with pytest.raises(ValueError, match=r"longer than 0\.001 s"):
+        served(classifier).classify([whole.getvalue()])
 
 
 @pytest.mark.parametrize("column", ["path", "audio", "base64", "data", "alone"])

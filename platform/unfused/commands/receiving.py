@@ -19,8 +19,8 @@ from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-SAMPLES_A_SECOND = 96_000
-"""Decoded samples (frames x channels) for each second that may be sent: 48 kHz in stereo."""
+from unfused.inference.hearing import SAMPLES_A_SECOND, SERVED_SECONDS
+
 HELD_AT_ONCE = 8
 """So many recordings of the largest size may be held."""
 WRAPPED = ("multipart/form-data", "application/json")
@@ -40,7 +40,7 @@ class Limits:
     """
 
     mib: float = 64.0
-    seconds: float = 600.0
+    seconds: float = SERVED_SECONDS
     patience: float = 60.0
     requests: int = 64
 

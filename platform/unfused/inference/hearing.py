@@ -25,6 +25,12 @@ Audio = str | PathLike | bytes | np.ndarray
 MAX_SECONDS = 4 * 3600.0
 """Of a recording: it is decoded whole, a gigabyte of memory for each of its hours at most."""
 
+SERVED_SECONDS = 600.0
+"""Of a recording that somebody sends to a server."""
+SAMPLES_A_SECOND = 96_000
+"""Decoded samples (frames x channels) for each second that may be sent: 48 kHz in stereo. A few
+kilobytes of silence may unpack to gigabytes."""
+
 
 @dataclass(frozen=True)
 class Hearing:
