@@ -186,7 +186,7 @@ def registered(classifier: Folder, tmp_path_factory: pytest.TempPathFactory) -> 
         for key in ("feedface", "decade")
     )
     for folder in (one, one, other):
-        tracker = tracking.Tracker(uri, "spoken/digits", "store")
+        tracker = tracking.Tracker(uri, "spoken/digits", str(tmp_path_factory.mktemp("store")))
         tracker(RunStarted({}, (), {}))
         tracker(RunFinished("FINISHED"))
         tracker.register(tracking.Classifier(folder, facts, "clips"), "spoken/digits")
