@@ -308,12 +308,23 @@ def tried(point: Point, runs: Runs, wanted: Any) -> tuple[str, int]:
         return f"exit status {last.status}: {last.output[-400:]}", starts
     if "Traceback" in first.output + last.output:
         return "a traceback", starts
-    if runs.numbers(is_search=point.is_search) != wanted:
-        return "other numbers than without it", starts
+    numbers = runs.numbers(is_search=point.is_search)
+    if numbers != wanted:
+        differ = " ".join(_differ("", wanted, numbers))
+        return f"other numbers than without it: {differ[:400]}", starts
     found = [*runs.wrong(is_search=point.is_search)]
     if left := _left(seen):
         found.append(f"{len(left)} processes are left, as {left[0][:80]}")
     return "; ".join(found), starts
+
+
+def _differ(name: str, one: Any, other: Any) -> Iterator[str]:
+    """Where two JSON values differ."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        for key in one | other:
+            yield from _differ(f"{name}.{key}", one.get(key), other.get(key))
+    elif one != other:
+        yield f"{name[1:]}: {one} and {other};"
 
 
 def main() -> None:
