@@ -4,6 +4,7 @@
 # make test-fast what needs no Ray and no training, in a minute
 # make test-long      a whole search, killed and gone on with
 # make test-cluster   ray up, jobs, several nodes; ends every Ray process of this machine
+# make chaos     runs that are killed at fifty points, started again and compared
 # make bench     speed and memory against peers, docs/performance.md
 # make results   the README's tables, measured (hours)
 # make sbom      a bill of materials of the environment, sbom.json (CycloneDX)
@@ -19,7 +20,7 @@ STAMP := $(VENV)/.installed
 # uv from the machine if there is one, else a private copy from the package index.
 UV = $(shell command -v uv || echo $(VENV)/bootstrap/bin/uv)
 
-.PHONY: install install-gpu demo test test-fast test-long test-cluster lint bench results constraints sbom clean
+.PHONY: install install-gpu demo test test-fast test-long test-cluster lint chaos bench results constraints sbom clean
 
 install: $(STAMP)
 
@@ -54,6 +55,9 @@ test-cluster: install
 lint: install
 	$(BIN)/ruff check platform pipelines tests benchmarks search_spaces deploy
 	$(BIN)/lint-imports
+
+chaos: install
+	$(BIN)/python benchmarks/chaos.py --points 50
 
 bench: install
 	$(BIN)/python benchmarks/bench.py

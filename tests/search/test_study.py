@@ -215,3 +215,26 @@ def test_a_search_in_which_everything_fails_stops(study):
 def test_an_unknown_sampler_or_pruner_names_those_there_are(study, changes, says):
     with pytest.raises(ConfigError, match=says), study(TEMPERATURE, **changes):
         pass
+
+
+def test_a_journal_that_is_torn_is_cut_back_to_its_last_whole_record_and_that_is_told(tmp_path):
+    space = TEMPERATURE
+    with open_study(tmp_path, space) as study:
+        study.ask(space.distributions)
+        trials = len(study.trials)
+    journal = tmp_path / "s.journal"
+    whole = journal.read_bytes()
+    for rest in (b'{"op_code": 4, "study_id"', b"\x00\xff garbage\n" + whole):
+        journal.write_bytes(whole + rest)
+        told: list = []
+        with open_study(tmp_path, space, tell=told.append) as study:
+            assert len(study.trials) == trials
+        assert len(told) == 1 and str(journal) in told[0]
+        (copy,) = tmp_path.glob("s.journal.damaged-*")
+        assert copy.read_bytes() == whole + rest
+        copy.unlink()
+        with open_study(tmp_path, space, tell=told.append) as study:
+            study.ask(space.distributions)
+            trials = len(study.trials)
+        whole = journal.read_bytes()
+        assert len(told) == 1

@@ -1,0 +1,20 @@
+"""A few kill points of `make chaos`, one of each of the first kinds."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from conftest import ROOT
+
+
+@pytest.mark.long
+@pytest.mark.slow
+@pytest.mark.timeout(2400)
+def test_runs_that_are_killed_end_as_if_they_had_not_been():
+    command = [sys.executable, "benchmarks/chaos.py", "--points", "9"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count(" ok ") == 9
