@@ -8,6 +8,8 @@ import subprocess
 import sys
 from collections import namedtuple
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -25,6 +27,9 @@ def own(monkeypatch):
     """No Ray in this process, and a folder that goes again."""
     monkeypatch.setattr("ray.is_initialized", lambda: False)
     monkeypatch.setattr("ray.shutdown", lambda: None)
+    # A Ray of other tests may be there, and keeps its token.
+    loader = SimpleNamespace(reset_cache=lambda: None, has_token=lambda **_: True)
+    monkeypatch.setattr("ray._raylet.AuthenticationTokenLoader.instance", lambda: loader)
     monkeypatch.setattr(starting, "_place", None)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     yield
@@ -80,13 +85,28 @@ def test_what_ray_refuses_is_not_asked_again(failing):
     assert len(asked) == 1
 
 
-def test_a_ray_of_ones_own_is_on_this_machine_alone_in_a_folder_of_its_own(failing):
-    _, asked = failing(0, Exception())
-    runtime.start(RunOptions())
-    folder = Path(asked[0]["_temp_dir"])
-    assert asked[0]["_node_ip_address"] == "127.0.0.1" and folder.is_dir()
+def test_a_ray_of_ones_own_is_on_this_machine_alone_in_a_folder_of_its_own(own, monkeypatch):
+    """Looked at where Ray would begin to start processes."""
+    seen: list[Any] = []
+
+    def node(ray_params: Any, **_: Any) -> None:
+        seen.append((ray_params, os.environ["RAY_AUTH_TOKEN_PATH"]))
+        raise ValueError("far enough")
+
+    monkeypatch.setattr("ray._private.node.Node", node)
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
+    monkeypatch.delenv("RAY_AUTH_TOKEN_PATH", raising=False)
+    with pytest.raises(ValueError, match="far enough"):
+        runtime.start(RunOptions())
+    ((asked, token),) = seen
+    assert asked.node_ip_address == "127.0.0.1"
+    ports = {getattr(asked, name) for name in starting.AGENTS}
+    assert len(ports) == len(starting.AGENTS) and min(ports) > 0
+    assert Path(token).parent == Path(asked.temp_dir)
+    assert os.environ["RAY_AUTH_MODE"] == "token" and "RAY_AUTH_TOKEN_PATH" not in os.environ
     starting.clear()
-    assert not folder.exists()
+    assert not Path(asked.temp_dir).exists()
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,6 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -187,7 +186,6 @@ def _start_here(options: RunOptions, common: dict[str, Any], tell: Tell) -> None
         "address": "local",
         "num_cpus": logical_cpus(options, gpus * jobs_of_gpu(gpus)),
         "include_dashboard": False,
-        "_node_ip_address": LOOPBACK,
         "_temp_dir": str(_place.folder),
         **object_store(_place.folder, tell),
         **common,
@@ -202,7 +200,7 @@ def _persistently(settings: Mapping[str, Any], tell: Tell) -> None:
     known = set(cores.descendants(os.getpid()))
     for left in reversed(range(TRIES)):
         try:
-            with _native_stderr_closed(), _ports_settled():
+            with _native_stderr_closed(), _settled():
                 ray.init(**settings)
             return
         except (ValueError, TypeError):
@@ -219,11 +217,13 @@ def _persistently(settings: Mapping[str, Any], tell: Tell) -> None:
 
 
 @contextmanager
-def _ports_settled() -> Iterator[None]:
-    """Have the agents of the node that is started listen on ports that are chosen here.
+def _settled() -> Iterator[None]:
+    """Have the node that is started be at the loopback address, and its agents listen on ports that
+    are chosen here; `ray.init` has no words for either.
 
-    A node that is to learn them from its agents waits fifteen seconds for these, whatever is set,
-    and dies; their imports alone take as long on a busy machine.
+    It takes a loopback address for a wish for this machine's own. A node that is to learn the ports
+    from its agents waits fifteen seconds for these, whatever is set, and dies; their imports alone
+    take as long on a busy machine.
     """
     from ray._private import parameter
 
@@ -231,7 +231,11 @@ def _ports_settled() -> Iterator[None]:
     with ExitStack() as held:
         sockets = [held.enter_context(socket.create_server((LOOPBACK, 0))) for _ in AGENTS]
         ports = {name: one.getsockname()[1] for name, one in zip(AGENTS, sockets, strict=True)}
-    parameter.RayParams = partial(kept, **ports)
+
+    def settled(**given: Any) -> Any:
+        return kept(**given | ports | {"node_ip_address": LOOPBACK})
+
+    parameter.RayParams = settled
     try:
         yield
     finally:
