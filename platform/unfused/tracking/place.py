@@ -102,7 +102,7 @@ def named(uri: str | None = None) -> str:
     if given.startswith("databricks") or scheme in DATABASES or scheme in plugin_schemes():
         return database_url(given)
     raise TrackingError(
-        f"MLflow cannot track runs at {given!r}; use {DEFAULT_URI}"
+        f"MLflow cannot track runs at {bare(given)!r}; use {DEFAULT_URI}"
         " or the address of a server (http://host:5000)."
     )
 
@@ -227,23 +227,27 @@ def check_server(uri: str) -> None:
         _answer(f"{uri}/health")
     except (OSError, ValueError, HTTPException) as error:
         reason = getattr(error, "reason", error)
-        raise TrackingError(f"No MLflow server answers at {uri} ({reason}); {remedy}.") from None
+        raise TrackingError(
+            f"No MLflow server answers at {bare(uri)} ({reason}); {remedy}."
+        ) from None
     try:
         status, body = _answer(f"{uri}/api/2.0/mlflow/experiments/search?max_results=1")
     except OSError:
         # A server that has just started opens its database now, which may take longer than we wait.
         return
     if status == 404:
-        raise TrackingError(f"What is at {uri} is not an MLflow server; {remedy}.")
+        raise TrackingError(f"What is at {bare(uri)} is not an MLflow server; {remedy}.")
     if status == 403 and b"Host" in body:
-        raise TrackingError(f"{uri} refuses that host name; start the server with --allowed-hosts.")
+        raise TrackingError(
+            f"{bare(uri)} refuses that host name; start the server with --allowed-hosts."
+        )
 
 
 def _answer(url: str) -> tuple[int, bytes]:
     """Status and body; 0 for a certificate that only MLflow's own settings may accept."""
-    url = secrets.without_login(url)  # urllib knows none
+    # urllib knows no user:password@host.
     try:
-        with urllib.request.urlopen(url, timeout=ANSWER_SECONDS) as answer:
+        with urllib.request.urlopen(bare(url), timeout=ANSWER_SECONDS) as answer:
             return answer.status, answer.read()
     except urllib.error.HTTPError as error:
         return error.code, error.read()

@@ -14,7 +14,8 @@ from unfused.config import ConfigError
 from unfused.inference.folder import CLASSIFIER
 from unfused.scorers import FACTS_FILE
 from unfused.store import Folder
-from unfused.tracking.place import quiet_client
+from unfused.tracking.patience import told
+from unfused.tracking.place import bare, quiet_client
 
 SHOWN = 10
 """Registered models that an answer lists."""
@@ -33,7 +34,7 @@ def registered_files(uri: str, tracking_uri: str, scratch: Path) -> Folder:
     """
     if not re.fullmatch(r"models:/[^/@]+(/\d+|@[^/]+)", uri):
         raise ConfigError(f"{uri!r} is no registered model; write models:/NAME/VERSION.")
-    client = quiet_client(tracking_uri)
+    client = _opened(tracking_uri)
     from mlflow import MlflowException
     from mlflow.artifacts import download_artifacts
 
@@ -48,12 +49,22 @@ def registered_files(uri: str, tracking_uri: str, scratch: Path) -> Folder:
     except (MlflowException, OSError) as error:
         reason = str(error).strip().splitlines()[0][:160]
         raise ConfigError(
-            f"{tracking_uri} gives no model {uri} ({reason}); {_those_there(client)}"
+            f"{bare(tracking_uri)} gives no model {uri} ({reason}); {_those_there(client)}"
         ) from None
     for folder in sorted(Path(place).rglob(CLASSIFIER)):
         if (folder / FACTS_FILE).is_file():
             return Folder.of(folder)
     raise ConfigError(f"{uri} is no classifier of this platform; name one that a run registered.")
+
+
+def _opened(uri: str) -> Any:
+    """MLflow's client; a database is opened by it."""
+    try:
+        return quiet_client(uri)
+    except Exception as error:
+        raise ConfigError(
+            f"{bare(uri)} cannot be opened ({told(error)}); a run sets a damaged database aside."
+        ) from None
 
 
 def _those_there(client: Any) -> str:
