@@ -17,7 +17,9 @@ import harness
 import tables
 
 NAMES = ("frontend", "training_step", "streaming", "startup", "clustering", "memory", "teachers")
-BY_THEMSELVES = ("together", "verifying", "search", "search_gain", "proxies", "predicting", "collection", "gpu")
+BY_THEMSELVES = (
+    "together", "verifying", "search", "search_gain", "proxies", "predicting", "collection", "gpu",
+)  # fmt: skip
 """Whose tables the document has too: they take longer, or another machine."""
 DOCUMENT = harness.ROOT / "docs" / "performance.md"
 

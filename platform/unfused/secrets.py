@@ -47,7 +47,8 @@ OF_PAIR = re.compile(
 )
 OF_HEADER = re.compile(r"(\bauthorization\W{1,4}(?:basic|bearer)\s+)([^\s\"']+)", re.I)
 OF_VARIABLE = re.compile(
-    r"(PASSWORD|PASSWD|PASSPHRASE|TOKEN|SECRET|(SECRET_?ACCESS|SECRET|API|ACCOUNT|PRIVATE)_?KEY)$"
+    r"(PASSWORD|PASSWD|PASSPHRASE|TOKEN|SECRET|(SECRET_?ACCESS|SECRET|API|ACCOUNT|PRIVATE)_?KEY)$",
+    re.I,
 )
 """Names of environment variables that are secrets."""
 
@@ -90,9 +91,19 @@ def without_login(address: str) -> str:
 def _masked(scheme: str, login: str) -> str:
     """What is shown of a login."""
     name, colon, _ = login.partition(":")
-    if not NAMING & set(scheme.lower().split("+")):
+    if not _has_name(scheme):
         return MASK
     return f"{name}:{MASK}" if colon else name
+
+
+def _secret_of(scheme: str, login: str) -> str:
+    """What alone is secret of a login, wherever it stands."""
+    name, colon, password = login.partition(":")
+    return password if colon else "" if _has_name(scheme) else name
+
+
+def _has_name(scheme: str) -> bool:
+    return not NAMING.isdisjoint(scheme.lower().split("+"))
 
 
 @lru_cache(maxsize=4)
@@ -112,9 +123,8 @@ def _told(words: Iterable[str]) -> Iterator[str]:
         word = word.replace(" ", SPACE) if ONE_ADDRESS.match(word) else word
         for form in (OF_DATABASE, OF_ADDRESS):
             for scheme, login in form.findall(word):
-                name, colon, password = login.partition(":")
-                told = password if colon else "" if _masked(scheme, login) == name else name
-                yield from (told.replace(SPACE, " "), *told.split("@"))
+                told = _secret_of(scheme, login).replace(SPACE, " ")
+                yield from (told, *told.split("@"))
         for form in (OF_PAIR, OF_HEADER):
             yield from (value.replace(SPACE, " ") for _, value in form.findall(word))
 
