@@ -7,6 +7,7 @@
     entries     what is in one, and what that does
     patience    calls of MLflow, tried again while it is away
     index       the runs of one pipeline run
+    identity    what a run is, and how it is found again
     searches    how a search ends
     registry    the classifier as a registered model
     champions   which of its versions is to be used

@@ -19,6 +19,7 @@ from unfused import events, inference
 from unfused.events import Event
 from unfused.store import Folder
 from unfused.tracking import registry, searches
+from unfused.tracking.identity import is_lost
 from unfused.tracking.index import Index
 from unfused.tracking.patience import GivenUp
 from unfused.tracking.registry import Classifier
@@ -84,7 +85,8 @@ def tell(index: Index, entry: Entry) -> str:
     except GivenUp:
         raise
     except Exception as error:
-        if getattr(error, "error_code", "") == "RESOURCE_DOES_NOT_EXIST" and not index.is_there():
+        missing = getattr(error, "error_code", "") == "RESOURCE_DOES_NOT_EXIST"
+        if missing and is_lost(index.client, index.run):
             raise Lost(str(error)) from error
         return str(error) or type(error).__name__
     return ""

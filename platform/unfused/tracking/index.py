@@ -6,64 +6,40 @@
                      upstream keys; a cached node is a tag of the pipeline run that leads to its
                      builder
 
-The rule of this file: it lives on the tracker's thread; no method is called from another; and what
-it writes twice is there once, so that a journal can be told again from its beginning.
+The rule of this file: it lives on the tracker's thread, and what it writes twice is there once.
 """
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from unfused import events
 from unfused.config import shown
 from unfused.events import Event
 from unfused.secrets import hidden, hidden_in
-from unfused.tracking import metrics, names, notes, views
+from unfused.tracking import metrics, notes, views
 from unfused.tracking.datasets import DataSets
+from unfused.tracking.identity import (
+    JOURNAL,
+    MOST_TELLERS,
+    Subject,
+    Teller,
+    find_parent,
+    is_open,
+    provenance_tags,
+    run_of,
+    tellers_of,
+)
 from unfused.tracking.notes import NOTE, Made
-from unfused.tracking.patience import NotYet, Patience, PatientClient
+from unfused.tracking.patience import Patience, PatientClient
 from unfused.tracking.place import bare, experiment_id, quiet_client, set_aside, sole_opener
 
 NOWHERE = {"tracking_uri": "", "experiment_id": "", "run_id": ""}
-JOURNAL = "journal"
-"""Tag: the journals that have told a run, the last of them last, and of a node's run the one."""
-PROMISED = "journal:"
-"""Before the id of a journal, where the run that it tells is not known yet."""
-MOST_TELLERS = 100
-"""Journals that a run's tag has room for."""
 EXPERIMENTS = 200
 """That are searched for the builder of an artifact."""
-
-
-@dataclass(frozen=True)
-class Subject:
-    """What a run is called, and what it is of; see `Tracker`."""
-
-    name: str | None = None
-    kind: str = "pipeline"
-    parent: str = ""
-    trial: int | None = None
-    settings: Sequence[str] = ()
-    places: Mapping[str, str] = field(default_factory=dict)
-
-    def title(self, config: Mapping[str, Any]) -> str | None:
-        """The run's name, with the settings that tell it from others."""
-        return names.titled(self.name, config, self.settings) if self.name else None
-
-
-@dataclass(frozen=True)
-class Teller:
-    """What tells an index of a run."""
-
-    journal: str = ""
-    """Its id."""
-    again: bool = False
-    """Whether some of it may have been told before."""
-    live: bool = True
-    """Whether the run goes on."""
 
 
 @dataclass
@@ -122,15 +98,8 @@ class Index:
             found = experiment_id(plain, uri, experiment)
             client = PatientClient(plain, patience)
             index = cls(client, uri, found, store, subject, teller)
-            index.show_views(plain)
+            views.show(plain, found)
         return index
-
-    def show_views(self, client: Any) -> None:
-        """Give the experiment the columns and charts that its list of runs opens on."""
-        there = client.get_experiment(self.experiment_id).tags
-        for key, value in views.tags().items():
-            if there.get(key) != value:
-                client.set_experiment_tag(self.experiment_id, key, value)
 
     def describe(self) -> dict[str, str]:
         if not self.run:
@@ -170,8 +139,10 @@ class Index:
         from mlflow.tracking.context.registry import resolve_tags
 
         subject = self.subject
-        self.parent = self.client.patience.try_on(self._find_parent)
-        tags = {"kind": subject.kind, "store": self.store, **_provenance_tags(event.provenance)}
+        self.parent = self.client.patience.try_on(
+            partial(find_parent, self.client, self.experiment_id, subject, self.teller)
+        )
+        tags = {"kind": subject.kind, "store": self.store, **provenance_tags(event.provenance)}
         if self.parent:
             tags["mlflow.parentRunId"] = self.parent
         if subject.trial is not None:
@@ -183,7 +154,7 @@ class Index:
             self.run = self.create_run(at, resolve_tags(tags), name)
         elif subject.kind == "search":
             return
-        if found and subject.kind == "search" and _tellers(found)[0] != self.teller.journal:
+        if found and subject.kind == "search" and tellers_of(found)[0] != self.teller.journal:
             return
         self.log_params(self.run, event.config)
         self.client.log_dict(self.run, event.config, "config.json")
@@ -192,34 +163,13 @@ class Index:
         """The run that this journal has told some of before; None where there is none."""
         if not self.teller.again:
             return None
-        return self._run_of(self.teller.journal, self.subject.kind)
-
-    def _run_of(self, journal: str, kind: str) -> Any:
-        """The run of a kind that a journal tells; None where there is none."""
-        told_by = f"tags.{JOURNAL} LIKE '%{journal}%' and tags.kind = '{kind}'"
-        found = self.client.search_runs([self.experiment_id], told_by, max_results=1)
-        return found[0] if found else None
-
-    def _find_parent(self) -> str:
-        """The run of the search that this is a trial of.
-
-        Raises:
-            NotYet: it has none yet.
-        """
-        promised = self.subject.parent.removeprefix(PROMISED)
-        if promised == self.subject.parent:
-            return promised
-        if found := self._run_of(promised, "search"):
-            return str(found.info.run_id)
-        if self.teller.live:
-            raise NotYet("the run of the search is not there yet")
-        return ""
+        return run_of(self.client, self.experiment_id, self.teller.journal, self.subject.kind)
 
     def _is_ours(self) -> bool:
         """Whether no later process has taken the run up."""
         if self.teller.live:
             return True
-        return _tellers(self.client.get_run(self.run))[-1:] == [self.teller.journal]
+        return tellers_of(self.client.get_run(self.run))[-1:] == [self.teller.journal]
 
     def create_run(self, at: int, tags: Mapping[str, str], name: str | None) -> str:
         """A new run; one that was made before, but not heard of, is found again."""
@@ -247,15 +197,6 @@ class Index:
         """
         return self.client.patience.try_on(again if self.teller.again else call, again)
 
-    def is_there(self) -> bool:
-        """Whether MLflow has the run that it once had."""
-        from mlflow import MlflowException
-
-        try:
-            return not self.run or bool(self.client.get_run(self.run))
-        except MlflowException as error:
-            return error.error_code != "RESOURCE_DOES_NOT_EXIST"
-
     def _take_up(self, tags: Mapping[str, str], config: Mapping[str, Any]) -> bool:
         """Go on with the run of a search, or of a trial that a killed search left open.
 
@@ -273,11 +214,12 @@ class Index:
         if subject.kind == "trial":
             # Not one of another search of the same name; a kill may have come amid the params.
             mine = {key: shown(value) for key, value in config.items()}.items()
-            runs = [r for r in runs if self._is_open(r) and r.data.params.items() <= mine]
+            runs = [r for r in runs if is_open(r, subject, self.teller)]
+            runs = [r for r in runs if r.data.params.items() <= mine]
         if not runs:
             return False
         self.run = runs[0].info.run_id
-        tellers = _tellers(runs[0])[-MOST_TELLERS:]
+        tellers = tellers_of(runs[0])[-MOST_TELLERS:]
         if not self.teller.live:
             before = [*tellers[:-1], self.teller.journal, *tellers[-1:]]
             self.set_tags(self.run, {JOURNAL: " ".join(before)})
@@ -288,12 +230,6 @@ class Index:
         for left in self.client.search_runs([self.experiment_id], below):
             self.client.set_terminated(left.info.run_id, "KILLED")
         return True
-
-    def _is_open(self, trial: Any) -> bool:
-        """Whether the run of a trial may be gone on with: nothing has ended it, or its search has
-        made it for want of what is told now."""
-        stands_in = PROMISED + " ".join(_tellers(trial)) == self.subject.parent
-        return "state" not in trial.data.tags or (stands_in and not self.teller.live)
 
     def tag(self, values: Mapping[str, Any]) -> None:
         """Tag the run itself."""
@@ -464,19 +400,3 @@ class Index:
 
         if values:
             self.client.log_batch(run, tags=[RunTag(k, hidden(str(v))) for k, v in values.items()])
-
-
-def _tellers(run: Any) -> list[str]:
-    """The journals that have told a run."""
-    return str(run.data.tags.get(JOURNAL, "")).split()
-
-
-def _provenance_tags(record: Mapping[str, Any]) -> dict[str, str]:
-    """Provenance as tags, under MLflow's own names where it has them."""
-    argv = [str(word) for word in record.get("argv", [])]
-    tags = {f"provenance.{k}": str(v) for k, v in record.items() if isinstance(v, str | bool)}
-    tags["command"] = shlex.join(argv)
-    tags["mlflow.source.name"] = argv[0] if argv else "unfused"
-    if record.get("git_commit"):
-        tags["mlflow.source.git.commit"] = str(record["git_commit"])
-    return tags

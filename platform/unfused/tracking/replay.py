@@ -18,7 +18,8 @@ from unfused.events import RunFinished
 from unfused.store import Folder
 from unfused.tracking import entries, journal
 from unfused.tracking.entries import Entry
-from unfused.tracking.index import Index, Subject, Teller
+from unfused.tracking.identity import Subject, Teller
+from unfused.tracking.index import Index
 from unfused.tracking.journal import Journal
 from unfused.tracking.patience import GivenUp, Patience
 from unfused.tracking.place import bare

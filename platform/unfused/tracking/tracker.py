@@ -25,7 +25,8 @@ from unfused.secrets import hidden
 from unfused.store import Folder
 from unfused.tracking import entries, journal
 from unfused.tracking.entries import Entry, Lost
-from unfused.tracking.index import NOWHERE, PROMISED, Index, Subject, Teller
+from unfused.tracking.identity import PROMISED, Subject, Teller
+from unfused.tracking.index import NOWHERE, Index
 from unfused.tracking.journal import Journal, Reader
 from unfused.tracking.patience import GivenUp, Patience, told
 from unfused.tracking.place import bare

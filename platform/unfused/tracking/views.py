@@ -43,6 +43,14 @@ def tags() -> dict[str, str]:
     return {**KIND, f"{TAG}{RUNS}": runs, f"{TAG}{TRIALS}": trials}
 
 
+def show(client: Any, experiment: str) -> None:
+    """Give an experiment the columns and charts that its list of runs opens on."""
+    there = client.get_experiment(experiment).tags
+    for key, value in tags().items():
+        if there.get(key) != value:
+            client.set_experiment_tag(experiment, key, value)
+
+
 def address(server: str, experiment: str, view: str = RUNS) -> str:
     """The page of an experiment's runs, opened on a view."""
     where = f"{server}/#/experiments/{experiment}/runs"
