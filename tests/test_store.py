@@ -111,6 +111,14 @@ def test_a_folder_that_is_no_artifact_is_set_aside_for_one(store):
     assert [path.rpartition("/")[2] for path in aside] == ["left.bin"]
 
 
+def test_who_commits_knows_the_manifest_as_everybody_reads_it(store):
+    work = store.begin("embed", "k1")
+    known = store.commit("embed", "k1", work, {"facts": {"b": 1, "a": (2,)}})
+    read = store.manifest("embed", "k1")
+    assert json.dumps(known) == json.dumps(read)
+    assert list(known["facts"]) == ["a", "b"]
+
+
 def test_a_damaged_artifact_gives_way_to_the_next_builder(store):
     _commit(store, text=b"old")
     _damage(store.folder("embed", "k1").local, "cut")

@@ -198,11 +198,12 @@ class Store:
         record = {**manifest, "files": [asdict(one) for one in work.sums()]}
         if work.local is not None:
             Folder(work.uri).write_json(MANIFEST, record)
-            kept = self._rename(stage, key, work, final) or record
-        else:
-            kept = self._sound(stage, key) or self._upload(stage, key, work, record)
+            self._rename(stage, key, work, final)
+        elif self._sound(stage, key) is None:
+            self._upload(stage, key, work, record)
         work.delete()
-        return kept
+        # As everybody will read it: in the order of its keys, too.
+        return final.read_json(MANIFEST)
 
     def _sound(self, stage: str, key: str) -> dict[str, Any] | None:
         try:
@@ -210,8 +211,7 @@ class Store:
         except Damaged:
             return None
 
-    def _rename(self, stage: str, key: str, work: Folder, final: Folder) -> dict[str, Any] | None:
-        """The manifest of whoever was first, or none."""
+    def _rename(self, stage: str, key: str, work: Folder, final: Folder) -> None:
         source, target = Path(work.path), Path(final.path)
         target.parent.mkdir(parents=True, exist_ok=True)
         for folder in (*filter(Path.is_dir, source.rglob("*")), source):
@@ -220,24 +220,20 @@ class Store:
             try:
                 os.rename(source, target)
             except OSError:
-                if (found := self._sound(stage, key)) is not None:
-                    return found
+                if self._sound(stage, key) is not None:
+                    return
                 if self.set_aside(stage, key) is None:
                     raise
             else:
                 _sync(target.parent)
-                return None
+                return
 
-    def _upload(
-        self, stage: str, key: str, work: Folder, record: dict[str, Any]
-    ) -> dict[str, Any]:
+    def _upload(self, stage: str, key: str, work: Folder, record: dict[str, Any]) -> None:
         self.set_aside(stage, key)
         final = self.folder(stage, key)
         _copy(work, final, [file["name"] for file in record["files"]])
-        if (found := self._sound(stage, key)) is not None:
-            return found
-        final.write_json(MANIFEST, record)
-        return record
+        if self._sound(stage, key) is None:
+            final.write_json(MANIFEST, record)
 
 
 def _sync(folder: Path) -> None:
