@@ -229,8 +229,9 @@ class Store:
                 return
 
     def _upload(self, stage: str, key: str, work: Folder, record: dict[str, Any]) -> None:
-        self.set_aside(stage, key)
         final = self.folder(stage, key)
+        if final.exists(MANIFEST):
+            self.set_aside(stage, key)
         _copy(work, final, [file["name"] for file in record["files"]])
         if self._sound(stage, key) is None:
             final.write_json(MANIFEST, record)
