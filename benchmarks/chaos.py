@@ -64,6 +64,8 @@ VICTIM_SECONDS = 15
 """How long a victim is waited for."""
 GONE_SECONDS = 60
 """How long processes may take to end after their run has."""
+OF_SEARCH = 14
+"""Points from which on there are such of a search."""
 TRIES = 3
 """Starts after a kill, of which the last must end well."""
 
@@ -272,6 +274,7 @@ def points(total: int, seed: int, lines: list[str], of_search: list[str]) -> lis
     training = [line for line in lines if " epoch " in line]
     found: list[Point] = []
     kinds = [*KILLED, *FAULTS, "driver of a search", "group", "driver", "worker"]
+    assert kinds.index("driver of a search") == OF_SEARCH
     for number in range(total):
         kind, delay = kinds[number % len(kinds)], rng.uniform(0, 1.5)
         if kind in FAULTS:
@@ -341,8 +344,9 @@ def main() -> None:
 def chaos(folder: Path, total: int, seed: int, first: int) -> bool:
     """Try all points and print what came of each; whether all held."""
     data = write_clips(folder / "data")
-    wanted, lines = {}, {}
-    for is_search in (False, True):
+    wanted: dict[bool, Any] = {}
+    lines = {False: "", True: "trial 0 "}
+    for is_search in (False, True)[: 1 + (total > OF_SEARCH)]:
         whole = Runs(folder / f"whole-{is_search}", data)
         begun = time.monotonic()
         output = whole.start(None, is_search=is_search)
