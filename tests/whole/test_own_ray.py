@@ -63,7 +63,7 @@ def test_a_run_that_is_interrupted_leaves_nothing_of_ray(awkward):
     run = awkward()
     assert run.stdout is not None
     for line in run.stdout:
-        if "cluster" in line or "pretrain" in line:
+        if line.startswith("finetune/scratch started"):
             break
     places, processes = places_of(run.pid), {*descendants(run.pid)}
     run.send_signal(signal.SIGINT)

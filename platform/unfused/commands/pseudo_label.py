@@ -17,7 +17,7 @@ import numpy as np
 
 from unfused import clustering, cores, teachers
 from unfused.audio.samples import Cut
-from unfused.commands.named import named
+from unfused.commands.named import KEY, named
 from unfused.commands.places import usable
 from unfused.commands.predict import finish, listed
 from unfused.config import AudioConfig, ConfigError, EmbedConfig
@@ -132,7 +132,7 @@ def _key(name: str, store: str, tracking_uri: str | None) -> str:
     Raises:
         ConfigError: there is neither of this name, or the model's run made no clusters.
     """
-    if Store.at(store).manifest("cluster", name) is not None:
+    if KEY.fullmatch(name) and Store.at(store).manifest("cluster", name) is not None:
         return name
     keys = read_facts(named(name, store, tracking_uri)).lineage.get("keys", {})
     if NODE not in keys:
