@@ -208,6 +208,10 @@ def _storage_of(folder: Folder) -> dict[str, Any]:
     return {"storage_path": folder.path, "storage_filesystem": folder.filesystem}
 
 
+ADVICE = re.compile(r"Failed to .* after \d+/\d+ attempts|To change retry|This looks like an AWS")
+"""What Ray Data puts behind an error."""
+
+
 def root_cause(error: BaseException) -> str:
     """What the failing process said, without the layers that Ray wraps around it."""
     failures = getattr(error, "worker_failures", None)
@@ -216,6 +220,7 @@ def root_cause(error: BaseException) -> str:
     while (cause := getattr(error, "cause", None) or error.__cause__) is not None:
         error = cause
     lines = str(error).strip().splitlines() or [type(error).__name__]
+    lines = [line for line in lines if not ADVICE.match(line.strip())] or lines
     # A remote traceback as text: the exception's own line, not advice that Ray puts behind it.
     raised = [line for line in lines if re.match(r"[\w.]*(Error|Exception|Interrupt)\b: ", line)]
     return (raised or lines)[-1]
