@@ -208,6 +208,8 @@ def _storage_of(folder: Folder) -> dict[str, Any]:
     return {"storage_path": folder.path, "storage_filesystem": folder.filesystem}
 
 
+WRAPPED = "UserCodeException"
+"""What Ray Data makes of an error in a task."""
 ADVICE = re.compile(r"Failed to .* after \d+/\d+ attempts|To change retry|This looks like an AWS")
 """What Ray Data puts behind an error."""
 
@@ -218,11 +220,18 @@ def root_cause(error: BaseException) -> str:
     if failures:
         error = next(iter(failures.values()))
     while (cause := getattr(error, "cause", None) or error.__cause__) is not None:
+        if type(cause).__name__ == WRAPPED:
+            # It says nothing itself; what it is wrapped in has the traceback.
+            break
         error = cause
     lines = str(error).strip().splitlines() or [type(error).__name__]
     lines = [line for line in lines if not ADVICE.match(line.strip())] or lines
     # A remote traceback as text: the exception's own line, not advice that Ray puts behind it.
-    raised = [line for line in lines if re.match(r"[\w.]*(Error|Exception|Interrupt)\b: ", line)]
+    raised = [
+        line
+        for line in lines
+        if re.match(r"[\w.]*(Error|Exception|Interrupt)\b: ", line) and WRAPPED not in line
+    ]
     return (raised or lines)[-1]
 
 
