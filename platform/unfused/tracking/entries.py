@@ -42,9 +42,11 @@ def of_event(event: Event) -> Entry:
     return {"at": time.time(), "event": type(event).__name__, "of": of}
 
 
-def to_register(classifier: Classifier, name: str, store: str) -> Entry:
+def to_register(classifier: Classifier, name: str, store: Folder) -> Entry:
     """A model is named by its place in the store, which may be moved."""
-    folder = classifier.folder.uri.removeprefix(f"{store}/")
+    folder = classifier.folder.uri
+    if classifier.folder.path.startswith(f"{store.path}/"):
+        folder = classifier.folder.path.removeprefix(f"{store.path}/")
     return _call("register", folder=folder, clips=classifier.clips, name=name)
 
 
@@ -103,7 +105,7 @@ def _do(index: Index, entry: Entry) -> None:
 def _register(index: Index, entry: Entry) -> None:
     what = entry["with"]
     inside = "://" not in what["folder"] and not what["folder"].startswith("/")
-    folder = Folder.of(f"{index.place}/{what['folder']}" if inside else what["folder"])
+    folder = Folder.of(index.place) / what["folder"] if inside else Folder.of(what["folder"])
     classifier = Classifier(folder, inference.read_facts(folder), what["clips"])
     registry.register(index, classifier, what["name"])
 

@@ -20,6 +20,7 @@ from unfused import events
 from unfused.config import shown
 from unfused.events import Event
 from unfused.secrets import hidden, hidden_in
+from unfused.store import Folder
 from unfused.tracking import metrics, notes, views
 from unfused.tracking.datasets import DataSets
 from unfused.tracking.identity import (
@@ -265,7 +266,7 @@ class Index:
             f"tags.kind = 'node' and tags.stage = '{stage}' and tags.key = '{key}'"
             " and attributes.status = 'FINISHED'"
         )
-        here = f" and tags.store = '{self.store}/{stage}/{key}'"
+        here = f" and tags.store = '{self._lies(stage, key)}'"
         newest = {"max_results": 1, "order_by": ["attributes.start_time DESC"]}
         for experiments, where in (([self.experiment_id], ""), (self._others(), here)):
             if not experiments:
@@ -275,13 +276,17 @@ class Index:
                 return info.run_id, notes.page(info.experiment_id, info.run_id)
         return "", ""
 
+    def _lies(self, stage: str, key: str) -> str:
+        """Where an artifact is, as everybody may read it."""
+        return Folder(self.store).below(f"{stage}/{key}")
+
     def _others(self) -> list[str]:
         """Other experiments on the same store are in the same MLflow."""
         found = self.client.search_experiments(max_results=EXPERIMENTS)
         return [e.experiment_id for e in found if e.experiment_id != self.experiment_id]
 
     def _start_node(self, event: events.NodeStarted, at: int) -> None:
-        store = f"{self.store}/{event.stage}/{event.key}"
+        store = self._lies(event.stage, event.key)
         tags = {
             "kind": "node",
             "stage": event.stage,

@@ -50,7 +50,7 @@ class Classifier:
 
     @property
     def key(self) -> str:
-        return self.folder.uri.rpartition("/")[2]
+        return self.folder.path.rpartition("/")[2]
 
     @property
     def estimate(self) -> float | None:

@@ -112,7 +112,7 @@ class _Telling:
         head, patience = self._journal.head, self._patience
         teller = Teller(self._journal.id, again=True, live=False)
         subject = Subject(**head["subject"])
-        where = (self._uri, head["experiment"], bare(self._store.uri), subject, patience, teller)
+        where = (self._uri, head["experiment"], self._store.uri, subject, patience, teller)
         return patience.try_on(partial(Index.open, *where))
 
     def end(self) -> Sent:

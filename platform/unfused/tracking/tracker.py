@@ -120,7 +120,7 @@ class Tracker:
             classifier: what is registered already gets no new version.
             name: experiment or task; the model is called `unfused-<name>`.
         """
-        self._tell(entries.to_register(classifier, name, self.store.uri))
+        self._tell(entries.to_register(classifier, name, self.store))
 
     def show(self, said: Said) -> None:
         """Keep what the chosen classifier says of the scored clips: a picture of what it confuses,
@@ -230,7 +230,7 @@ class Tracker:
 
     def _open(self, again: bool) -> Index:
         teller = Teller(self._journal.id, again)
-        place = bare(self.store.uri)
+        place = self.store.uri
         what = (self.uri, self.experiment, place, self.subject, self._patience, teller)
         index = self._patience.try_on(partial(Index.open, *what))
         if self.subject.kind != "trial" and not again:
