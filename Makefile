@@ -3,6 +3,7 @@
 # make test      the test suite
 # make test-fast what needs no Ray and no training, in a minute
 # make test-long      a whole search, killed and gone on with
+# make test-extra     kill points, secrets of a search, 2,000 random requests
 # make test-cluster   ray up, jobs, several nodes; ends every Ray process of this machine
 # make chaos     runs that are killed at fifty points, started again and compared
 # make bench     speed and memory against peers, docs/performance.md
@@ -20,7 +21,7 @@ STAMP := $(VENV)/.installed
 # uv from the machine if there is one, else a private copy from the package index.
 UV = $(shell command -v uv || echo $(VENV)/bootstrap/bin/uv)
 
-.PHONY: install install-gpu demo test test-fast test-long test-cluster lint chaos bench results constraints sbom clean
+.PHONY: install install-gpu demo test test-fast test-long test-extra test-cluster lint chaos bench results constraints sbom clean
 
 install: $(STAMP)
 
@@ -40,13 +41,16 @@ demo: install
 	$(BIN)/python pipelines/full.py --preset demo
 
 test: install lint
-	$(BIN)/python -m pytest -m 'not cluster and not long'
+	$(BIN)/python -m pytest -m 'not cluster and not long and not extra'
 
 test-fast: install
-	$(BIN)/python -m pytest -m 'not slow and not cluster and not long'
+	$(BIN)/python -m pytest -m 'not slow and not cluster and not long and not extra'
 
 test-long: install
 	$(BIN)/python -m pytest -m long
+
+test-extra: install
+	$(BIN)/python -m pytest -m extra
 	UNFUSED_TEST_REQUESTS=2000 $(BIN)/python -m pytest tests/commands/test_any_request.py
 
 test-cluster: install

@@ -1,4 +1,4 @@
-"""The first kill points of `make chaos`: the driver, its process group, a worker."""
+"""The first kill points of `make chaos`."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import pytest
 from conftest import ROOT
 
 
-@pytest.mark.long
+@pytest.mark.extra
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(3600)
 def test_runs_that_are_killed_end_as_if_they_had_not_been():
-    command = [sys.executable, "benchmarks/chaos.py", "--points", "3"]
+    command = [sys.executable, "benchmarks/chaos.py", "--points", "12"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count(" ok ") == 3
+    assert done.stdout.count(" ok ") == 12

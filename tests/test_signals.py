@@ -1,0 +1,59 @@
+"""Whoever asks a program to end is heard, and not kept waiting who asks twice."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+
+import pytest
+
+PROGRAM = """
+import signal, sys, time
+if "ignored" in sys.argv:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+from unfused import signals
+signals.listen()
+try:
+    print("ready", flush=True)
+    time.sleep(60)
+except KeyboardInterrupt:
+    print("asked", flush=True)
+    if "busy" in sys.argv:
+        time.sleep(60)
+"""
+
+
+def _started(*words: str) -> subprocess.Popen:
+    one = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, *words],
+        stdout=subprocess.PIPE,
+        text=True,
+        # Who is started in the background is handed on that it is ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    assert one.stdout is not None and one.stdout.readline() == "ready\n"
+    return one
+
+
+@pytest.mark.parametrize("asking", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_whoever_asks_is_answered_alike(asking):
+    one = _started()
+    one.send_signal(asking)
+    assert one.communicate(timeout=30)[0] == "asked\n" and one.returncode == 0
+
+
+@pytest.mark.parametrize("asking", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_the_second_time_it_ends_at_once(asking):
+    one = _started("busy")
+    one.send_signal(signal.SIGTERM)
+    assert one.stdout is not None and one.stdout.readline() == "asked\n"
+    one.send_signal(asking)
+    assert one.wait(timeout=30) == 128 + asking
+
+
+def test_what_is_ignored_stays_so():
+    one = _started("ignored")
+    one.send_signal(signal.SIGHUP)
+    one.send_signal(signal.SIGTERM)
+    assert one.communicate(timeout=30)[0] == "asked\n" and one.returncode == 0
