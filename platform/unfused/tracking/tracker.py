@@ -40,7 +40,7 @@ CLOSE_SECONDS = 120.0
 PATIENT_SECONDS = 30.0
 """That nothing is said of: a run's last tables and its model take some of them. Likewise an MLflow
 that is away may come back."""
-LAST_SECONDS = 3.0
+LAST_SECONDS = 10.0
 """That one is waited for at the end which has been away for longer."""
 LEAST_PRIORITY = 19
 LOOK_SECONDS = 0.1
