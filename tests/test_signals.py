@@ -24,13 +24,18 @@ except KeyboardInterrupt:
 """
 
 
+def _heed() -> None:
+    """Who is started in the background is handed on that some are ignored."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 def _started(*words: str) -> subprocess.Popen:
     one = subprocess.Popen(
         [sys.executable, "-c", PROGRAM, *words],
         stdout=subprocess.PIPE,
         text=True,
-        # Who is started in the background is handed on that it is ignored.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        preexec_fn=_heed,
     )
     assert one.stdout is not None and one.stdout.readline() == "ready\n"
     return one
