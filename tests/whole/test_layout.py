@@ -75,7 +75,7 @@ def test_ray_up_takes_the_cluster_files_as_they_are(file):
     validate_config(prepare_config(settings))
     ports = " ".join(settings["head_start_ray_commands"])
     assert "--dashboard-host=127.0.0.1" in ports and "RAY_AUTH_MODE=token" in ports
-    assert {".venv", "store", "*.db"} <= set(settings["rsync_exclude"])
+    assert {".venv", "/store", "*.db"} <= set(settings["rsync_exclude"])
 
 
 def test_what_the_cluster_may_grow_to_is_what_its_file_starts():
