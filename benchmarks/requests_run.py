@@ -2,7 +2,6 @@
 
     python benchmarks/requests_run.py                 60 requests
     python benchmarks/requests_run.py --tries 12 --seed 3
-    python benchmarks/requests_run.py --here          the same jobs in this process, without Ray
 
 Each has two to eight settings with values that their declarations allow, bounds often among them;
 what only costs time is kept small. All share one store and one Ray, so that a request builds what
@@ -14,21 +13,17 @@ from __future__ import annotations
 
 import argparse
 import io
-import json
 import shlex
 import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import soundfile
-import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "platform"), str(ROOT / "tests")]
@@ -37,13 +32,10 @@ from hypothesis import strategies as st  # noqa: E402
 
 import unfused  # noqa: E402
 from drawn_requests import allowed, holders, names  # noqa: E402
-from unfused import report, runtime, training  # noqa: E402
-from unfused.commands.run import resolved, show_plan  # noqa: E402
+from unfused import runtime  # noqa: E402
+from unfused.commands.run import show_plan  # noqa: E402
 from unfused.config import Config, ConfigError, override, parse_overrides, run_options  # noqa: E402
-from unfused.data import blocks, cache, stream  # noqa: E402
-from unfused.events import Stream  # noqa: E402
-from unfused.pipeline import Plan, Request, Run  # noqa: E402
-from unfused.stages import Workers  # noqa: E402
+from unfused.pipeline import Request  # noqa: E402
 
 TINY = (
     "encoder.embedding_dim=16",
@@ -148,92 +140,20 @@ def passes(task: Path, store: Path, asked_for: tuple[str, ...]) -> bool:
     return True
 
 
-def by_ray(task: Path, place: Path, asked_for: tuple[str, ...]) -> Mapping[str, Any]:
-    """Run it as a person does; the summary."""
-    return unfused.run(
-        task, settings=parse_overrides([*TINY, *asked_for]), store=str(place / "store"),
-        tracking_uri=f"sqlite:///{place}/mlflow.db",
-    ).summary  # fmt: skip
-
-
-def here(task: Path, place: Path, asked_for: tuple[str, ...]) -> Mapping[str, Any]:
-    """Build the same nodes by the same jobs, one after the other in this process; the summary."""
-    config = override(Config(), parse_overrides([*TINY, *asked_for]))
-    options = run_options(store=str(place / "store"))
-    hardware = runtime.probe(options)
-    plan = Plan(resolved(Request(config, options, task=str(task)), hardware))
-    plan.check_early()
-    Run(plan, hardware, Stream()).execute(Here())
-    return report.summarize(plan)
-
-
-class Here:
-    """Stands for a `pipeline.Backend` and all that is in it: one worker, this process."""
-
-    size = 1
-
-    @property
-    def pool(self) -> Here:
-        return self
-
-    @property
-    def cluster(self) -> Here:
-        return self
-
-    def access(self, stage: Any) -> Any:
-        return Workers(self) if stage.access is Workers else self
-
-    def run(self, jobs: Sequence[Any]) -> list[Any]:
-        worker = training.Worker(0, 1, torch.device("cpu"), lambda event: None)
-        return [job.run(replace(worker, memory={})) for job in jobs]
-
-    def map(
-        self, node: str, rows: Sequence[str], task: Callable[[Any], Any], total: int, doing: str
-    ) -> Iterator[dict[str, Any]]:
-        return (json.loads(json.dumps(task(json.loads(row)))) for row in rows)
-
-    @contextmanager
-    def lease(self, *_: Any) -> Iterator[None]:
-        yield
-
-    def making_room(self) -> None: ...
-
-    def start(self) -> None: ...
-
-    def cancel(self) -> None: ...
-
-    def tell(self, node: str, text: str) -> None: ...
-
-    def warn(self, node: str, text: str) -> None: ...
-
-
-@dataclass(frozen=True)
-class Blocks:
-    """Stands for the Ray Data set of `data.blocks.read_with_ray`: blocks that are read here."""
-
-    pieces: Sequence[Any]
-    read: Callable[[Any], Mapping[str, Any]]
-
-    def iter_batches(self, **_: Any) -> Iterator[Mapping[str, Any]]:
-        return map(self.read, self.pieces)
-
-    def iter_rows(self) -> Iterator[dict[str, Any]]:
-        for block in self.iter_batches():
-            for row in zip(*block.values(), strict=True):
-                yield dict(zip(block, row, strict=True))
-
-
-def ends(run: Callable[..., Mapping[str, Any]], *asked: Any) -> str:
-    """Run it; why it did not end well, or nothing."""
+def trouble(task: Path, place: Path, asked_for: tuple[str, ...]) -> str:
+    """Run it as a person does; why it did not end well, or nothing."""
     said = io.StringIO()
     try:
         with redirect_stdout(said), redirect_stderr(said):
-            arms = run(*asked)["arms"]
+            done = unfused.run(
+                task, settings=parse_overrides([*TINY, *asked_for]), store=str(place / "store"),
+                tracking_uri=f"sqlite:///{place}/mlflow.db",
+            )  # fmt: skip
     except Exception as error:
         frames = traceback.extract_tb(error.__traceback__)[-3:]
         where = " < ".join(f"{Path(one.filename).name}:{one.lineno}" for one in reversed(frames))
         return f"{type(error).__name__}: {str(error).strip()[-600:]} ({where})"
-    right = [arm["accuracy"]["mean"] for arm in arms.values()]
+    right = [arm["accuracy"]["mean"] for arm in done.summary["arms"].values()]
     return "" if right and all(0 <= one <= 1 for one in right) else f"accuracies {right}"
 
 
@@ -241,14 +161,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--tries", type=int, default=60)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--here", action="store_true", help="without Ray")
     given_ = parser.parse_args()
     tried = passed = 0
-    if given_.here:
-        for room in (blocks, cache, stream):
-            room.read_with_ray = Blocks
-    else:
-        runtime.start(run_options())
+    runtime.start(run_options())
     with tempfile.TemporaryDirectory() as place:
         task = write_task(Path(place) / "task")
         for asked_for in drawn(6 * given_.tries, given_.seed):
@@ -257,7 +172,7 @@ def main() -> None:
             if not passes(task, Path(place) / "store", asked_for):
                 continue
             tried, began = tried + 1, time.monotonic()
-            wrong = ends(here if given_.here else by_ray, task, Path(place), asked_for)
+            wrong = trouble(task, Path(place), asked_for)
             passed += not wrong
             took = time.monotonic() - began
             print(f"{wrong or 'ok'}  {took:.0f} s  {shlex.join(asked_for)}", flush=True)

@@ -71,7 +71,7 @@ def test_what_the_environment_holds_is_hidden_wherever_it_stands(monkeypatch):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wJal/rXU+tnFEMI")
     monkeypatch.setenv("DB_PASSWORD", "castle")
     monkeypatch.setenv("X_API_KEY", "short")
-    monkeypatch.setenv("INDEX", "https://me:orchard@host/simple")
+    monkeypatch.setenv("MIRROR", "https://me:orchard@host/files")
     text = "wJal/rXU+tnFEMI of wJal%2FrXU%2BtnFEMI; a castle, castles; short; orchard"
     assert secrets.hidden(text) == "*** of ***; a ***, castles; short; ***"
 

@@ -186,3 +186,27 @@ def test_canonical_json_refuses_what_has_no_one_spelling():
 def test_a_store_that_cannot_be_opened_is_told_with_its_remedy():
     with pytest.raises(StoreError, match="s3://bucket/path"):
         Folder.of("nowhere://x").files()
+
+
+class _Away(Folder):
+    """A folder of an object store that does not answer."""
+
+    def open(self, name):
+        raise OSError("When reading information for key: AWS Error NETWORK_CONNECTION: no answer")
+
+
+def test_a_store_that_fails_says_nothing_of_its_files(store, monkeypatch):
+    _commit(store)
+    with pytest.raises(OSError, match="NETWORK_CONNECTION"):
+        read_table(_Away(store.root.uri), "n.parquet")
+    monkeypatch.setattr(Folder, "open", _Away.open)
+    with pytest.raises(OSError, match="NETWORK_CONNECTION"):
+        store.check("embed", "k1")
+
+
+def test_a_folder_without_a_manifest_is_damaged_and_none_at_all_is_missing(store):
+    assert store.manifest("embed", "k1") is None
+    _commit(store)
+    (store.folder("embed", "k1").local / "manifest.json").unlink()
+    with pytest.raises(Damaged, match="it is not there"):
+        store.manifest("embed", "k1")

@@ -614,13 +614,9 @@ def _refuse(console: Console, sentence: str) -> NoReturn:
 
 
 def _fail(console: Console, error: Exception) -> NoReturn:
-    from unfused.store import StoreError
-
     if hasattr(error, "format_message"):
         # Typer's own errors: an unknown option, a value of the wrong type.
         _refuse(console, error.format_message())
-    if isinstance(error, StoreError):
-        _refuse(console, str(error))
     console.print(f"[red]failed:[/] {escape(str(error))}", highlight=False)
     console.print("The same command goes on from what is built; UNFUSED_DEBUG=1 shows more.")
     if os.environ.get("UNFUSED_DEBUG"):

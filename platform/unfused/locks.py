@@ -23,8 +23,6 @@ from unfused.config import ConfigError
 
 NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 """What file systems say that know no `flock`."""
-
-
 OF_ANOTHER_KIND = (errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.ENXIO)
 """What is said of links, and of all that is no file or no folder."""
 

@@ -50,7 +50,7 @@ def refused(place, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        ("predict KEY file --out folder.csv", "--out folder.csv is a folder"),
+        ("predict KEY file --out folder.csv", "--out folder.csv is no file"),
         ("predict KEY file --out=", "--out"),
         ("predict KEY file --window nan", "A window is .05 to 3600 s long; got nan"),
         ("predict KEY file --window inf", "got inf"),
@@ -59,7 +59,7 @@ def refused(place, monkeypatch, capsys):
         ("predict KEY file --store=", "--store is empty"),
         ("predict ~nobody-here file", "There is no model"),
         ("embed KEY file --out folder.csv", "--out folder.csv"),
-        ("pseudo-label KEY file --out folder.csv", "--out folder.csv is a folder"),
+        ("pseudo-label KEY file --out folder.csv", "--out folder.csv is no file"),
         ("pseudo-label KEY file --store foo://", "--store foo://"),
         ("export KEY --out folder.csv", "--out folder.csv is no file"),
         ("export KEY --out=", "--out"),

@@ -63,8 +63,8 @@ def test_a_label_track_of_two_recordings_is_refused_and_nothing_is_written(tmp_p
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("out", ["x.xlsx", "x", "no/such/x.csv"])
-def test_a_file_that_cannot_be_written_is_one_sentence(out):
+@pytest.mark.parametrize("out", ["x.xlsx", "x"])
+def test_a_file_of_no_known_kind_is_one_sentence(out):
     with pytest.raises(ConfigError, match="--out"):
         writer(out)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from contextlib import nullcontext
-from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -14,7 +13,7 @@ from small_searches import LAPTOP
 from unfused import locks, pipeline, runtime, stages
 from unfused.config import Config, RunOptions, override
 from unfused.events import NodeFailed, NodeFinished, NodeStarted, Note, Stream
-from unfused.pipeline.run import HEALINGS
+from unfused.pipeline.healing import MOST
 from unfused.stages import Tasks, Workers
 from unfused.store import Damaged, Facts, Kept
 
@@ -237,7 +236,7 @@ def test_an_input_that_is_damaged_again_and_again_ends_the_run(run):
     one = run({"finetune/teacher": fail})
     with pytest.raises(ValueError, match="nonsense"):
         one.execute(one.backend)
-    assert one.of(NodeFinished).count("pretrain") == 1 + HEALINGS
+    assert one.of(NodeFinished).count("pretrain") == 1 + MOST
 
 
 def test_a_strict_run_ends_where_an_input_is_damaged(run):
@@ -257,8 +256,15 @@ def test_a_folder_without_its_manifest_is_set_aside_and_told(run):
     (place / "left").write_bytes(b"half")
     one.execute(one.backend)
     (note,) = [event.text for event in one.seen if isinstance(event, Note)]
-    assert "pretrain/pretrain of the store was damaged (it has no manifest)" in note
+    assert "pretrain/pretrain of the store was damaged (manifest.json: it is not there)" in note
     assert not one.plan.store.check("pretrain", "pretrain")
+
+
+def test_a_strict_run_ends_at_a_folder_without_its_manifest(run):
+    one = run(strict=True)
+    one.plan.store.folder("pretrain", "pretrain").local.mkdir(parents=True)
+    with pytest.raises(Damaged, match="it is not there"):
+        one.execute(one.backend)
 
 
 def test_what_is_found_damaged_when_all_is_built_is_built_again(run):
@@ -272,8 +278,7 @@ def test_what_is_found_damaged_when_all_is_built_is_built_again(run):
             folder.read("made")
         return "told"
 
-    one.execute = partial(one.execute, one.backend)
-    assert one.execute_and(look) == "told"
+    assert one.execute_and(look, one.backend) == "told"
     assert one.of(NodeFinished).count("fit/floor") == 2 and len(read) == 2
 
 

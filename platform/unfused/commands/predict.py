@@ -19,7 +19,7 @@ from pyarrow import fs
 from rich.markup import escape
 
 from unfused import cores, corpora, display
-from unfused.commands.places import check_named
+from unfused.commands.places import check_named, writable
 from unfused.config import ConfigError, RunOptions
 from unfused.corpora import location
 from unfused.corpora.tables import READERS, extension
@@ -28,6 +28,7 @@ from unfused.inference.files import Looking, embedded, predicted
 from unfused.inference.tables import (
     STANDARD_OUTPUT,
     WRITERS,
+    Writer,
     columns_of,
     opened,
     writer,
@@ -60,7 +61,7 @@ class Asked:
 def predict(asked: Asked, looking: Looking) -> None:
     """Label recordings."""
     if asked.out is not None:
-        writer(asked.out)
+        usable_writer(asked.out)
     facts, clips = read_facts(asked.folder), listed(asked.places)
     rows = _rows(asked, clips, partial(predicted, looking=looking))
     if asked.out is None and sys.stdout.isatty():
@@ -69,6 +70,18 @@ def predict(asked: Asked, looking: Looking) -> None:
         _sum_up(told, len(clips), None)
     else:
         finish(rows, columns_of(facts.classes), len(clips), asked.out)
+
+
+def usable_writer(out: str, known: Mapping[str, Writer] = WRITERS) -> Writer:
+    """What writes a file that could be written; see `inference.tables.writer`.
+
+    Raises:
+        ConfigError: of its name, or its place.
+    """
+    found = writer(out, known)
+    if out != STANDARD_OUTPUT:
+        writable("--out", out)
+    return found
 
 
 def finish(
@@ -93,7 +106,7 @@ def embed(asked: Asked) -> None:
     """Write the vectors of recordings."""
     known = {ending: WRITERS[ending] for ending in (".parquet", ".jsonl")}
     out = str(asked.out)
-    write, clips = writer(out, known), listed(asked.places)
+    write, clips = usable_writer(out, known), listed(asked.places)
     rows = _Told(_rows(asked, clips, embedded))
     first = rows.first_with_vectors()
     names = ["path", "digest", "reason", *(name for name in first if name.startswith("embedding"))]

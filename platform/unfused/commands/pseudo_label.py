@@ -19,12 +19,11 @@ from unfused import clustering, cores, teachers
 from unfused.audio.samples import Cut
 from unfused.commands.named import KEY, named
 from unfused.commands.places import usable
-from unfused.commands.predict import finish, listed
+from unfused.commands.predict import finish, listed, usable_writer
 from unfused.config import AudioConfig, ConfigError, EmbedConfig
 from unfused.inference.files import blocks, told_of
 from unfused.inference.folder import read_facts
 from unfused.inference.hearing import Hearing
-from unfused.inference.tables import writer
 from unfused.store import Folder, Store
 from unfused.teachers import Teacher, TeacherFacts
 
@@ -118,7 +117,7 @@ def pseudo_label(
         out: as `unfused predict` has it.
     """
     if out is not None:
-        writer(out)
+        usable_writer(out)
     kept, clips = usable(store), listed(places)
     key = _key(name, store, tracking_uri)
     cores.prepare_process(cores.available_cpus())

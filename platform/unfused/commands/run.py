@@ -47,7 +47,7 @@ def show_plan(request: Request) -> list[dict[str, str]]:
     hardware = runtime.probe(request.options)
     Store.at(request.options.store).check_readable()
     plan = Plan(replace(resolved(request, hardware), dry=True))
-    run = Run(plan, hardware, Stream(), record={"dry": True})
+    run = Run(plan, hardware, Stream())
     run.check_fit()
     plan.check_early()
     rows = [

@@ -54,8 +54,8 @@ def _check_bands(audio: AudioConfig) -> None:
         raise ValueError(
             f"audio.n_fft={audio.n_fft} at audio.sample_rate={audio.sample_rate} tells"
             f" {frequencies} frequencies apart between audio.f_min={audio.f_min:g} and"
-            f" audio.f_max={audio.f_max:g}, and"
-            f" audio.n_mels={audio.n_mels} bands need as many: raise n_fft, or lower n_mels"
+            f" audio.f_max={audio.f_max:g}, and audio.n_mels={audio.n_mels} bands need as many:"
+            " raise n_fft, or lower n_mels"
         )
     if audio.hop_length > audio.n_fft:
         raise ValueError(

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from unfused import scorers
 from unfused.config import Channel, ConfigError
 from unfused.scorers import ScorerFacts
-from unfused.store import Damaged, Facts, Folder, Kept
+from unfused.store import Facts, Folder
 
 FORM = 1
 """Of the folder: raised when a file or a field changes its meaning."""
@@ -99,18 +99,6 @@ def write(folder: Folder, facts: ModelFacts, classifier: Folder, card: str) -> N
     out.write_json(scorers.FACTS_FILE, facts.scorer.model_dump(mode="json"))
     folder.write(CARD_FILE, card.encode())
     folder.write_json(MODEL_FILE, facts.model_dump(mode="json"))
-
-
-def kept(folder: Folder) -> Folder:
-    """The folder of a model with what its manifest, where it has one, knows of its files.
-
-    Raises:
-        ConfigError: the manifest is none.
-    """
-    try:
-        return Kept.at(folder)
-    except Damaged as damage:
-        raise ConfigError(str(damage)) from None
 
 
 def damaged(folder: Folder, what: str) -> ConfigError:

@@ -18,11 +18,11 @@ import numpy as np
 
 from unfused import scorers
 from unfused.config import ConfigError
-from unfused.inference.folder import CLASSIFIER, damaged, kept, read_facts
+from unfused.inference.folder import CLASSIFIER, damaged, read_facts
 from unfused.inference.hearing import MAX_SECONDS, Audio, Hearing, read_named
 from unfused.inference.prediction import Prediction, Segment
 from unfused.inference.timeline import Grid, TimelineConfig, segments
-from unfused.store import Damaged, Folder
+from unfused.store import Folder, Kept
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -57,7 +57,7 @@ class Model:
     ) -> None:
         import torch
 
-        self.folder = kept(folder)
+        self.folder = Kept.at(folder)
         self.facts = read_facts(self.folder)
         self.hearing = Hearing(
             self.facts.sample_rate, max_seconds, self.facts.channel, max_samples
@@ -72,8 +72,6 @@ class Model:
             return scorers.load(self.folder / CLASSIFIER, self.facts.scorer)
         except ConfigError:
             raise
-        except Damaged as damage:
-            raise ConfigError(str(damage)) from None
         except (FileNotFoundError, *BROKEN, SafetensorError) as error:
             raise damaged(self.folder, f"/{CLASSIFIER}") from error
 

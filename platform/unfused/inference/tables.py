@@ -188,18 +188,13 @@ def writer(out: str, known: Mapping[str, Writer] = WRITERS) -> Writer:
     """What writes a file of this name; `-` is CSV.
 
     Raises:
-        ConfigError: the name has none of the endings, or its folder is not there.
+        ConfigError: the name has none of the endings.
     """
     if out == STANDARD_OUTPUT:
         return write_csv
     found = next((write for ending, write in known.items() if out.endswith(ending)), None)
     if found is None:
         raise ConfigError(f"--out {out}: write {', '.join(known)}, or - for CSV on the terminal.")
-    path = Path(os.path.expanduser(out))
-    if path.is_dir():
-        raise ConfigError(f"--out {out} is a folder; name a file.")
-    if not path.resolve().parent.is_dir():
-        raise ConfigError(f"--out {out}: there is no folder {path.parent}; make it.")
     return found
 
 

@@ -4,6 +4,7 @@
     graph       nodes and edges, as plain data
     plan        every node's key, and whether the store has it
     run         builds what is missing
+    healing     what is damaged in the store, set aside and built again meanwhile
     product     the model that a run leaves in the store
     record      what a run leaves in the store for whoever reports it
 

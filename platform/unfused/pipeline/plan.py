@@ -60,6 +60,11 @@ class Step:
         self.status, self.manifest, self.facts = "miss", None, None
 
     @property
+    def place(self) -> str:
+        """Where its artifact is in a store: `stage/key`."""
+        return f"{self.node.stage}/{self.key}"
+
+    @property
     def reads(self) -> set[str]:
         """The nodes that it is built on."""
         return {ref.node for ref in self.node.inputs.values()}
@@ -143,29 +148,31 @@ class Plan:
                 return False
             step.settle("hit", manifest)
         except Damaged as damage:
-            self._note(stage, key, damage)
+            self.note(step, damage)
         except (KeyError, ValidationError):
             folder = self.store.folder(stage, key)
-            self._note(stage, key, Damaged(folder.uri, MANIFEST, "not of its stage"))
+            self.note(step, Damaged(folder.uri, MANIFEST, "not of its stage"))
         return step.manifest is not None
 
-    def _note(self, stage: str, key: str, damage: Damaged) -> None:
+    def note(self, step: Step, damage: Damaged) -> None:
+        """What lies in the place of an artifact is none.
+
+        Raises:
+            Damaged: the request is strict.
+        """
         if self.request.options.strict:
             raise damage
-        self.damaged[f"{stage}/{key}"] = damage
-
-    def set_aside(self, step: Step) -> Folder | None:
-        """Have what lies in the place of an artifact out of the way; where it went, if there was
-        anything."""
-        stage, key = step.node.stage, str(step.key)
+        self.damaged[step.place] = damage
         for other in self.steps.values():
-            if (other.node.stage, other.key) == (stage, step.key):
+            if other.place == step.place:
                 other.unsettle()
-        known = self.damaged.pop(f"{stage}/{key}", None)
-        # On an object store another machine's builder may just be copying its files there.
-        if known or self.store.root.local is not None:
-            return self.store.set_aside(stage, key)
-        return None
+
+    def set_aside(self, step: Step) -> tuple[Damaged, Folder] | None:
+        """Have what was noted of an artifact's place out of the way: what it was, and where it
+        went; None where there is nothing."""
+        damage = self.damaged.pop(step.place, None)
+        aside = damage and self.store.set_aside(step.node.stage, str(step.key))
+        return (damage, aside) if damage and aside else None
 
     def _key(self, step: Step) -> str | None:
         node = step.node

@@ -11,10 +11,10 @@ import queue
 import threading
 import time
 import uuid
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from unfused import provenance, runtime, stages
@@ -25,12 +25,12 @@ from unfused.events import (
     NodeFinished,
     NodeHit,
     NodeStarted,
-    Note,
     Phase,
     Resumed,
     RunStarted,
     Stream,
 )
+from unfused.pipeline.healing import MOST, Healing
 from unfused.pipeline.plan import Plan, Step
 from unfused.stages import Build, Built, Tasks, Workers
 from unfused.store import Damaged, Folder
@@ -42,8 +42,6 @@ T = TypeVar("T")
 
 STOP_SECONDS = 0.5
 """Between two times that workers are told to give up."""
-HEALINGS = 3
-"""How often a node is begun again for what it was built from was damaged."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +82,7 @@ class Run:
         self.plan, self.hardware, self.stream = plan, hardware, stream
         self.request = plan.request
         self.id = uuid.uuid4().hex[:8]
-        self.record = record or provenance.collect()
+        self._record = record
         self._check_parts = check_parts or plan.check_parts
         self._resumed: dict[str, int] = {}
         self._announced: set[str] = set()
@@ -93,12 +91,13 @@ class Run:
         """Whether the ingested clips were held against the request."""
         self._lock = threading.Lock()
         """Held while a step comes to know its artifact and tells of it."""
-        self._healed: dict[str, float] = {}
-        """When what was damaged was set aside, by `stage/key`."""
-        self._again: Counter[str] = Counter()
-        """How often nodes were begun again."""
-        self._started = False
+        self.healing = Healing(plan, stream, self._lock)
         stream.subscribe(self._watch)
+
+    @cached_property
+    def record(self) -> dict[str, Any]:
+        """What makes the results: asked for once something is to be made."""
+        return self._record or provenance.collect()
 
     def _watch(self, event: Any) -> None:
         if isinstance(event, Resumed):
@@ -114,11 +113,34 @@ class Run:
         Raises:
             runtime.Cancelled: `cancel` was called.
         """
-        if not self._started:
-            self._started = True
-            self.stream.emit(
-                RunStarted(flatten(self.request.config), tuple(self.plan.steps), self.record)
-            )
+        self._start()
+        self._complete(backend)
+
+    def execute_and(self, then: Callable[[], T], backend: Backend | None = None) -> T:
+        """As `execute`, and do `then`, which reads what there is; what it finds damaged is built
+        anew.
+
+        Args:
+            then: its result is returned.
+            backend: see `execute`.
+        """
+        self._start()
+        for _ in range(MOST):
+            self._complete(backend)
+            try:
+                return then()
+            except Damaged as damage:
+                if not self.healing.of_reading(damage):
+                    raise
+        self._complete(backend)
+        return then()
+
+    def _start(self) -> None:
+        self.stream.emit(
+            RunStarted(flatten(self.request.config), tuple(self.plan.steps), self.record)
+        )
+
+    def _complete(self, backend: Backend | None = None) -> None:
         self._announce_hits()
         runtime.sweep(self.plan.store.root)
         if not self.plan.missing:
@@ -129,21 +151,6 @@ class Run:
         storage = self.plan.store.root / "work" / self.id
         with open_backend(self.request.options, self.hardware, self.stream, storage) as own:
             self._build_all(own, shared=False)
-
-    def execute_and(self, then: Callable[[], T]) -> T:
-        """Build all that is missing, and do `then`, which reads what there is.
-
-        What it finds damaged is built anew.
-        """
-        for _ in range(HEALINGS):
-            self.execute()
-            try:
-                return then()
-            except Damaged as damage:
-                if not self._heal_found(damage):
-                    raise
-        self.execute()
-        return then()
 
     def cancel(self) -> None:
         """Have `execute` give up after the epoch at hand; called from another thread."""
@@ -281,68 +288,9 @@ class Run:
         reason = INTERRUPTED if stopped else str(error) or type(error).__name__
         self.stream.emit(NodeFailed(step.node.name, reason, given_up))
 
-    def heal(self, group: Sequence[Step], began: float) -> bool:
-        """Look for the reason of a failure in what nodes were built from, and set aside what is
-        damaged; whether there was such a thing, so that they may be begun again.
-
-        Args:
-            group: the nodes that have failed.
-            began: when they were begun.
-        """
-        if any(self._again[step.node.name] >= HEALINGS for step in group):
-            return False
-        reads = {name for step in group for name in step.reads}
-        damaged = [self._is_damaged(self.plan.steps[name], began) for name in sorted(reads)]
-        if any(damaged):
-            self._again.update(step.node.name for step in group)
-        return any(damaged)
-
-    def _is_damaged(self, step: Step, began: float) -> bool:
-        if self._healed.get(f"{step.node.stage}/{step.key}", 0.0) >= began:
-            return True
-        if step.node.given or step.manifest is None:
-            return False
-        wrong = self.plan.store.check(step.node.stage, str(step.key))
-        if wrong:
-            self._set_aside(step, wrong[0])
-        return bool(wrong)
-
-    def _heal_found(self, damage: Damaged) -> bool:
-        """Set aside the artifact that was found damaged; whether it is one of this run's."""
-        for step in self.plan.steps.values():
-            place = self.plan.folder(step).uri
-            known = step.manifest and not step.node.given
-            if known and f"{damage.folder}/".startswith(f"{place}/"):
-                self._set_aside(step, damage)
-                return True
-        return False
-
-    def _set_aside(self, step: Step, damage: Damaged) -> None:
-        if self.request.options.strict:
-            raise damage
-        with self._lock:
-            self.plan.damaged[f"{step.node.stage}/{step.key}"] = damage
-            self._healed[f"{step.node.stage}/{step.key}"] = time.time()
-            self._make_room(step)
-
-    def _make_room(self, step: Step) -> None:
-        """Have nothing in the place of an artifact, and tell of what was there."""
-        damage = self.plan.damaged.get(f"{step.node.stage}/{step.key}")
-        what = f"{damage.file}: {damage.what}" if damage else "it has no manifest"
-        if aside := self.plan.set_aside(step):
-            place = f"{step.node.stage}/{step.key}"
-            self.stream.emit(
-                Note(
-                    f"{place} of the store was damaged ({what}); it is set aside in {aside.uri}"
-                    " and built again",
-                    step.node.name,
-                    "warning",
-                )
-            )
-
     def _as_build(self, step: Step) -> Build:
         stage, key = step.node.stage, str(step.key)
-        self._make_room(step)
+        self.healing.make_room(step)
         inputs = {name: self.plan.artifact(ref) for name, ref in step.node.inputs.items()}
         return Build(
             step.node.name,
@@ -456,10 +404,10 @@ class _Building(threading.Thread):
         if not isinstance(error, Exception) or (refused and not isinstance(error, Damaged)):
             return
         try:
-            if self._of.heal(self.group, self._began):
+            if self._of.healing.of_failure(self.group, self._began):
                 self.error = None
         except Exception as found:
-            self.error = found
+            self.error = self._of.plan.store.failure(found)
 
     def give_up(self, error: BaseException) -> None:
         """Clear away what was begun of those that are not done, and tell why."""

@@ -22,6 +22,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from unfused import locks
 from unfused.config import ConfigError
 
 MOST_SOCKET_BYTES = 107
@@ -58,8 +59,8 @@ class Place:
                 with _private(user):
                     sweep(user)
                     return cls._new(user)
-            except OSError as error:
-                refused.append(f"{root} ({error.strerror or error})")
+            except (OSError, locks.LockError) as error:
+                refused.append(f"{root} ({getattr(error, 'strerror', None) or error})")
         raise NoPlace(
             f"Ray needs a folder for its sockets and cannot use {', '.join(refused)}; set TMPDIR"
             f" to a folder of yours with a path of at most {_most_root_bytes()} bytes."
@@ -126,16 +127,14 @@ def _private(folder: Path) -> Iterator[None]:
     """Hold a folder that this user alone may use, made where there is none.
 
     Raises:
-        OSError: what is there is a link, no folder, or somebody else's.
+        locks.LockError: what is there is a link, no folder, or somebody else's.
     """
-    with suppress(FileExistsError):
-        folder.mkdir(0o700)
-    with _opened(folder) as opened:
-        if os.fstat(opened).st_uid != os.geteuid():
-            raise PermissionError(f"{folder} is somebody else's")
-        os.fchmod(opened, 0o700)
+    opened = locks.private_folder(folder)
+    try:
         fcntl.flock(opened, fcntl.LOCK_EX)
         yield
+    finally:
+        os.close(opened)
 
 
 @contextmanager

@@ -17,11 +17,14 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from unfused.remote import fault_of
 from unfused.store.folder import Folder, StoreError
 
 MANIFEST = "manifest.json"
 NOTE = re.compile(r"(.+)\.sha256-([0-9a-f]{64})")
 """The name of an empty file beside one that is being made: the digest of it."""
+NO_MANIFEST = (ValueError, TypeError, AttributeError, KeyError)
+"""What reading says of a manifest that is none."""
 BLOCK_BYTES = 2**20
 
 
@@ -70,13 +73,13 @@ class Work(Folder):
 
     def sums(self) -> list[FileSum]:
         """All files, without the notes, which are taken away."""
-        names = {name: info.size for name, info in zip(self.names(), self.files(), strict=True)}
-        notes: dict[str, list[str]] = {}
-        for found in filter(None, map(NOTE.fullmatch, names)):
+        made, notes = self.sizes(), dict[str, list[str]]()
+        for found in [*filter(None, map(NOTE.fullmatch, made))]:
             notes.setdefault(found[1], []).append(found[2])
             self.filesystem.delete_file(f"{self.path}/{found[0]}")
-        made = [(name, size) for name, size in names.items() if not NOTE.fullmatch(name)]
-        return [FileSum(name, size, self._sum(name, notes.get(name, []))) for name, size in made]
+            del made[found[0]]
+        known = made.items()
+        return [FileSum(name, size, self._sum(name, notes.get(name, []))) for name, size in known]
 
     def _sum(self, name: str, noted: list[str]) -> str:
         """The digest that was noted; of a file without just one note, that of what is there."""
@@ -140,7 +143,7 @@ class Kept(Folder):
             return cls.of_manifest(folder, folder.read_json(MANIFEST))
         except (FileNotFoundError, NotADirectoryError):
             return folder
-        except (ValueError, TypeError, AttributeError):
+        except NO_MANIFEST:
             raise Damaged(folder.uri, MANIFEST, "no manifest") from None
 
     def __truediv__(self, name: str) -> Kept:
@@ -175,7 +178,7 @@ class Kept(Folder):
 
     def wrong_sizes(self) -> Iterator[Damaged]:
         """What is told by looking at the folder alone."""
-        there = dict(zip(Folder.names(self), (i.size for i in self.files()), strict=True))
+        there = self.sizes()
         for name, known in self.sums.items():
             if name not in there:
                 yield self.damaged(name, "it is not there")
@@ -183,18 +186,17 @@ class Kept(Folder):
                 yield self.damaged(name, f"{there[name]} bytes of {known.size}")
 
     def wrong(self) -> Iterator[Damaged]:
-        """What is told by reading every file."""
+        """What is told by reading every file.
+
+        Raises:
+            OSError: the place fails, which says nothing of the files.
+        """
         sizes = {one.file: one for one in self.wrong_sizes()}
         yield from sizes.values()
         for name, known in self.sums.items():
             if name in sizes or not known.sha256:
                 continue
-            try:
-                found = file_digest(self, name)
-            except OSError as error:
-                yield self.damaged(name, str(error))
-                continue
-            if found != known.sha256:
+            if file_digest(self, name) != known.sha256:
                 yield self.damaged(name, "other bytes than were written")
 
 
@@ -228,6 +230,9 @@ def opened_table(folder: Folder, name: str) -> Iterator[pq.ParquetFile]:
     except FileNotFoundError:
         raise Damaged(folder.uri, name, "it is not there") from None
     except (OSError, pa.ArrowException) as error:
+        if fault_of(error):
+            # The place fails, which says nothing of the file.
+            raise
         raise Damaged(folder.uri, name, str(error).partition("\n")[0]) from None
 
 

@@ -138,9 +138,13 @@ class Folder:
         infos = self.filesystem.get_file_info(selector)
         return sorted((i for i in infos if i.is_file), key=lambda info: info.path)
 
+    def sizes(self) -> dict[str, int]:
+        """Bytes of all files below, by name with the folders before it, sorted."""
+        return {info.path.removeprefix(f"{self.path}/"): info.size for info in self.files()}
+
     def names(self) -> list[str]:
         """All files below, each with the folders before it, sorted."""
-        return [info.path.removeprefix(f"{self.path}/") for info in self.files()]
+        return [*self.sizes()]
 
     def delete(self) -> None:
         """Remove the folder and all below it, if it is there."""

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict
 
 from unfused.config import ConfigError
 from unfused.remote import NO_BUCKET, Fault, fault_of, path_of
-from unfused.store.files import MANIFEST, Damaged, Kept, Work
+from unfused.store.files import MANIFEST, NO_MANIFEST, Damaged, Kept, Work
 from unfused.store.folder import Folder, StoreError, StoreFailed
 
 NOT_STAGES = ("work", "checkpoints", "damaged", "runs", "demo", "searches", "tracking")
@@ -124,26 +124,36 @@ class Store:
         """The manifest of a finished artifact whose files are all there, or None.
 
         Raises:
-            Damaged: a file is missing or of another size, or the manifest is none.
+            Damaged: a file is missing or of another size, or the manifest is none. On an object
+                store a folder without one is no artifact yet: its files may just be copied there.
         """
         folder = self.folder(stage, key)
+        began = folder.local is not None and folder.local.exists()
         try:
             found = folder.read_json(MANIFEST)
-            kept = Kept.of_manifest(folder, found)
+            wrong = next(Kept.of_manifest(folder, found).wrong_sizes(), None)
         except (FileNotFoundError, NotADirectoryError):
+            if began:
+                raise Damaged(folder.uri, MANIFEST, "it is not there") from None
             return None
-        except (ValueError, TypeError, AttributeError, KeyError):
+        except NO_MANIFEST:
             raise Damaged(folder.uri, MANIFEST, "no manifest") from None
-        for wrong in kept.wrong_sizes():
+        if wrong:
             raise wrong
         return found
 
     def check(self, stage: str, key: str) -> list[Damaged]:
-        """Read every file of an artifact: what is wrong with it, a sentence for each file."""
+        """Read every file of an artifact: what is wrong with it, a sentence for each file.
+
+        Raises:
+            OSError: the store fails, which says nothing of its files.
+        """
         folder = self.folder(stage, key)
         try:
             return [*Kept.of_manifest(folder, folder.read_json(MANIFEST)).wrong()]
-        except (OSError, ValueError, TypeError, AttributeError, KeyError):
+        except (FileNotFoundError, NotADirectoryError):
+            return [Damaged(folder.uri, MANIFEST, "it is not there")]
+        except NO_MANIFEST:
             return [Damaged(folder.uri, MANIFEST, "no manifest")]
 
     def artifacts(self) -> Iterator[tuple[str, str]]:
@@ -161,7 +171,7 @@ class Store:
     def set_aside(self, stage: str, key: str) -> Folder | None:
         """Move what is at an artifact's place out of the way; where to, if there is anything."""
         place = self.folder(stage, key)
-        if not place.files() and not self._is_there(place):
+        if place.filesystem.get_file_info(place.path).type == fs.FileType.NotFound:
             return None
         aside = self.root / "damaged" / f"{stage}-{key}-{uuid.uuid4().hex[:8]}"
         if place.local is not None and aside.local is not None:
@@ -172,10 +182,6 @@ class Store:
             _copy(place, aside, place.names())
             place.delete()
         return aside
-
-    @staticmethod
-    def _is_there(folder: Folder) -> bool:
-        return folder.filesystem.get_file_info(folder.path).type != fs.FileType.NotFound
 
     def begin(self, stage: str, key: str) -> Work:
         """A place of one's own to work in."""

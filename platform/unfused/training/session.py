@@ -210,8 +210,8 @@ def _storage_of(folder: Folder) -> dict[str, Any]:
 
 WRAPPED = "UserCodeException"
 """What Ray Data makes of an error in a task."""
-ADVICE = re.compile(r"Failed to .* after \d+/\d+ attempts|To change retry|This looks like an AWS")
-"""What Ray Data puts behind an error."""
+RAISED = re.compile(r"(\w+\.)*[A-Z]\w*: ")
+"""An exception's own line in a traceback."""
 
 
 def root_cause(error: BaseException) -> str:
@@ -225,13 +225,8 @@ def root_cause(error: BaseException) -> str:
             break
         error = cause
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    lines = [line for line in lines if not ADVICE.match(line.strip())] or lines
     # A remote traceback as text: the exception's own line, not advice that Ray puts behind it.
-    raised = [
-        line
-        for line in lines
-        if re.match(r"[\w.]*(Error|Exception|Interrupt)\b: ", line) and WRAPPED not in line
-    ]
+    raised = [line for line in lines if RAISED.match(line) and WRAPPED not in line]
     return (raised or lines)[-1]
 
 
