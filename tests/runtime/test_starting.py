@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import subprocess
@@ -9,7 +10,6 @@ import sys
 from collections import namedtuple
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
@@ -85,28 +85,45 @@ def test_what_ray_refuses_is_not_asked_again(failing):
     assert len(asked) == 1
 
 
-def test_a_ray_of_ones_own_is_on_this_machine_alone_in_a_folder_of_its_own(own, monkeypatch):
-    """Looked at where Ray would begin to start processes."""
-    seen: list[Any] = []
+NODE = """
+import json, os
+import ray._private.node
+from unfused import runtime
+from unfused.config import RunOptions
+from unfused.runtime import starting
 
-    def node(ray_params: Any, **_: Any) -> None:
-        seen.append((ray_params, os.environ["RAY_AUTH_TOKEN_PATH"]))
-        raise ValueError("far enough")
+seen = {}
 
-    monkeypatch.setattr("ray._private.node.Node", node)
-    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
-    monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
-    monkeypatch.delenv("RAY_AUTH_TOKEN_PATH", raising=False)
-    with pytest.raises(ValueError, match="far enough"):
-        runtime.start(RunOptions())
-    ((asked, token),) = seen
-    assert asked.node_ip_address == "127.0.0.1"
-    ports = {getattr(asked, name) for name in starting.AGENTS}
-    assert len(ports) == len(starting.AGENTS) and min(ports) > 0
-    assert Path(token).parent == Path(asked.temp_dir)
-    assert os.environ["RAY_AUTH_MODE"] == "token" and "RAY_AUTH_TOKEN_PATH" not in os.environ
-    starting.clear()
-    assert not Path(asked.temp_dir).exists()
+def node(ray_params, **_):
+    seen["address"], seen["folder"] = ray_params.node_ip_address, ray_params.temp_dir
+    seen["ports"] = [getattr(ray_params, name) for name in starting.AGENTS]
+    seen["token"] = os.environ["RAY_AUTH_TOKEN_PATH"]
+    raise ValueError("far enough")
+
+ray._private.node.Node = node
+try:
+    runtime.start(RunOptions())
+except ValueError as error:
+    seen["ended"] = str(error)
+seen["mode"], seen["left"] = os.environ["RAY_AUTH_MODE"], os.environ.get("RAY_AUTH_TOKEN_PATH")
+starting.clear()
+print(json.dumps(seen))
+"""
+
+
+def test_a_ray_of_ones_own_is_on_this_machine_alone_in_a_folder_of_its_own():
+    """Looked at where Ray would begin to start processes, in a process without one."""
+    environment = {name: value for name, value in os.environ.items() if "RAY_" not in name}
+    done = subprocess.run(
+        [sys.executable, "-c", NODE], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    seen = json.loads(done.stdout)
+    assert seen["ended"] == "far enough" and seen["address"] == "127.0.0.1"
+    assert len(set(seen["ports"])) == len(starting.AGENTS) and min(seen["ports"]) > 0
+    assert Path(seen["token"]).parent == Path(seen["folder"])
+    assert seen["mode"] == "token" and seen["left"] is None
+    assert not Path(seen["folder"]).exists()
 
 
 @pytest.mark.parametrize(
