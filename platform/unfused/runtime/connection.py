@@ -20,7 +20,7 @@ from unfused.locks import NoLocks
 from unfused.runtime.hardware import GROWS_TO, Hardware, has_cuml, of_cluster, of_machine
 from unfused.runtime.leases import Leases, held, held_on_disk, shared_leases
 from unfused.runtime.relay import Pump, Relay, start_mailbox
-from unfused.runtime.starting import NAMESPACE, clear, start, stop
+from unfused.runtime.starting import NAMESPACE, drop, start, stop
 from unfused.store import Folder
 
 _abandoned = False
@@ -170,13 +170,12 @@ def leave(status: int) -> NoReturn:
     """Exit, at once where a run has left its own Ray in the middle of its work.
 
     Threads may still wait inside Ray's core library, which crashes when it is shut down under them.
-    Ray's reaper ends the processes that the run had started.
     """
     if not _abandoned:
         sys.exit(status)
-    clear()
     sys.stdout.flush()
     sys.stderr.flush()
+    drop()
     os._exit(status)
 
 

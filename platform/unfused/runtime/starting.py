@@ -144,6 +144,17 @@ def stop() -> None:
     clear()
 
 
+def drop() -> None:
+    """End the Ray that this process has started, without a word to it; for the last moment of a
+    process.
+
+    Its agents would wait a minute for a control store that is gone.
+    """
+    if _place is not None:
+        _kill(str(_place.folder), {os.getpid()})
+    clear()
+
+
 def clear() -> None:
     """Remove what this process's own Ray has kept."""
     global _place
@@ -207,7 +218,9 @@ def _persistently(settings: Mapping[str, Any], tell: Tell) -> None:
             # Of what it was asked for; another time it would say the same.
             raise
         except Exception as error:
-            end_start(known, settings["_temp_dir"])
+            with suppress(Exception):
+                ray.shutdown()
+            _kill(settings["_temp_dir"], known)
             if not left:
                 raise NotStarted(
                     f"Ray did not start in {TRIES} attempts ({_first_line(error)}); let the"
@@ -242,18 +255,15 @@ def _settled() -> Iterator[None]:
         parameter.RayParams = kept
 
 
-def end_start(known: set[int], folder: str) -> None:
-    """End what a start that failed has left, of which Ray itself keeps no record.
+def _kill(folder: str, known: set[int]) -> None:
+    """Kill the processes of a Ray that this process has started.
 
     Args:
+        folder: of the Ray, which its processes are given.
         known: processes that were there before.
-        folder: of the Ray that was to start, which its processes are given.
     """
-    import ray
-
-    with suppress(Exception):
-        ray.shutdown()
-    for process in {*cores.descendants(os.getpid())} - known:
+    # Those that were started last come first: who is alone would be told of it, and say so.
+    for process in reversed([one for one in cores.descendants(os.getpid()) if one not in known]):
         with suppress(OSError):
             told = Path(f"/proc/{process}/cmdline").read_bytes()
             # Some give themselves a title in the place of their command.
