@@ -1,13 +1,15 @@
 """Kills runs at seeded points, starts them again, and holds the outcome against an undisturbed run.
 
     python benchmarks/chaos.py --points 50 --seed 0
+    python benchmarks/chaos.py --points 50 --first 12 --concurrency 1
 
-A point is a line that a run writes, a moment after it, and a victim: the driver, its whole process
-group, a Train worker, Ray's raylet or its control store, a task of ingest; or a place inside a
-commit or a registration (see `faults`); or a search. After each, the same command must end well,
-every file of the store be as it was written, the numbers be those of the undisturbed run, MLflow
-have one finished run and none that is running, and nothing be left: no process, nothing in `work/`
-and in `checkpoints/`. Exit status 1 where one does not.
+Points are tried side by side, each kept to its share of the cores. One is a line that a run writes,
+a moment after it, and a victim: the driver, its whole process group, a Train worker, Ray's raylet
+or its control store, a task of ingest; or a place inside a commit or a registration (see `faults`);
+or a search. After each, the same command must end well, every file of the store be as it was
+written, the numbers be those of the undisturbed run, MLflow have one finished run and none that is
+running, and nothing be left: no process, nothing in `work/` and in `checkpoints/`. Exit status 1
+where one does not.
 """
 
 from __future__ import annotations
@@ -26,9 +28,11 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from queue import Queue
 from typing import Any
 
 import numpy as np
@@ -110,10 +114,11 @@ class Runs:
     Args:
         folder: is made.
         data: the clips.
+        cores: that they are kept to.
     """
 
-    def __init__(self, folder: Path, data: Path) -> None:
-        self.folder, self.data = folder, data
+    def __init__(self, folder: Path, data: Path, cores: set[int]) -> None:
+        self.folder, self.data, self.cores = folder, data, cores
         folder.mkdir(parents=True)
 
     def start(self, point: Point | None, *, is_search: bool) -> Outcome:
@@ -126,6 +131,7 @@ class Runs:
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,
+            preexec_fn=lambda: os.sched_setaffinity(0, self.cores),
         )
         found = Outcome(-1, "", struck=bool(point) and point.victim in FAULTS)
         ended = threading.Event()
@@ -330,45 +336,92 @@ def _differ(name: str, one: Any, other: Any) -> Iterator[str]:
         yield f"{name[1:]}: {one} and {other};"
 
 
+class Shares:
+    """The cores of this machine in equal parts, of which whoever tries a point holds one."""
+
+    def __init__(self, number: int) -> None:
+        cores = sorted(os.sched_getaffinity(0))
+        self.free: Queue[set[int]] = Queue()
+        for share in range(number):
+            self.free.put({*cores[share::number]} or {cores[share % len(cores)]})
+
+    @contextmanager
+    def one(self) -> Iterator[set[int]]:
+        share = self.free.get()
+        try:
+            yield share
+        finally:
+            self.free.put(share)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Kill runs, start them again, compare.")
     parser.add_argument("--points", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--first", type=int, default=0, help="Begin with this one.")
+    parser.add_argument("--concurrency", type=int, default=len(os.sched_getaffinity(0)))
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="unfused-chaos-") as name:
-        if not chaos(Path(name), chosen.points, chosen.seed, chosen.first):
+        tries = Tries(Path(name), chosen.concurrency)
+        if not tries.all_hold(chosen.points, chosen.seed, chosen.first):
             sys.exit(1)
 
 
-def chaos(folder: Path, total: int, seed: int, first: int) -> bool:
-    """Try all points and print what came of each; whether all held."""
-    data = write_clips(folder / "data")
-    wanted: dict[bool, Any] = {}
-    lines = {False: "", True: "trial 0 "}
-    for is_search in (False, True)[: 1 + (total > OF_SEARCH)]:
-        whole = Runs(folder / f"whole-{is_search}", data)
+class Tries:
+    """Points that are tried, each in a folder of its own.
+
+    Args:
+        folder: of them all.
+        concurrency: how many are tried side by side.
+    """
+
+    def __init__(self, folder: Path, concurrency: int) -> None:
+        self.folder, self.data = folder, write_clips(folder / "data")
+        self.shares = Shares(concurrency)
+        self.pool = ThreadPoolExecutor(concurrency)
+        self.wanted: dict[bool, Any] = {}
+
+    def all_hold(self, total: int, seed: int, first: int) -> bool:
+        """Try all points and print what came of each; whether all held."""
+        kinds = (False, True)[: 1 + (total > OF_SEARCH)]
+        said = dict(zip(kinds, self.pool.map(self.whole, kinds), strict=True))
+        lines = {False: "", True: "trial 0 "} | said
+        every = points(total, seed, lines_of(lines[False]), lines_of(lines[True]))[first:]
+        passed: Counter[str] = Counter()
+        asked: Counter[str] = Counter()
+        held = self.pool.map(self.holds, range(first, total), every)
+        for point, well in zip(every, held, strict=True):
+            kind = "search" if point.is_search else point.victim
+            asked[kind] += 1
+            passed[kind] += well
+        rows = [[kind, str(asked[kind]), str(passed[kind])] for kind in asked]
+        rows.append(["all", str(asked.total()), str(passed.total())])
+        print(tables.markdown(["killed", "tried", "held"], rows))
+        return passed == asked
+
+    def whole(self, is_search: bool) -> str:
+        """What an undisturbed run writes; its numbers are those that are wanted."""
         begun = time.monotonic()
-        output = whole.start(None, is_search=is_search)
-        assert output.status == 0, output.output
-        wanted[is_search], lines[is_search] = whole.numbers(is_search=is_search), output.output
+        with self.shares.one() as cores:
+            runs = Runs(self.folder / f"whole-{is_search}", self.data, cores)
+            done = runs.start(None, is_search=is_search)
+        assert done.status == 0, done.output
+        self.wanted[is_search] = runs.numbers(is_search=is_search)
         print(f"undisturbed: {time.monotonic() - begun:.0f} s", flush=True)
-    every = points(total, seed, lines_of(lines[False]), lines_of(lines[True]))
-    passed: Counter[str] = Counter()
-    asked: Counter[str] = Counter()
-    for number, point in enumerate(every[first:], first):
+        return done.output
+
+    def holds(self, number: int, point: Point) -> bool:
+        """Try one and print what came of it; whether it held."""
         begun = time.monotonic()
-        trouble, starts = tried(point, Runs(folder / str(number), data), wanted[point.is_search])
-        kind = "search" if point.is_search else point.victim
-        asked[kind] += 1
-        passed[kind] += not trouble
+        with self.shares.one() as cores:
+            runs = Runs(self.folder / str(number), self.data, cores)
+            trouble, starts = tried(point, runs, self.wanted[point.is_search])
         took = f"{starts} starts, {time.monotonic() - begun:.0f} s"
-        print(f"{number:3} {'ok' if not trouble else 'WRONG'} {point} ({took}) {trouble}",
-              flush=True)  # fmt: skip
-    rows = [[kind, str(asked[kind]), str(passed[kind])] for kind in asked]
-    rows.append(["all", str(asked.total()), str(passed.total())])
-    print(tables.markdown(["killed", "tried", "held"], rows))
-    return passed == asked
+        print(
+            f"{number:3} {'WRONG' if trouble else 'ok'} {point} ({took}) {trouble}",
+            flush=True,
+        )
+        return not trouble
 
 
 if __name__ == "__main__":

@@ -29,13 +29,19 @@ def file(tmp_path):
     return write
 
 
+def once(clips: list[Clip], silent: tuple[Clip, ...] = (), **options):
+    """Each recording once, where `silent` are none."""
+    no_sound = {clip.path for clip in silent}
+    return without_repeats(clips, lambda path: path not in no_sound, **options)
+
+
 def noise(seed: int, size: int = 5000) -> bytes:
     return np.random.default_rng(seed).bytes(size)
 
 
 def test_copies_are_kept_once_and_counted(file):
     clips = [file(f"{i}.wav", noise(i // 10)) for i in range(20)]
-    kept, notes = without_repeats(clips)
+    kept, notes = once(clips)
     assert kept == [clips[0], clips[10]]
     assert notes == ["18 clips are copies of another; each recording is kept once."]
 
@@ -43,20 +49,20 @@ def test_copies_are_kept_once_and_counted(file):
 def test_files_that_differ_at_their_ends_alone_are_no_copies(file):
     data = noise(0, 3 * SPOT_BYTES)
     clips = [file(f"{i}.wav", data[:-1] + bytes([i])) for i in range(3)]
-    assert without_repeats(clips) == (clips, [])
+    assert once(clips) == (clips, [])
     assert len(set(contents(clips).values())) == 3
 
 
 def test_empty_and_missing_files_are_copies_of_nothing(file, tmp_path):
     clips = [file(f"{i}.wav", b"") for i in range(3)]
     clips += [Clip(str(tmp_path / f"gone{i}.wav"), "a") for i in range(2)]
-    assert without_repeats(clips) == (clips, [])
+    assert once(clips) == (clips, [])
 
 
 def test_copies_with_different_labels_are_left_out_all_of_them(file):
     dog, rain, same = (file(f"{i}.wav", noise(0), ("dog", "rain", "rain")[i]) for i in range(3))
     other = file("other.wav", noise(1), "dog")
-    kept, (note,) = without_repeats([dog, rain, same, other])
+    kept, (note,) = once([dog, rain, same, other])
     assert kept == [other]
     assert note.startswith("3 clips are copies with different labels and left out, as ")
     assert "(dog)" in note and "(rain)" in note
@@ -65,14 +71,14 @@ def test_copies_with_different_labels_are_left_out_all_of_them(file):
 def test_stretches_of_a_recording_are_no_copies_but_equal_ones_of_copies_are(file):
     one, copy = file("a.wav", noise(0)), file("b.wav", noise(0))
     clips = [replace(one, start=s, end=s + 1) for s in (0.0, 1.0)]
-    kept, _ = without_repeats([*clips, replace(copy, start=1.0, end=2.0)])
+    kept, _ = once([*clips, replace(copy, start=1.0, end=2.0)])
     assert kept == clips
 
 
 def test_stretches_of_equal_recordings_are_one_group(file):
     one, copy = file("a.wav", noise(0), group="a"), file("b.wav", noise(0), group="b")
     clips = [replace(one, start=0.0, end=1.0), replace(copy, start=2.0, end=3.0)]
-    kept, notes = without_repeats(clips)
+    kept, notes = once(clips)
     assert [clip.group for clip in kept] == ["a", "a"] and notes == []
 
 
@@ -82,9 +88,17 @@ def test_a_manifest_that_learns_and_scores_one_recording_is_refused(file):
         file("c.wav", noise(1), split="train"), file("d.wav", noise(1), split="train"),
     ]  # fmt: skip
     with pytest.raises(OverlapError, match=r"1 clip has the same bytes .*a.wav' and .*b.wav'"):
-        without_repeats(clips)
-    kept, _ = without_repeats(clips, allow_overlap=True)
+        once(clips)
+    kept, _ = once(clips, allow_overlap=True)
     assert kept == clips[:3]
+
+
+def test_what_has_no_sound_is_a_copy_of_nothing(file):
+    page = [
+        file("a.wav", noise(0), split="train"), file("b.wav", noise(0), split="test"),
+        file("c.wav", noise(0), "b", split="train"),
+    ]  # fmt: skip
+    assert once(page, silent=tuple(page)) == (page, [])
 
 
 def test_what_is_held_out_is_no_part_of_a_corpus_under_any_name(file):
@@ -157,3 +171,13 @@ def test_dead_files_count_for_no_class_and_no_split(tmp_path, file):
     (task,) = inputs(tmp_path / "task").tasks
     assert {clip.label for clip in task.clips} == {"a", "b"}
     assert len(task.dead) == 12 and {clip.split for clip in task.dead} == {"train"}
+
+
+def test_a_page_that_was_saved_for_a_recording_may_be_on_both_sides(tmp_path, file):
+    rows = []
+    for i, split in enumerate(("train", "test") * 10):
+        file(f"{i}.wav", noise(i) if i > 1 else b"<html>404 not found</html>")
+        rows.append(f"{i}.wav,{'ab'[i // 2 % 2]},{split}")
+    (tmp_path / "task.csv").write_text("\n".join(["path,label,split", *rows]) + "\n")
+    found = inputs(tmp_path / "task.csv")
+    assert len(found.tasks[0].clips) == 20 and not found.notes

@@ -1,14 +1,15 @@
 """The same recording under several names.
 
-The rule of this file: recordings are equal if all their bytes are. Sizes are compared first, then a
-few bytes in the middle; what is still alike is read whole.
+The rule of this file: recordings are equal if all their bytes are; what has no sound is none, and a
+copy of nothing. Sizes are compared first, then a few bytes in the middle; what is still alike is
+read whole.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -21,7 +22,7 @@ THREADS = 16
 
 
 def without_repeats(
-    clips: Sequence[Clip], *, allow_overlap: bool = False
+    clips: Sequence[Clip], has_sound: Callable[[str], bool], *, allow_overlap: bool = False
 ) -> tuple[list[Clip], list[str]]:
     """The clips of a task, each recording once.
 
@@ -30,6 +31,7 @@ def without_repeats(
 
     Args:
         clips: with the splits and folds that they came with, if any.
+        has_sound: of a path; asked where copies differ in label or split.
         allow_overlap: whether copies may be in train and in valid or test.
 
     Returns:
@@ -43,7 +45,12 @@ def without_repeats(
     alike: dict[Hashable, list[int]] = defaultdict(list)
     for i, clip in enumerate(clips):
         alike[content[clip.path], clip.start, clip.end].append(i)
-    several = [some for some in alike.values() if len(some) > 1]
+    several = [
+        some for some in alike.values()
+        if len(some) > 1
+        and (len({(clips[i].label, clips[i].split) for i in some}) == 1
+             or has_sound(clips[some[0]].path))
+    ]  # fmt: skip
     if not allow_overlap:
         _refuse_torn([[clips[i] for i in some] for some in several])
     contrary = [some for some in several if len({clips[i].label for i in some}) > 1]

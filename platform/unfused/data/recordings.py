@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import BinaryIO
 
 from unfused.audio.decode import BadClip
+from unfused.audio.reading import Reading
 from unfused.corpora import location
 
 DIGESTED = 2**20
@@ -71,6 +72,19 @@ def digest_of(place: str) -> str:
         while piece := file.read(DIGESTED):
             digest.update(piece)
     return digest.hexdigest()
+
+
+def has_sound(place: str) -> bool:
+    """Whether there is any sound in a file, of which the rest may be damaged.
+
+    Args:
+        place: an absolute path, or a URI.
+    """
+    try:
+        with open_recording(place) as file:
+            return any(len(block) for block in Reading(file).blocks(0))
+    except BadClip:
+        return False
 
 
 def _check_kind(place: str) -> None:

@@ -1,6 +1,6 @@
 """What a person asked for, and the clips that it names.
 
-The rule of this file: it lists clips and opens none of them.
+The rule of this file: it lists clips, and opens none but to tell copies from each other.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from unfused import corpora, teachers
 from unfused.arms import BESIDE_OUTSIDE, DEFAULT
 from unfused.config import Config, ConfigError, RunOptions, override
 from unfused.corpora.clip import Clip
+from unfused.data.recordings import has_sound
 from unfused.pipeline.graph import OWN, OWN_NAME, Given, Node, Teachers, graph
 from unfused.probing.facts import STUDENT
 from unfused.store import Folder, Store
@@ -163,7 +164,7 @@ def _read(request: Request, corpus_path: str | None, task_path: str) -> Inputs:
             " column of the classes with --label-column, or give them as --corpus beside a task."
         )
     allowed = request.config.data.allow_overlap
-    labelled, repeats = corpora.without_repeats(labelled, allow_overlap=allowed)
+    labelled, repeats = corpora.without_repeats(labelled, has_sound, allow_overlap=allowed)
     tasks = _tasks(request, labelled)
     corpus, told = _corpus(request, corpus_path, unlabelled, tasks)
     return Inputs(corpus, tasks, (*listing.notes, *repeats, *told))

@@ -232,7 +232,12 @@ def tune_trials(setting: Setting, proposer: Proposer, num_trials: int, at_a_time
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     from ray import tune
+    from ray.tune.execution import class_cache
 
+    # Ray's record of a trial, and the log of its node, would have the keys of an object store.
+    class_cache.ENV_VARS_TO_PROPAGATE = {
+        name for name in class_cache.ENV_VARS_TO_PROPAGATE if not name.startswith("AWS_")
+    }
     for name in ("ray.tune", "ray.tune.search"):
         logging.getLogger(name).setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory(prefix="tune-", dir=runtime.scratch()) as scratch:
