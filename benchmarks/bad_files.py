@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -120,8 +121,9 @@ class Found:
 
 
 def write_good(root: Path) -> None:
+    """`root/<split>/<class>/`: no two files alike."""
     made = root.parent / "made"
-    made.mkdir()
+    made.mkdir(parents=True)
     for number, file in enumerate(write_hundred(made)):
         place = root / SPLITS[number // 2 % 4] / "ab"[number % 2]
         place.mkdir(parents=True, exist_ok=True)
@@ -147,6 +149,15 @@ def write_bad(root: Path, count: int, seed: int) -> dict[str, str]:
             path.write_bytes(BROKEN[KINDS.index(kind)](model.read_bytes(), rng))
         found[str(path.relative_to(root))] = kind
     return found
+
+
+def copies(root: Path) -> set[str]:
+    """The files whose bytes others have too; they are kept once."""
+    found: dict[bytes, list[str]] = {}
+    for path in root.rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            found.setdefault(path.read_bytes(), []).append(str(path.relative_to(root)))
+    return {name for names in found.values() if len(names) > 1 for name in names}
 
 
 def run(root: Path) -> Found:
@@ -177,17 +188,15 @@ def main() -> None:
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="unfused-bad-") as name:
         found = []
+        write_good(Path(name) / "good")
         for turn, bad in enumerate((0, chosen.bad)):
             root = Path(name) / str(turn) / "clips"
-            root.mkdir(parents=True)
-            write_good(root)
+            shutil.copytree(Path(name) / "good", root)
             kinds = write_bad(root, bad, chosen.seed)
             found.append(run(root))
         alone, among = found
         same = sum(among.clips.get(one) == samples for one, samples in alone.clips.items())
-        # What is a copy of another file is kept once.
-        copies = {one for one, kind in kinds.items() if kind == "other ending"}
-        lost = kinds.keys() - among.used - among.refused - copies
+        lost = kinds.keys() - among.used - among.refused - copies(root)
         tried, used = Counter(kinds.values()), Counter(kinds.get(one) for one in among.used)
         refused = Counter(kinds[one] for one in among.refused)
         rows = [[kind, *(str(each[kind]) for each in (tried, used, refused))] for kind in KINDS]

@@ -6,6 +6,7 @@ import pickle
 import struct
 import time
 import tracemalloc
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -92,6 +93,14 @@ def test_text_and_random_bytes_are_not_audio():
     assert reason_of(b"path,label\na.wav,dog\n" * 50) == "not audio"
     assert reason_of(np.random.default_rng(0).bytes(5000)) == "not audio"
     assert reason_of(b"RIFF\x00\x10\x00\x00WEBPVP8 " + bytes(4096)) == "not audio"
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_damaged_head_leaves_no_traceback():
+    whole = encoded(tone(), RATE, "AIFF", "PCM_16")
+    for cut in range(40, 120):
+        with suppress(BadClip):
+            decode(whole[:cut], RATE, 600)
 
 
 def test_files_without_bytes_or_without_samples_are_empty():

@@ -93,3 +93,9 @@ def test_rare_and_uneven_classes_are_told():
     assert rare == "fewer than 3 clips, too few for every split: 'fox' 2."
     assert few == "fewer than 5 test clips: 'elk' 2."
     assert uneven.startswith("'owl' has 25 times the clips of 'fox'")
+
+
+def test_an_empty_folder_that_is_named_like_a_clip_is_told_of_like_one(listing, tmp_path):
+    (tmp_path / "dog/b.wav").mkdir(parents=True)
+    names = [clip.name for clip in listing("dog/a.wav", "dog/c.wav/d.wav").clips]
+    assert sorted(names) == ["dog/a.wav", "dog/b.wav", "dog/c.wav/d.wav"]

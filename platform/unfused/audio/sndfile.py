@@ -7,8 +7,10 @@ Axes: N frames, C channels.
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import BinaryIO
 
 import soundfile
@@ -24,6 +26,18 @@ MP3_FRAME = 1152
 
 LITTLE_SECONDS = 0.01
 """A header that promises so much more than there is has been written carelessly."""
+
+
+class _Source:
+    """A file as libsndfile is given it: one that is damaged has it look before the beginning, which
+    Python prints a traceback about."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.tell, self.readinto, self._seek = file.tell, file.readinto, file.seek
+
+    def seek(self, offset: int, whence: int) -> None:
+        with suppress(ValueError):
+            self._seek(max(0, offset) if whence == io.SEEK_SET else offset, whence)
 
 
 class _ForwardFile(soundfile.SoundFile):
@@ -53,7 +67,7 @@ class Sndfile:
     def __init__(self, source: BinaryIO, guessed: bool = False) -> None:
         self._source, self._guessed = source, guessed
         source.seek(0)
-        self._file = _ForwardFile(source)
+        self._file = _ForwardFile(_Source(source))
         self.rate, self.channels = self._file.samplerate, self._file.channels
         self.lost, self.damage = 0.0, ""
 

@@ -89,7 +89,7 @@ def _local(place: str) -> tuple[list[tuple[str, location.Listed]], list[str]]:
             name = posixpath.join(folder, entry.name)
             if not _is_utf8(name):
                 strange.append(name)
-            elif _is_folder(entry):
+            elif _is_folder(entry) and not _is_named_like_a_clip(entry):
                 below.append(name)
             else:
                 found.append(name)
@@ -112,6 +112,11 @@ def _is_folder(entry: os.DirEntry) -> bool:
     except OSError:
         # A link that leads to itself.
         return False
+
+
+def _is_named_like_a_clip(folder: os.DirEntry) -> bool:
+    """Whether a folder looks like a clip and has nothing in it; it is told of like one."""
+    return folder.name.lower().endswith(AUDIO_EXTENSIONS) and not _entries(folder.path)
 
 
 def _entries(folder: str) -> list[os.DirEntry]:
