@@ -27,7 +27,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -115,14 +115,27 @@ class Runs:
         folder: is made.
         data: the clips.
         cores: that they are kept to.
+        more: further arguments.
+        name: of the summary.
+        trials: of a search.
     """
 
-    def __init__(self, folder: Path, data: Path, cores: set[int]) -> None:
+    def __init__(
+        self, folder: Path, data: Path, cores: set[int], more: Sequence[str] = (),
+        name: str = "summary", trials: int = 3,
+    ) -> None:  # fmt: skip
         self.folder, self.data, self.cores = folder, data, cores
-        folder.mkdir(parents=True)
+        self.more, self.summary, self.trials = more, folder / f"{name}.json", trials
+        folder.mkdir(parents=True, exist_ok=True)
 
-    def start(self, point: Point | None, *, is_search: bool) -> Outcome:
-        """Start, strike at the point if there is one, and wait for the end."""
+    def start(self, point: Point | None, *, is_search: bool, most: float = 0) -> Outcome:
+        """Start, strike at the point if there is one, and wait for the end.
+
+        Args:
+            point: where it is struck.
+            is_search: whether it is one.
+            most: seconds after which all its processes are killed, if it has not ended.
+        """
         process = subprocess.Popen(
             self._command(point, is_search),
             cwd=self.folder,
@@ -137,7 +150,7 @@ class Runs:
         ended = threading.Event()
         watch = threading.Thread(target=_watch, args=(process.pid, found, ended), daemon=True)
         watch.start()
-        timer = threading.Timer(RUN_SECONDS, os.killpg, (process.pid, signal.SIGKILL))
+        timer = threading.Timer(most or RUN_SECONDS, os.killpg, (process.pid, signal.SIGKILL))
         timer.start()
         assert process.stdout is not None
         for text in process.stdout:
@@ -155,11 +168,11 @@ class Runs:
         program = [sys.executable, "-m", "unfused"]
         if point and point.victim in FAULTS:
             program = [sys.executable, str(ROOT / "benchmarks/faults.py"), point.victim, point.line]
-        asked = ["--task", str(self.data), *SETTINGS, "--summary", "summary.json"]
+        asked = ["--task", str(self.data), *SETTINGS, *self.more, "--summary", self.summary.name]
         if not is_search:
             return [*program, "run", *asked]
         (self.folder / "space.py").write_text(SPACE)
-        trials = ["--space", "space.py", "--num-trials", "3", "--concurrency", "1"]
+        trials = ["--space", "space.py", "--num-trials", str(self.trials), "--concurrency", "1"]
         return [*program, "search", *trials, *asked, "arms=[unfused]"]
 
     @staticmethod
@@ -169,14 +182,18 @@ class Runs:
 
     def numbers(self, *, is_search: bool) -> Any:
         """What no kill may change."""
-        summary = json.loads((self.folder / "summary.json").read_text())
+        summary = json.loads(self.summary.read_text())
         if is_search:
             trials = [(one["number"], one["state"], one["changes"]) for one in summary["trials"]]
             return {"trials": trials, "arms": summary["test"]["arms"]}
         return {name: summary[name] for name in ("arms", "chosen", "trust", "pseudo_labels")}
 
-    def wrong(self, *, is_search: bool) -> Iterator[str]:
-        """What is not as it must be after the last run has ended well."""
+    def wrong(self, *, is_search: bool, finished: int = 1) -> Iterator[str]:
+        """What is not as it must be after the last run has ended well.
+
+        Args:
+            finished: runs that MLflow should have.
+        """
         store = self.folder / "store"
         for rest in ("work", "checkpoints"):
             files = [path for path in (store / rest).rglob("*") if path.is_file()]
@@ -184,13 +201,13 @@ class Runs:
                 yield f"{len(files)} files are left in {rest}/, as {files[0].relative_to(store)}"
         done = subprocess.run(
             [sys.executable, "-m", "unfused", "verify"], cwd=self.folder, capture_output=True,
-            text=True,
+            text=True, env=self._environment(),
         )  # fmt: skip
         if done.returncode:
             yield f"verify: {done.stdout.strip()}"
-        yield from self._wrong_in_mlflow(is_search)
+        yield from self._wrong_in_mlflow(is_search, finished)
 
-    def _wrong_in_mlflow(self, is_search: bool) -> Iterator[str]:
+    def _wrong_in_mlflow(self, is_search: bool, finished: int) -> Iterator[str]:
         with sqlite3.connect(f"file:{self.folder}/mlflow.db?mode=ro", uri=True) as database:
             runs = database.execute("select run_uuid, status from runs").fetchall()
             nested = database.execute(
@@ -202,9 +219,9 @@ class Runs:
         running = sum(status == "RUNNING" for _, status in runs)
         if running:
             yield f"{running} runs are RUNNING in MLflow"
-        if tops["FINISHED"] != 1:
+        if tops["FINISHED"] != finished:
             yield f"{tops['FINISHED']} finished runs in MLflow"
-        if not is_search and versions != 1:
+        if not is_search and not 1 <= versions <= finished:
             yield f"{versions} versions of the registered model"
 
 
