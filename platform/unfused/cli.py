@@ -26,7 +26,7 @@ from rich.markup import escape
 from unfused import __version__, cores, display, secrets, signals, terminal
 from unfused import config as configuration
 from unfused.config import Config, ConfigError
-from unfused.runtime import leave
+from unfused.runtime import hold, leave
 
 if TYPE_CHECKING:
     from unfused.pipeline import Request
@@ -585,6 +585,7 @@ def main(arguments: list[str] | None = None) -> None:
     given = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     console = display.make_console(error=True)
     signals.listen()
+    hold()
     try:
         configuration.environment.check()
         # Typer makes a status of Ctrl-C and returns it.

@@ -1,7 +1,7 @@
 """The Ray that a run uses, with the two small actors of its own, and how it is left again.
 
-The rule of this file: a Ray that this run has started ends with it, and somebody's cluster stays as
-it is.
+The rule of this file: a Ray that this run has started ends with it, or with the process of a
+program, and somebody's cluster stays as it is.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from unfused.locks import NoLocks
 from unfused.runtime.hardware import GROWS_TO, Hardware, has_cuml, of_cluster, of_machine
 from unfused.runtime.leases import Leases, held, held_on_disk, shared_leases
 from unfused.runtime.relay import Pump, Relay, start_mailbox
-from unfused.runtime.starting import NAMESPACE, drop, start, stop
+from unfused.runtime.starting import NAMESPACE, drop, is_held, release, start, stop
 from unfused.store import Folder
 
 _abandoned = False
@@ -167,11 +167,13 @@ def free_places(hardware: Hardware) -> None:
 
 
 def leave(status: int) -> NoReturn:
-    """Exit, at once where a run has left its own Ray in the middle of its work.
+    """Exit; at once where a Ray of this process's own is held, or was left in the middle of its
+    work.
 
     Threads may still wait inside Ray's core library, which crashes when it is shut down under them.
     """
-    if not _abandoned:
+    if not (_abandoned or is_held()):
+        release()
         sys.exit(status)
     sys.stdout.flush()
     sys.stderr.flush()

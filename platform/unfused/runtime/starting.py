@@ -64,6 +64,8 @@ Tell = Callable[[str], None]
 
 _place: Place | None = None
 """What this process's own Ray keeps."""
+_held = False
+"""Whether this process's own Ray is there until the process ends (see `hold`)."""
 
 
 class NoCluster(ConfigError):
@@ -137,11 +139,35 @@ def start(options: RunOptions, tell: Tell = lambda _: None) -> None:
 
 
 def stop() -> None:
-    """Leave the Ray that this process has joined, or end the one that it has started."""
+    """Leave the Ray that this process has joined, or end the one that it has started, unless it is
+    held."""
     import ray
 
+    if is_held():
+        return
     ray.shutdown()
     clear()
+
+
+def hold() -> None:
+    """Keep a Ray that this process starts from now on until `drop`.
+
+    Ray's core library may end the process that shuts it down, with status 1 and not a word, where
+    the machine is busy: before a program has said what came of its run.
+    """
+    global _held
+    _held = _place is None
+
+
+def release() -> None:
+    """Have `stop` end what this process starts, as ever."""
+    global _held
+    _held = False
+
+
+def is_held() -> bool:
+    """Whether there is a Ray of this process's own, which is to be there until `drop`."""
+    return _held and _place is not None
 
 
 def drop() -> None:
@@ -153,6 +179,7 @@ def drop() -> None:
     if _place is not None:
         _kill(str(_place.folder), {os.getpid()})
     clear()
+    release()
 
 
 def clear() -> None:
