@@ -341,6 +341,8 @@ def tried(point: Point, runs: Runs, wanted: Any) -> tuple[str, int]:
     found = [*runs.wrong(is_search=point.is_search)]
     if left := _left(seen):
         found.append(f"{len(left)} processes are left, as {left[0][:80]}")
+    if found:
+        found.append(f"at first it ended with {first.status}: {first.output[-400:]}")
     return "; ".join(found), starts
 
 

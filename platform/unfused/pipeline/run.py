@@ -352,13 +352,16 @@ def open_backend(
         options: of the run.
         hardware: what it may use.
         stream: where its events go.
-        storage: for Ray Train's own records while it runs.
+        storage: for Ray Train's own records, where Ray is somebody's; those of one of this process's
+            own go with it.
         shared: whether others build on it at the same time.
     """
     stream.emit(Phase("loading torch and Ray"))
     from unfused import training
 
     with runtime.connect(options, hardware, stream, shared=shared) as cluster:
+        if own := runtime.scratch():
+            storage = Folder.of(own / f"train-{uuid.uuid4().hex[:8]}")
         pool = training.Pool(cluster, storage, runtime.jobs_at_once(options, hardware))
         try:
             yield Backend(cluster, pool)
