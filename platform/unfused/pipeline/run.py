@@ -352,8 +352,8 @@ def open_backend(
         options: of the run.
         hardware: what it may use.
         stream: where its events go.
-        storage: for Ray Train's own records, where Ray is somebody's; those of one of this process's
-            own go with it.
+        storage: for Ray Train's own records, where Ray is somebody's; those of one of this process
+            go with it.
         shared: whether others build on it at the same time.
     """
     stream.emit(Phase("loading torch and Ray"))
