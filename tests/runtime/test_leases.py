@@ -16,7 +16,7 @@ from unfused import runtime
 from unfused.config import RunOptions
 from unfused.events import Note, Stream
 from unfused.runtime.leases import LEASE_SECONDS, LeaseTable
-from unfused.store import Folder
+from unfused.store import Folder, Store
 
 
 def test_a_key_has_one_builder_and_a_released_lease_passes_on():
@@ -122,6 +122,18 @@ def test_two_that_want_the_same_keys_in_another_order_never_wait_for_each_other(
     for one in threads:
         one.join(30)
     assert most == [1] * 6
+
+
+def test_what_a_killed_run_had_begun_goes_and_what_somebody_makes_stays(tmp_path):
+    store = Store.at(str(tmp_path))
+    left, making = (store.begin("embed", digit * 16) for digit in "ab")
+    for work in (left, making):
+        work.write("part.bin", b"half of it")
+    with holder_of(tmp_path / "work" / f"embed-{'b' * 16}"):
+        runtime.sweep(store.root)
+        assert not left.exists("part.bin") and making.exists("part.bin")
+    runtime.sweep(store.root)
+    assert not list((tmp_path / "work").iterdir())
 
 
 def test_who_is_wanted_no_longer_does_not_wait_on(tmp_path):

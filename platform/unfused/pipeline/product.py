@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from unfused import corpora, inference, provenance
+from unfused import corpora, inference, provenance, runtime
 from unfused.arms import ARMS
 from unfused.config import flatten
 from unfused.inference.card import card
@@ -38,23 +38,24 @@ def leave_model(plan: Plan, arm: str, run: str) -> Folder:
     classifier = plan.artifact(_classifier(plan, arm))
     inputs = {"classifier": classifier.identity, "scores": str(scored.key)}
     key = artifact_key(STAGE, VERSION, {"name": corpora.title(plan.request.task)}, inputs)
-    if not _is_there(plan.store, key):
-        made = provenance.collect()
-        facts = _facts(plan, arm, run, made)
-        work = plan.store.begin(STAGE, key)
-        inference.write(work, facts, classifier.folder, card(facts))
-        manifest = {
-            "node": f"{STAGE}/{arm}",
-            "stage": STAGE,
-            "key": key,
-            "version": VERSION,
-            "config": {"name": facts.name},
-            "inputs": inputs,
-            "facts": facts.model_dump(mode="json"),
-            "seconds": 0.0,
-            "provenance": {**made, "ended": time.time()},
-        }
-        plan.store.commit(STAGE, key, work, manifest)
+    with runtime.alone(plan.store.root, f"{STAGE}/{key}"):
+        if not _is_there(plan.store, key):
+            made = provenance.collect()
+            facts = _facts(plan, arm, run, made)
+            work = plan.store.begin(STAGE, key)
+            inference.write(work, facts, classifier.folder, card(facts))
+            manifest = {
+                "node": f"{STAGE}/{arm}",
+                "stage": STAGE,
+                "key": key,
+                "version": VERSION,
+                "config": {"name": facts.name},
+                "inputs": inputs,
+                "facts": facts.model_dump(mode="json"),
+                "seconds": 0.0,
+                "provenance": {**made, "ended": time.time()},
+            }
+            plan.store.commit(STAGE, key, work, manifest)
     return plan.store.folder(STAGE, key)
 
 

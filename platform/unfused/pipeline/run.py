@@ -151,6 +151,8 @@ class Run:
         storage = self.plan.store.root / "work" / self.id
         with open_backend(self.request.options, self.hardware, self.stream, storage) as own:
             self._build_all(own, shared=False)
+        # What workers of a killed run may have gone on with for a moment.
+        runtime.sweep(self.plan.store.root)
 
     def cancel(self) -> None:
         """Have `execute` give up after the epoch at hand; called from another thread."""

@@ -29,7 +29,7 @@ from unfused.runtime.hardware import (
     resolve,
     shown,
 )
-from unfused.runtime.leases import Leases, sweep
+from unfused.runtime.leases import Leases, alone, sweep
 from unfused.runtime.place import NoPlace
 from unfused.runtime.queue import JobQueue
 from unfused.runtime.relay import Relay
@@ -58,6 +58,7 @@ __all__ = [
     "NotStarted",
     "Relay",
     "abandon",
+    "alone",
     "beside_driver",
     "check_cluster",
     "check_fit",

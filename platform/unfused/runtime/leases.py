@@ -7,10 +7,12 @@ holder dies.
 
 from __future__ import annotations
 
+import re
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,6 +25,8 @@ LEASE_SECONDS = 30.0
 POLL_SECONDS = 0.5
 WORK = "work"
 """The folder of a store that leases lie in, beside what is being made."""
+BEGUN = re.compile(r"(.+-[0-9a-f]{16})-[0-9a-f]{8}")
+"""What is being made, by stage and key (see `Store.begin`)."""
 
 
 class LeaseTable:
@@ -118,10 +122,32 @@ def held_on_disk(
         yield
 
 
+def alone(store: Folder, key: str) -> AbstractContextManager[None]:
+    """Holds the lease of a key that takes a moment to build; in a store on a disk that has locks.
+
+    Args:
+        store: its folder.
+        key: as `stage/digest`.
+
+    Raises:
+        locks.LockError: the place of the lock is taken by what is none.
+    """
+    return nullcontext() if store.local is None else locks.held(_guarded(store.local, key))
+
+
 def sweep(store: Folder) -> None:
-    """Remove what killed runs have left of their leases in a store on a disk."""
-    if store.local is not None:
-        locks.sweep(store.local / WORK)
+    """Remove what killed runs have left in a store on a disk: what they had begun to make, and
+    their leases."""
+    if store.local is None:
+        return
+    work = store.local / WORK
+    with suppress(FileNotFoundError, locks.LockError):
+        for begun in work.iterdir():
+            if (key := BEGUN.fullmatch(begun.name)) and (lock := locks.take(work / key[1])):
+                # Nobody makes it, or else they would hold this.
+                shutil.rmtree(begun, ignore_errors=True)
+                lock.release()
+    locks.sweep(work)
 
 
 def _guarded(store: Path, key: str) -> Path:
