@@ -75,8 +75,9 @@ def pipelines(root: Path, data: Path) -> Iterator[str]:
             for name, numbers in found.items():
                 if numbers != wanted[name]:
                     yield f"{place}, {name}: other numbers than alone"
-            more_than = Runs(root / place, data, set(), more).wrong(is_search=False, finished=(4, 4))
-            yield from (f"{place}: {text}" for text in more_than)
+            every = Runs(root / place, data, set(), more)
+            found = every.wrong(is_search=False, finished=(4, 4))
+            yield from (f"{place}: {text}" for text in found)
 
 
 def _at_once(folder: Path, data: Path, more: tuple[str, ...]) -> dict[str, Any]:
