@@ -307,6 +307,22 @@ def test_a_run_that_finds_its_database_damaged_is_recorded_anew(tmp_path, monkey
     recorded_once(eyes_on(uri, "anew"))
 
 
+def test_a_database_whose_making_was_killed_is_made_anew(tmp_path):
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    killed = (
+        "import os; from mlflow.store.db import utils; from unfused.tracking import place;"
+        f" utils._upgrade_db = lambda _: os._exit(9); place.make_database({uri!r})"
+    )
+    assert subprocess.run([sys.executable, "-c", killed]).returncode == 9
+    assert [path.name for path in tmp_path.iterdir()] == [".mlflow.db.new"]
+    place.make_database(uri)
+    assert [path.name for path in tmp_path.iterdir()] == ["mlflow.db"]
+    client = place.quiet_client(uri)
+    assert client.get_experiment(client.create_experiment("one")).name == "one"
+    place.make_database(uri)
+    assert client.get_experiment_by_name("one")
+
+
 def test_a_database_that_is_whole_or_in_use_stays_where_it_is(tmp_path):
     file = tmp_path / "mlflow.db"
     with sqlite3.connect(file, isolation_level=None) as other:

@@ -36,7 +36,14 @@ from unfused.tracking.identity import (
 )
 from unfused.tracking.notes import NOTE, Made
 from unfused.tracking.patience import Patience, PatientClient
-from unfused.tracking.place import bare, experiment_id, quiet_client, set_aside, sole_opener
+from unfused.tracking.place import (
+    bare,
+    experiment_id,
+    make_database,
+    quiet_client,
+    set_aside,
+    sole_opener,
+)
 
 NOWHERE = {"tracking_uri": "", "experiment_id": "", "run_id": ""}
 EXPERIMENTS = 200
@@ -96,6 +103,7 @@ class Index:
         with sole_opener(uri):
             set_aside(uri)
             plain = quiet_client(uri)
+            make_database(uri)
             found = experiment_id(plain, uri, experiment)
             client = PatientClient(plain, patience)
             index = cls(client, uri, found, store, subject, teller)

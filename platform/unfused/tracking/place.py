@@ -271,6 +271,31 @@ def sole_opener(uri: str) -> Iterator[None]:
         yield
 
 
+def make_database(uri: str) -> None:
+    """Make a sqlite database that is not there yet beside its place, and move it there whole.
+
+    MLflow makes one by some forty migrations, each kept at once, and opens none that lacks the
+    last: one that was killed among them would be refused ever after.
+    """
+    path = _database(uri)
+    if path is None or (path.exists() and path.stat().st_size):
+        return
+    from mlflow.store.db import utils
+
+    new = path.with_name(f".{path.name}.new")
+    leftovers = [Path(f"{new}{ending}") for ending in ("", *COMPANIONS)]
+    for one in leftovers:
+        one.unlink(missing_ok=True)
+    try:
+        engine = utils.create_sqlalchemy_engine(f"sqlite:///{new}")
+        utils._initialize_tables(engine)
+        engine.dispose()
+        new.rename(path)
+    finally:
+        for one in leftovers:
+            one.unlink(missing_ok=True)
+
+
 def experiment_id(client: Any, uri: str, name: str) -> str:
     """The experiment's id; beside a database its artifacts go to `mlartifacts/`."""
     from mlflow import MlflowException

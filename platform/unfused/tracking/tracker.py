@@ -42,7 +42,7 @@ PATIENT_SECONDS = 30.0
 that is away may come back."""
 LAST_SECONDS = 10.0
 """That one is waited for at the end which has been away for longer."""
-LEAST_PRIORITY = 19
+LITTLE_PRIORITY = 10
 LOOK_SECONDS = 0.1
 
 
@@ -199,7 +199,7 @@ class Tracker:
     def _work(self) -> None:
         with suppress(OSError):
             # MLflow's import and a new database take CPU time that the run's own start needs.
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LEAST_PRIORITY)
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LITTLE_PRIORITY)
         try:
             self._send()
             self._complete = True
