@@ -316,9 +316,10 @@ def points(total: int, seed: int, lines: list[str], of_search: list[str]) -> lis
 
 
 def lines_of(output: str) -> list[str]:
-    """The lines of an undisturbed run that a disturbed one writes too, as far as they are equal."""
+    """The lines of an undisturbed run that a disturbed one writes too, as far as they are equal;
+    in an order that does not depend on what ended first."""
     line = re.compile(r"\S+ (?:started|built|epoch \d+/\d+)|trial \d+ ")
-    return list(dict.fromkeys(found[0] for found in map(line.match, output.splitlines()) if found))
+    return sorted({found[0] for found in map(line.match, output.splitlines()) if found})
 
 
 def tried(point: Point, runs: Runs, wanted: Any) -> tuple[str, int]:
