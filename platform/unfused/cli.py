@@ -578,6 +578,27 @@ def quiet_libraries() -> None:
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
     for name in ("mlflow", "alembic", "ray", "urllib3", "matplotlib"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    _close_to_native_libraries()
+
+
+def _close_to_native_libraries() -> None:
+    """Let what libraries in C write to the descriptor of stderr go nowhere, and what is Python's
+    where it went: a decoder of MP3 has a line for every strange frame that it meets.
+
+    UNFUSED_DEBUG=1 leaves it open.
+    """
+    if sys.stderr is not sys.__stderr__ or os.environ.get("UNFUSED_DEBUG"):
+        return
+    stream = sys.stderr
+    if stream is None or stream.fileno() != 2:
+        return
+    stream.flush()
+    sys.stderr = sys.__stderr__ = open(  # noqa: SIM115
+        os.dup(2), "w", encoding=stream.encoding, errors=stream.errors, buffering=1
+    )
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    os.close(nowhere)
 
 
 def main(arguments: list[str] | None = None) -> None:

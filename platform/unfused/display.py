@@ -6,7 +6,6 @@ may wait for. Where somebody watches, `terminal` shows the same alive.
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from collections.abc import Collection
 from dataclasses import replace
@@ -274,7 +273,7 @@ class _Discreet(Console):
 def make_console(*, error: bool = False) -> Console:
     """A console on which no text shows a secret."""
     # A path or a SPEC may have :x: in it.
-    console = _Discreet(file=sys.stderr if error else sys.stdout, soft_wrap=True, emoji=False)
+    console = _Discreet(stderr=error, soft_wrap=True, emoji=False)
     if not console.is_terminal:
         console.width = PLAIN_WIDTH
     return console
