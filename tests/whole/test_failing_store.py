@@ -15,6 +15,10 @@ from conftest import TINY
 ASKED = (*(s for s in TINY if not s.startswith("rounds")), "rounds=1", "arms=[floor,scratch]")
 
 
+OF_ONE_LEG = ("connection", "transfer-encoding")
+"""Headers that say nothing of the whole way."""
+
+
 class Between(http.server.BaseHTTPRequestHandler):
     """Hands every request on, or answers as a store that is overloaded."""
 
@@ -22,22 +26,32 @@ class Between(http.server.BaseHTTPRequestHandler):
     behind, failing = "", False
 
     def do_GET(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        body = self.body()
         if Between.failing:
             status, headers, content = 503, {}, b""
         else:
             store = http.client.HTTPConnection(Between.behind)
-            store.request(self.command, self.path, body, dict(self.headers))
+            asked = {k: v for k, v in self.headers.items() if k.lower() not in OF_ONE_LEG}
+            store.request(self.command, self.path, body, asked)
             answer = store.getresponse()
             status, headers, content = answer.status, dict(answer.headers), answer.read()
             store.close()
         self.send_response(status)
-        own = ("connection", "server", "transfer-encoding")
-        kept = {name: value for name, value in headers.items() if name.lower() not in own}
+        kept = {k: v for k, v in headers.items() if k.lower() not in (*OF_ONE_LEG, "server")}
         for name, value in ({"Content-Length": str(len(content))} | kept).items():
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(content)
+
+    def body(self) -> bytes:
+        if self.headers.get("Transfer-Encoding") != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        found = b""
+        while size := int(self.rfile.readline(), 16):
+            found += self.rfile.read(size)
+            self.rfile.readline()
+        self.rfile.readline()
+        return found
 
     do_HEAD = do_PUT = do_POST = do_DELETE = do_GET
 
@@ -76,7 +90,7 @@ def test_a_store_that_fails_ends_the_run_in_a_sentence_and_the_rerun_completes(
     Between.failing = True
     seen += process.communicate(timeout=400)[0]
     assert process.returncode == 1 and "Traceback" not in seen, seen
-    (told,) = (text for text in seen.splitlines() if text.startswith("error: "))
+    (told,) = (text for text in seen.splitlines() if text.startswith("failed: "))
     assert store in told and "wait until it is well" in told
     Between.failing = False
     assert unreliable.run(*asked)["arms"].keys() == {"floor", "scratch"}
