@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -310,13 +311,15 @@ def test_a_run_that_finds_its_database_damaged_is_recorded_anew(tmp_path, monkey
 def test_a_database_whose_making_was_killed_is_made_anew(tmp_path):
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     killed = (
-        "import os; from mlflow.store.db import utils; from unfused.tracking import place;"
-        f" utils._upgrade_db = lambda _: os._exit(9); place.make_database({uri!r})"
+        "import os, time; from mlflow.store.db import utils; from unfused import tracking;"
+        " utils._upgrade_db = lambda _: os._exit(9);"
+        f" tracking.Tracker({uri!r}, 'one', {str(tmp_path / 'store')!r}); time.sleep(60)"
     )
     assert subprocess.run([sys.executable, "-c", killed]).returncode == 9
-    assert [path.name for path in tmp_path.iterdir()] == [".mlflow.db.new"]
+    assert (tmp_path / ".mlflow.db.new").exists() and not (tmp_path / "mlflow.db").exists()
+    shutil.rmtree(tmp_path / "store")
     place.make_database(uri)
-    assert [path.name for path in tmp_path.iterdir()] == ["mlflow.db"]
+    assert not (tmp_path / ".mlflow.db.new").exists()
     client = place.quiet_client(uri)
     assert client.get_experiment(client.create_experiment("one")).name == "one"
     place.make_database(uri)

@@ -102,8 +102,8 @@ class Index:
         """
         with sole_opener(uri):
             set_aside(uri)
-            plain = quiet_client(uri)
             make_database(uri)
+            plain = quiet_client(uri)
             found = experiment_id(plain, uri, experiment)
             client = PatientClient(plain, patience)
             index = cls(client, uri, found, store, subject, teller)

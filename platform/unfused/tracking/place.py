@@ -54,17 +54,24 @@ class TrackingError(ConfigError):
 
 
 def quiet_client(uri: str) -> Any:
-    """MLflow's client, imported so that its own bars and notes stay out of the output."""
+    """MLflow's client, whose own bars and notes stay out of the output."""
+    _quiet_mlflow()
+    from mlflow import MlflowClient
+
+    return MlflowClient(uri)
+
+
+def _quiet_mlflow() -> None:
+    """Import MLflow so that its own bars and notes stay out of the output."""
     for setting, value in QUIET.items():
         os.environ.setdefault(setting, value)
-    from mlflow import MlflowClient
+    import mlflow  # noqa: F401
 
     for library in ("mlflow", "alembic"):
         # The import sets these to INFO; a run's output is the run's own.
         logging.getLogger(library).setLevel(logging.ERROR)
     # It logs the trace of what it also raises.
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
-    return MlflowClient(uri)
 
 
 def initialise(uri: str | None = None) -> str:
@@ -272,7 +279,8 @@ def sole_opener(uri: str) -> Iterator[None]:
 
 
 def make_database(uri: str) -> None:
-    """Make a sqlite database that is not there yet beside its place, and move it there whole.
+    """Make a sqlite database that is not there yet beside its place, and move it there whole; to be
+    called before MLflow's client is made, which would make it in its place.
 
     MLflow makes one by some forty migrations, each kept at once, and opens none that lacks the
     last: one that was killed among them would be refused ever after.
@@ -280,6 +288,7 @@ def make_database(uri: str) -> None:
     path = _database(uri)
     if path is None or (path.exists() and path.stat().st_size):
         return
+    _quiet_mlflow()
     from mlflow.store.db import utils
 
     new = path.with_name(f".{path.name}.new")
