@@ -48,6 +48,8 @@ TINY = (
     "selftrain.batch_size=8",
 )
 """A pipeline small enough for a test; every stage is real."""
+LITTLE = (*(s for s in TINY if not s.startswith("rounds")), "rounds=1", "arms=[floor,scratch]")
+"""Few stages, and all kinds of processes."""
 
 
 STARTS_OTHERS = frozenset({"ray_cluster", "program", "finished", "two_ranks"})

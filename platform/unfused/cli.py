@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from unfused.pipeline import Request
 
 DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
+RESUMED = ("run", "search")
+"""Commands that go on from what they have built."""
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -621,7 +623,8 @@ def main(arguments: list[str] | None = None) -> None:
         _fail(console, error)
     if status == INTERRUPTED:
         again = escape(secrets.command(f"unfused {shlex.join(given)}"))
-        console.print(f"Stopped. The same command goes on from the last checkpoint: {again}")
+        goes_on = f" The same command goes on from the last checkpoint: {again}"
+        console.print(f"Stopped.{goes_on if given[0] in RESUMED else ''}")
     leave(status)
 
 

@@ -72,3 +72,14 @@ def test_a_recording_in_an_object_store_is_read_like_a_local_one(bucket, credent
     assert len(corpora.without_repeats(clips, has_sound)[0]) == 1
     with pytest.raises(BadClip, match="missing"):
         digest_of(f"s3://clips/night/gone.wav{query}")
+
+
+def test_a_file_that_is_no_audio_has_no_sound_and_a_damaged_one_may_have_some(tmp_path, wav):
+    data = wav.read_bytes()
+    for name, content, sounds in (
+        ("cut.wav", data[: len(data) // 2], True), ("head.wav", data[:44], False),
+        ("page.wav", b"<html>404 not found</html>", False), ("empty.wav", b"", False),
+    ):  # fmt: skip
+        (tmp_path / name).write_bytes(content)
+        assert has_sound(str(tmp_path / name)) is sounds, name
+    assert has_sound(str(wav)) and not has_sound(str(tmp_path / "gone.wav"))

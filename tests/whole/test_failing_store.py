@@ -10,10 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from conftest import TINY
-
-ASKED = (*(s for s in TINY if not s.startswith("rounds")), "rounds=1", "arms=[floor,scratch]")
-
+from conftest import LITTLE
 
 OF_ONE_LEG = ("connection", "transfer-encoding")
 """Headers that say nothing of the whole way."""
@@ -85,7 +82,7 @@ def test_a_store_that_fails_ends_the_run_in_a_sentence_and_the_rerun_completes(
     unreliable, small_task, line
 ):
     store = f"s3://clips/{line.partition('/')[0]}"
-    asked = ["--task", str(small_task), "--store", store, *ASKED]
+    asked = ["--task", str(small_task), "--store", store, *LITTLE]
     process, seen = unreliable.start_until(line, *asked)
     Between.failing = True
     seen += process.communicate(timeout=400)[0]

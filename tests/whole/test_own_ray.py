@@ -11,12 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from conftest import TINY
+from conftest import LITTLE
 from listening import listening
 from unfused.cores import descendants
 
-LITTLE = (*(s for s in TINY if not s.startswith("rounds")), "rounds=1", "arms=[floor,scratch]")
-"""Few stages, and all kinds of processes."""
 USER = f"unfused-{os.geteuid()}"
 
 

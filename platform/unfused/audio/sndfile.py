@@ -7,7 +7,6 @@ Axes: N frames, C channels.
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Iterator
 from contextlib import suppress
@@ -36,8 +35,8 @@ class _Source:
         self.tell, self.readinto, self._seek = file.tell, file.readinto, file.seek
 
     def seek(self, offset: int, whence: int) -> None:
-        with suppress(ValueError):
-            self._seek(max(0, offset) if whence == io.SEEK_SET else offset, whence)
+        with suppress(ValueError, OSError):
+            self._seek(offset, whence)
 
 
 class _ForwardFile(soundfile.SoundFile):

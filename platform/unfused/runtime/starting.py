@@ -141,10 +141,10 @@ def start(options: RunOptions, tell: Tell = lambda _: None) -> None:
 def stop() -> None:
     """Leave the Ray that this process has joined, or end the one that it has started, unless it is
     held."""
-    import ray
-
     if is_held():
         return
+    import ray
+
     ray.shutdown()
     clear()
 
@@ -179,7 +179,6 @@ def drop() -> None:
     if _place is not None:
         _kill(str(_place.folder), {os.getpid()})
     clear()
-    release()
 
 
 def clear() -> None:
