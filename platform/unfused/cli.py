@@ -6,6 +6,7 @@ run that fails says so and exits 1, and the same command resumes it.
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import logging
 import os
@@ -585,9 +586,11 @@ def quiet_libraries() -> None:
 
 def _close_to_native_libraries() -> None:
     """Let what libraries in C write to the descriptor of stderr go nowhere, and what is Python's
-    where it went: a decoder of MP3 has a line for every strange frame that it meets.
+    where it went: a decoder of MP3 has a line for every strange frame that it meets. A crash is
+    still told, by Python's own handler of faults.
 
-    UNFUSED_DEBUG=1 leaves it open.
+    UNFUSED_DEBUG=1 leaves it open, for what the interpreter itself writes there too
+    (PYTHONPROFILEIMPORTTIME, PYTHONVERBOSE).
     """
     if sys.stderr is not sys.__stderr__ or os.environ.get("UNFUSED_DEBUG"):
         return
@@ -601,6 +604,7 @@ def _close_to_native_libraries() -> None:
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
     os.close(nowhere)
+    faulthandler.enable(sys.stderr)
 
 
 def main(arguments: list[str] | None = None) -> None:

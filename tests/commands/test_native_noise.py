@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 
@@ -26,3 +27,14 @@ def test_a_decoder_that_complains_is_not_heard_and_an_error_is(tmp_path):
     assert inspected("clips").stderr == ""
     refused = inspected("elsewhere")
     assert refused.returncode == 2 and refused.stderr.startswith("error: ")
+
+
+def test_a_crash_is_told_though_native_libraries_are_not_heard():
+    program = (
+        "import os; from unfused import cli; cli.quiet_libraries();"
+        "os.write(2, b'a line of a library'); os.abort()"
+    )
+    crashed = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert crashed.returncode == -signal.SIGABRT
+    assert "Fatal Python error: Aborted" in crashed.stderr
+    assert "a line of a library" not in crashed.stderr

@@ -71,7 +71,7 @@ def test_plain_output_has_a_line_for_every_checkpointed_epoch(finished):
 
 def test_a_second_run_is_all_hits_and_gives_the_same_numbers(finished, small_task):
     one, summary = finished
-    told = replace(one, extra={"PYTHONPROFILEIMPORTTIME": "1"})
+    told = replace(one, extra={"PYTHONPROFILEIMPORTTIME": "1", "UNFUSED_DEBUG": "1"})
     again = told.run("--task", str(small_task), *TINY)
     assert {stage["status"] for stage in again["stages"]} == {"hit"}
     assert _numbers(again) == _numbers(summary)
