@@ -63,9 +63,10 @@ COSTS = {
     "num_init": 2, "kmeans_iterations": 3, "embedding_dim": 64, "projector_hidden": 64,
     "projector_dim": 64, "head_width": 64, "rounds": 2, "clusterings": 2, "mixup_bank": 64,
     "n_mels": 128, "crop_seconds": 2.0, "num_crops": 8, "learning_rate": 0.05,
-    "encoder_learning_rate": 0.05,
+    "encoder_learning_rate": 0.05, "weight_decay": 1.0, "encoder_weight_decay": 1.0,
 }  # fmt: skip
-"""The most of what only takes time, and of rates beyond which training diverges, which it says."""
+"""The most of what only takes time, and of what makes training diverge or collapse beyond it, which
+a run says and ends."""
 BY_SOUND = ("ingest.max_seconds", "ingest.max_bad_fraction", "ingest.segment_min_level")
 """What may leave no clip, and that is known only when all are read."""
 

@@ -19,11 +19,18 @@ from unfused.store import (
     read_table,
     write_table,
 )
+from unfused.store import store as store_module
 
 
 @pytest.fixture
 def store(tmp_path):
     return Store.at(str(tmp_path / "store"))
+
+
+@pytest.fixture
+def remote(bucket, credentials, tmp_path):
+    """A store in an S3 bucket; of its own for every test."""
+    return Store.at(f"s3://clips/{tmp_path.name}{bucket[1]}")
 
 
 def _commit(store, stage="embed", key="k1", text=b"one"):
@@ -59,6 +66,60 @@ def test_the_first_of_two_builders_wins_and_nothing_mixes(store):
     names = [f.path.rpartition("k1/")[2] for f in store.folder("embed", "k1").files()]
     assert sorted(names) == ["deep/file.bin", "manifest.json"]
     assert not (store.root / "work").files()
+
+
+def test_nothing_of_two_builders_mixes_on_an_object_store_whenever_they_end(remote, monkeypatch):
+    one, other = remote.begin("embed", "k1"), remote.begin("embed", "k1")
+    for work, text in ((one, b"one"), (other, b"other")):
+        (work / "deep").write("file.bin", text)
+        (work / "deep").write(f"{text.decode()}.bin", text)
+    copy = store_module._copy
+
+    def meanwhile(source, target, names):
+        copy(source, target, names)
+        if source == one:
+            remote.commit("embed", "k1", other, {"facts": {"by": "other"}})
+
+    monkeypatch.setattr(store_module, "_copy", meanwhile)
+    known = remote.commit("embed", "k1", one, {"facts": {"by": "one"}})
+    assert known == remote.manifest("embed", "k1") and known["facts"] == {"by": "other"}
+    assert remote.check("embed", "k1") == []
+    kept = remote.kept("embed", "k1")
+    assert kept.names() == ["deep/file.bin", "deep/other.bin"]
+    assert (kept / "deep").read("file.bin") == b"other"
+    # Each folder below is an artifact by itself, as whoever copies it has it.
+    assert Kept.at(Folder(kept.uri)).names() == kept.names()
+    places = {name.split("/")[0] for name in remote.folder("embed", "k1").names()}
+    assert len(places - {"manifest.json"}) == 1, "the other builder's files go"
+    assert not (remote.root / "work").files()
+
+
+def test_the_last_of_two_manifests_on_an_object_store_has_its_own_files(remote, monkeypatch):
+    works = [remote.begin("embed", "k1") for _ in range(2)]
+    for number, work in enumerate(works):
+        work.write("file.bin", b"%d" % number)
+    monkeypatch.setattr(Store, "_sound", lambda *_: None)
+    for number, work in enumerate(works):
+        # As if neither had seen the other's.
+        place = remote.folder("embed", "k1")
+        monkeypatch.setattr(Store, "set_aside", lambda *_: None)
+        assert remote.commit("embed", "k1", work, {"facts": {"n": number}})["facts"]["n"] == number
+        assert Kept.at(place).read("file.bin") == b"%d" % number
+        assert remote.check("embed", "k1") == []
+
+
+def test_what_is_damaged_on_an_object_store_is_set_aside_for_the_next_builder(remote):
+    _commit(remote, text=b"old")
+    kept = remote.kept("embed", "k1")
+    kept.filesystem.delete_file(f"{kept.path}/deep/file.bin")
+    with pytest.raises(Damaged, match=r"deep/file\.bin"):
+        remote.manifest("embed", "k1")
+    assert remote.folder("embed", "k1").holds(kept.uri)
+    assert not remote.folder("embed", "k").holds(kept.uri)
+    _commit(remote, text=b"new")
+    assert (remote.kept("embed", "k1") / "deep").read("file.bin") == b"new"
+    assert list(remote.artifacts()) == [("embed", "k1")]
+    assert [info.base_name for info in (remote.root / "damaged").files()] == ["manifest.json"] * 2
 
 
 @pytest.mark.parametrize("text", [b"{half", b"[]", b'"text"', b'{"files": [{"size": 3}]}'])

@@ -13,6 +13,8 @@ from types import FrameType
 
 ASKING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _asked = 0
+_reason: BaseException | None = None
+"""What the main thread is to raise (see `end`)."""
 
 
 def listen() -> None:
@@ -34,8 +36,25 @@ def listen_again() -> None:
         listen()
 
 
+def end(reason: BaseException) -> bool:
+    """Have the main thread raise `reason`; called from another thread.
+
+    Returns:
+        Whether it will: this program has listened.
+    """
+    global _reason
+    listens = signal.getsignal(signal.SIGTERM) is _stop
+    if listens:
+        _reason = reason
+        os.kill(os.getpid(), signal.SIGTERM)
+    return listens
+
+
 def _stop(number: int, frame: FrameType | None) -> None:
-    global _asked
+    global _asked, _reason
+    if _reason is not None:
+        reason, _reason = _reason, None
+        raise reason
     _asked += 1
     if _asked > 1:
         os._exit(128 + number)

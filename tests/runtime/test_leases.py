@@ -15,7 +15,7 @@ from small_searches import LAPTOP
 from unfused import runtime
 from unfused.config import RunOptions
 from unfused.events import Note, Stream
-from unfused.runtime.leases import LEASE_SECONDS, LeaseTable
+from unfused.runtime.leases import ABANDONED_SECONDS, LEASE_SECONDS, LeaseTable
 from unfused.store import Folder, Store
 
 
@@ -134,6 +134,20 @@ def test_what_a_killed_run_had_begun_goes_and_what_somebody_makes_stays(tmp_path
         assert not left.exists("part.bin") and making.exists("part.bin")
     runtime.sweep(store.root)
     assert not list((tmp_path / "work").iterdir())
+
+
+def test_what_nobody_adds_to_for_a_day_goes_from_an_object_store(bucket, credentials, monkeypatch):
+    put, query = bucket
+    store = Store.at(f"s3://clips/store{query}")
+    store.begin("embed", "0123456789abcdef").write("rows.bin", b"1")
+    put("store/work/1.probe", b"1")
+    put("store/embed/k1/manifest.json", b"{}")
+    runtime.sweep(store.root)
+    assert len(store.root.names()) == 4
+    later = time.time() + ABANDONED_SECONDS
+    monkeypatch.setattr(time, "time", lambda: later + 60)
+    runtime.sweep(store.root)
+    assert store.root.names() == ["embed/k1/manifest.json"]
 
 
 def test_who_is_wanted_no_longer_does_not_wait_on(tmp_path):

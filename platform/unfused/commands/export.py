@@ -113,7 +113,7 @@ def _clips(facts: ModelFacts) -> Clips | None:
         if manifest is None:
             continue
         ingested = IngestFacts.model_validate(manifest["facts"])
-        if found := _of_ingested(facts, store.folder("ingest", key), ingested):
+        if found := _of_ingested(facts, store.kept("ingest", key), ingested):
             return found
     return None
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from unfused.commands.places import usable
 from unfused.config import ConfigError
 from unfused.inference.folder import MODEL_FILE, read_facts
-from unfused.store import Folder, Store
+from unfused.store import Folder, Kept, Store
 
 KEY = re.compile(r"[0-9a-f]{16}")
 BEST = "best"
@@ -44,18 +44,18 @@ def named(name: str, store: str, tracking_uri: str | None) -> Folder:
     Raises:
         ConfigError: there is none of this name.
     """
-    kept = usable(store)
+    there = usable(store)
     if name.startswith("models:/"):
         return _registered(name, tracking_uri)
     if name == BEST or name.endswith(f":{BEST}"):
         experiment = name.removesuffix(BEST).removesuffix(":") or "unfused"
         return _registered(_champion(experiment), tracking_uri)
-    if KEY.fullmatch(name) and (found := kept.folder("model", name)).exists(MODEL_FILE):
+    if KEY.fullmatch(name) and (found := there.kept("model", name)).exists(MODEL_FILE):
         return found
     with suppress(RuntimeError):  # ~somebody who is not there
-        if (folder := Folder.of(name)).exists(MODEL_FILE):
+        if (folder := Kept.at(Folder.of(name))).exists(MODEL_FILE):
             return folder
-    raise ConfigError(f"There is no model {name!r}; {_those_there(kept, store)}")
+    raise ConfigError(f"There is no model {name!r}; {_those_there(there, store)}")
 
 
 def _champion(experiment: str) -> str:
@@ -79,15 +79,15 @@ def _registered(uri: str, tracking_uri: str | None) -> Folder:
     return folder
 
 
-def _those_there(kept: Store, store: str) -> str:
-    root = kept.root / "model"
-    paths = [info.path for info in root.files() if info.base_name == MODEL_FILE]
-    if not paths:
+def _those_there(there: Store, store: str) -> str:
+    keys = there.keys("model")
+    found = {key: there.kept("model", key) for key in keys[-SHOWN:]}
+    models = {key: folder for key, folder in found.items() if folder.exists(MODEL_FILE)}
+    if not models:
         return f"the store {store} has none: name a model's folder, or run a pipeline first."
     shown = []
-    for path in paths[-SHOWN:]:
-        key = path.split("/")[-2]
-        facts = read_facts(root / key)
+    for key, folder in models.items():
+        facts = read_facts(folder)
         shown.append(f"{key} ({facts.name}, {facts.arm}, {facts.measured.own_accuracy:.3f})")
-    more = f" and {len(paths) - SHOWN} more" if len(paths) > SHOWN else ""
+    more = f" and {len(keys) - SHOWN} more" if len(keys) > SHOWN else ""
     return f"the store {store} has {', '.join(shown)}{more}."

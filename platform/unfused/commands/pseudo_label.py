@@ -60,7 +60,7 @@ class Clusters:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         return cls(
             clustering.ClusterModel.from_bytes(
-                store.folder("cluster", key).read("clusters.safetensors")
+                store.kept("cluster", key).read("clusters.safetensors")
             ),
             teachers.load(_folder(store, taught), facts, device),
             facts,
@@ -88,7 +88,7 @@ def _upstream(store: Store, where: str, name: str) -> str:
 
 
 def _folder(store: Store, where: str) -> Folder:
-    return store.folder(*where.split("/"))
+    return store.kept(*where.split("/"))
 
 
 def _audio(store: Store, clips: str) -> AudioConfig:

@@ -25,7 +25,7 @@ from unfused.config import (
 )
 from unfused.config.choices import ScorerConfig, default
 from unfused.probing.facts import STUDENT
-from unfused.store import Folder, StoreError
+from unfused.store import MANIFEST, NO_MANIFEST, Folder, Kept, StoreError
 from unfused.teachers import Outside
 
 SEED_STEP = 1009
@@ -71,13 +71,14 @@ class Given:
         """
         folder = Folder.of(location)
         try:
-            facts = folder.read_json("manifest.json")["facts"]
-        except (FileNotFoundError, ValueError, KeyError):
+            manifest = folder.read_json(MANIFEST)
+            facts, kept = manifest["facts"], Kept.of_manifest(folder, manifest)
+        except (FileNotFoundError, *NO_MANIFEST):
             raise StoreError(
                 f"{location} is no finished artifact; name a folder of a store that has a"
-                " manifest.json."
+                f" {MANIFEST}."
             ) from None
-        return cls(folder, content_digest(folder), facts)
+        return cls(kept, content_digest(kept), facts)
 
 
 def content_digest(folder: Folder) -> str:
@@ -85,7 +86,7 @@ def content_digest(folder: Folder) -> str:
     total = hashlib.sha256()
     for info in folder.files():
         name = info.path.removeprefix(f"{folder.path}/")
-        if name != "manifest.json":
+        if name != MANIFEST:
             total.update(name.encode() + b"\0" + hashlib.sha256(folder.read(name)).digest())
     return total.hexdigest()
 

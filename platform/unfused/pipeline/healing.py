@@ -62,9 +62,9 @@ class Healing:
             Damaged: it is, and the run is strict.
         """
         for step in self._plan.steps.values():
-            place = self._plan.store.folder(step.node.stage, str(step.key)).uri
+            place = self._plan.store.folder(step.node.stage, str(step.key))
             known = step.manifest and not step.node.given
-            if known and f"{damage.folder}/".startswith(f"{place}/"):
+            if known and place.holds(damage.folder):
                 self._set_aside(step, damage)
                 return True
         return False

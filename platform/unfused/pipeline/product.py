@@ -56,7 +56,7 @@ def leave_model(plan: Plan, arm: str, run: str) -> Folder:
                 "provenance": {**made, "ended": time.time()},
             }
             plan.store.commit(STAGE, key, work, manifest)
-    return plan.store.folder(STAGE, key)
+    return plan.store.kept(STAGE, key)
 
 
 def _is_there(store: Store, key: str) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -21,6 +21,7 @@ from unfused.runtime.hardware import GROWS_TO, Hardware, has_cuml, of_cluster, o
 from unfused.runtime.leases import Leases, held, held_on_disk, shared_leases
 from unfused.runtime.relay import Pump, Relay, start_mailbox
 from unfused.runtime.starting import NAMESPACE, drop, is_held, release, start, stop
+from unfused.runtime.watch import watched
 from unfused.store import Folder
 
 _abandoned = False
@@ -129,7 +130,8 @@ def connect(
     cluster.pump.start(lambda event: cluster.stream.emit(event))
     stream.emit(Phase())
     try:
-        yield cluster
+        with watched(stream, lambda: leave(1)) if mine else nullcontext():
+            yield cluster
     except BaseException:
         if mine:
             abandon()

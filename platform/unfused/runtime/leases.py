@@ -23,6 +23,8 @@ from unfused.store import Folder
 LEASE_SECONDS = 30.0
 """How long a lease lasts that nobody renews."""
 POLL_SECONDS = 0.5
+ABANDONED_SECONDS = 86400.0
+"""After how long nobody is thought to make any more what nobody has added to."""
 WORK = "work"
 """The folder of a store that leases lie in, beside what is being made."""
 BEGUN = re.compile(r"(.+-[0-9a-f]{16})-[0-9a-f]{8}")
@@ -136,9 +138,12 @@ def alone(store: Folder, key: str) -> AbstractContextManager[None]:
 
 
 def sweep(store: Folder) -> None:
-    """Remove what killed runs have left in a store on a disk: what they had begun to make, and
-    their leases."""
+    """Remove what killed runs have left in a store: what they had begun to make, and their leases.
+
+    On an object store, which has no leases, that is what nobody has added to for a day.
+    """
     if store.local is None:
+        _sweep_old(store / WORK)
         return
     work = store.local / WORK
     with suppress(FileNotFoundError, locks.LockError):
@@ -148,6 +153,16 @@ def sweep(store: Folder) -> None:
                 shutil.rmtree(begun, ignore_errors=True)
                 lock.release()
     locks.sweep(work)
+
+
+def _sweep_old(work: Folder) -> None:
+    newest: dict[str, float] = {}
+    for info in work.files():
+        begun = info.path.removeprefix(f"{work.path}/").partition("/")[0]
+        newest[begun] = max(newest.get(begun, 0.0), (info.mtime_ns or time.time_ns()) / 1e9)
+    for begun, added in newest.items():
+        if time.time() - added > ABANDONED_SECONDS:
+            (work / begun).delete()
 
 
 def _guarded(store: Path, key: str) -> Path:

@@ -4,7 +4,8 @@ The rule of this room: the manifest is the commit, and it knows every file. File
 temporary place and an artifact exists once its `manifest.json` does; a crash leaves rubbish, never
 half an artifact. What is read is what was written, or nobody gets it.
 
-    <store>/<stage>/<key>/manifest.json, ...   a finished artifact
+    <store>/<stage>/<key>/manifest.json, ...   a finished artifact; on an object store its files
+                                               lie one folder below, which the manifest names
     <store>/work/<stage>-<key>-<random>/       one being made
     <store>/checkpoints/<stage>/<key>/         what an interrupted stage resumes from
     <store>/damaged/<stage>-<key>-<random>/    what was set aside, being none of these
@@ -12,6 +13,7 @@ half an artifact. What is read is what was written, or nobody gets it.
 
 from unfused.store.files import (
     MANIFEST,
+    NO_MANIFEST,
     Damaged,
     FileSum,
     Kept,
@@ -27,6 +29,7 @@ from unfused.store.store import Artifact, Facts, Store
 
 __all__ = [
     "MANIFEST",
+    "NO_MANIFEST",
     "Artifact",
     "Damaged",
     "Facts",

@@ -21,6 +21,8 @@ from unfused.remote import fault_of
 from unfused.store.folder import Folder, StoreError
 
 MANIFEST = "manifest.json"
+AT = "at"
+"""Of a manifest: the folder beside it that the files are in; without one they are beside it."""
 NOTE = re.compile(r"(.+)\.sha256-([0-9a-f]{64})")
 """The name of an empty file beside one that is being made: the digest of it."""
 NO_MANIFEST = (ValueError, TypeError, AttributeError, KeyError)
@@ -132,13 +134,15 @@ class Kept(Folder):
 
     @classmethod
     def of_manifest(cls, folder: Folder, manifest: Mapping[str, Any]) -> Kept:
-        """What a manifest says of the files beside it."""
+        """The files of an artifact, by the manifest that lies in `folder`."""
         files = [FileSum(**file) for file in manifest.get("files", [])]
-        return cls(folder.uri, {file.name: file for file in files})
+        where = (folder / manifest[AT]).uri if AT in manifest else folder.uri
+        return cls(where, {file.name: file for file in files})
 
     @classmethod
     def at(cls, folder: Folder) -> Folder:
-        """A folder with what its manifest says, if there is one."""
+        """The files of an artifact, by the manifest in its folder; the folder itself where it has
+        none."""
         try:
             return cls.of_manifest(folder, folder.read_json(MANIFEST))
         except (FileNotFoundError, NotADirectoryError):

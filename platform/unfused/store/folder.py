@@ -95,6 +95,11 @@ class Folder:
         base, mark, settings = self.uri.partition("?" if "://" in self.uri else "\0")
         return f"{base}/{check_inside(name)}{mark}{settings}"
 
+    def holds(self, uri: str) -> bool:
+        """Whether a folder is this one, or in it."""
+        mine, other = (one.partition("?" if "://" in one else "\0")[0] for one in (self.uri, uri))
+        return f"{other}/".startswith(f"{mine}/")
+
     def exists(self, name: str) -> bool:
         return self.filesystem.get_file_info(f"{self.path}/{name}").type != fs.FileType.NotFound
 
@@ -147,9 +152,12 @@ class Folder:
         return [*self.sizes()]
 
     def delete(self) -> None:
-        """Remove the folder and all below it, if it is there."""
-        if self.filesystem.get_file_info(self.path).type != fs.FileType.NotFound:
-            self.filesystem.delete_dir(self.path)
+        """Remove the folder and all below it, or the file of its name, if there is one."""
+        match self.filesystem.get_file_info(self.path).type:
+            case fs.FileType.Directory:
+                self.filesystem.delete_dir(self.path)
+            case fs.FileType.File:
+                self.filesystem.delete_file(self.path)
 
 
 class _Synced(io.FileIO):

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict
 
 from unfused.config import ConfigError
 from unfused.remote import NO_BUCKET, Fault, fault_of, path_of
-from unfused.store.files import MANIFEST, NO_MANIFEST, Damaged, Kept, Work
+from unfused.store.files import AT, MANIFEST, NO_MANIFEST, Damaged, Kept, Work
 from unfused.store.folder import Folder, StoreError, StoreFailed
 
 NOT_STAGES = ("work", "checkpoints", "damaged", "runs", "demo", "searches", "tracking")
@@ -60,6 +60,14 @@ class Store:
 
     def folder(self, stage: str, key: str) -> Folder:
         return self.root / stage / key
+
+    def kept(self, stage: str, key: str) -> Folder:
+        """The files of a finished artifact.
+
+        Raises:
+            Damaged: its manifest is none.
+        """
+        return Kept.at(self.folder(stage, key))
 
     def check_readable(self) -> None:
         """Look whether the store is there, or can be made; writes nothing.
@@ -160,7 +168,11 @@ class Store:
         """Stage and key of all that is there, sorted."""
         for stage in self._folders(self.root):
             if stage not in NOT_STAGES:
-                yield from ((stage, key) for key in self._folders(self.root / stage))
+                yield from ((stage, key) for key in self.keys(stage))
+
+    def keys(self, stage: str) -> list[str]:
+        """What is there of a stage, sorted; it may be damaged, or just being copied."""
+        return self._folders(self.root / stage)
 
     @staticmethod
     def _folders(folder: Folder) -> list[str]:
@@ -193,9 +205,9 @@ class Store:
         """Make `work` the artifact of `key`; if another builder was first, its result stays.
 
         What is in its place and is no artifact is set aside. On a disk, all files and folders are
-        there before the manifest is, and the artifact appears at once. On an object store the files
-        are copied first; of two builders on two machines, whose files could mix, the digests in the
-        manifest tell the one from the other.
+        there before the manifest is, and the artifact appears at once. On an object store every
+        builder's files lie in a folder of its own, and the manifest, which is written last, names
+        that: of two builders on two machines nothing mixes.
 
         Returns:
             The manifest of what is there now.
@@ -235,12 +247,16 @@ class Store:
                 return
 
     def _upload(self, stage: str, key: str, work: Folder, record: dict[str, Any]) -> None:
-        final = self.folder(stage, key)
-        if final.exists(MANIFEST):
+        place = self.folder(stage, key)
+        if place.exists(MANIFEST):
             self.set_aside(stage, key)
-        _copy(work, final, [file["name"] for file in record["files"]])
+        own = uuid.uuid4().hex[:8]
+        _copy(work, place / own, [file["name"] for file in record["files"]])
+        (place / own).write_json(MANIFEST, record)
         if self._sound(stage, key) is None:
-            final.write_json(MANIFEST, record)
+            place.write_json(MANIFEST, record | {AT: own})
+        if place.read_json(MANIFEST).get(AT) != own:
+            (place / own).delete()
 
 
 def _sync(folder: Path) -> None:

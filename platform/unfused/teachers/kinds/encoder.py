@@ -37,7 +37,7 @@ def read(rest: str, place: Place) -> Outside:
         raise place.refuse("there is no store to look in; name one with --store.")
     for stage in STAGES:
         if rest and place.store.manifest(stage, rest) is not None:
-            return _outside(place.store.folder(stage, rest), place, f"{stage}-{slug(rest)}")
+            return _outside(place.store.kept(stage, rest), place, f"{stage}-{slug(rest)}")
     raise place.refuse(
         f"{place.store.root.uri} has no encoder with the key {rest!r}; name a key of"
         f" {', '.join(STAGES)} as a run prints them."
