@@ -1,15 +1,16 @@
 """Kills runs at seeded points, starts them again, and holds the outcome against an undisturbed run.
 
     python benchmarks/chaos.py --points 50 --seed 0
-    python benchmarks/chaos.py --points 50 --first 12 --concurrency 1
+    python benchmarks/chaos.py --points 50 --only 4,18,38-49 --concurrency 1
+    python benchmarks/chaos.py --points 12 --bucket
 
 Points are tried side by side, each kept to its share of the cores. One is a line that a run writes,
 a moment after it, and a victim: the driver, its whole process group, a Train worker, Ray's raylet
 or its control store, a task of ingest; or a place inside a commit or a registration (see `faults`);
 or a search. After each, the same command must end well, every file of the store be as it was
 written, the numbers be those of the undisturbed run, MLflow have one finished run and none that is
-running, and nothing be left: no process, nothing in `work/` and in `checkpoints/`. Exit status 1
-where one does not.
+running, and nothing be left: no process, nothing in `work/` and in `checkpoints/`. (In a bucket of
+an S3 server, `work/` is swept after a day and not looked at.) Exit status 1 where one does not.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Queue
@@ -41,6 +42,9 @@ import tables
 from faults import FAULTS
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "platform"))
+from unfused.store import Folder  # noqa: E402
+
 SETTINGS = (
     "encoder.embedding_dim=32", "pretrain.epochs=4", "pretrain.batch_size=12",
     "pretrain.projector_hidden=32", "pretrain.projector_dim=16", "cluster.num_clusters=4",
@@ -118,13 +122,14 @@ class Runs:
         more: further arguments.
         name: of the summary.
         trials: of a search.
+        store: of the artifacts; below `folder`, or a URI.
     """
 
     def __init__(
         self, folder: Path, data: Path, cores: set[int], more: Sequence[str] = (),
-        name: str = "summary", trials: int = 3,
+        name: str = "summary", trials: int = 3, store: str = "store",
     ) -> None:  # fmt: skip
-        self.folder, self.data, self.cores = folder, data, cores
+        self.folder, self.data, self.cores, self.store = folder, data, cores, store
         self.more, self.summary, self.trials = more, folder / f"{name}.json", trials
         folder.mkdir(parents=True, exist_ok=True)
 
@@ -168,7 +173,8 @@ class Runs:
         program = [sys.executable, "-m", "unfused"]
         if point and point.victim in FAULTS:
             program = [sys.executable, str(ROOT / "benchmarks/faults.py"), point.victim, point.line]
-        asked = ["--task", str(self.data), *SETTINGS, *self.more, "--summary", self.summary.name]
+        asked = ["--task", str(self.data), *SETTINGS, *self.more, "--store", self.store]
+        asked += ["--summary", self.summary.name]
         if not is_search:
             return [*program, "run", *asked]
         (self.folder / "space.py").write_text(SPACE)
@@ -195,14 +201,14 @@ class Runs:
             is_search: whether it was one.
             finished: runs that MLflow should have, at least and at most.
         """
-        store = self.folder / "store"
-        for rest in ("work", "checkpoints"):
-            files = [path for path in (store / rest).rglob("*") if path.is_file()]
-            if files:
-                yield f"{len(files)} files are left in {rest}/, as {files[0].relative_to(store)}"
+        remote = "://" in self.store
+        store = Folder.of(self.store if remote else self.folder / self.store)
+        for rest in ("checkpoints",) if remote else ("work", "checkpoints"):
+            if files := (store / rest).names():
+                yield f"{len(files)} files are left in {rest}/, as {files[0]}"
         done = subprocess.run(
-            [sys.executable, "-m", "unfused", "verify"], cwd=self.folder, capture_output=True,
-            text=True, env=self._environment(),
+            [sys.executable, "-m", "unfused", "verify", "--store", self.store],
+            cwd=self.folder, capture_output=True, text=True, env=self._environment(),
         )  # fmt: skip
         if done.returncode:
             yield f"verify: {done.stdout.strip()}"
@@ -379,17 +385,49 @@ class Shares:
             self.free.put(share)
 
 
+@contextmanager
+def bucket() -> Iterator[str]:
+    """A bucket of an S3 server on this machine; what is started meanwhile asks that server."""
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    os.environ |= {
+        "AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_DEFAULT_REGION": "us-east-1", "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+    }  # fmt: skip
+    boto3.client("s3").create_bucket(Bucket="runs")
+    try:
+        yield "s3://runs"
+    finally:
+        server.stop()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Kill runs, start them again, compare.")
     parser.add_argument("--points", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--first", type=int, default=0, help="Begin with this one.")
+    parser.add_argument("--only", help="These of them, as 4,18,38-49.")
+    parser.add_argument("--bucket", action="store_true", help="The store is an object store.")
     parser.add_argument("--concurrency", type=int, default=len(os.sched_getaffinity(0)))
     chosen = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="unfused-chaos-") as name:
-        tries = Tries(Path(name), chosen.concurrency)
-        if not tries.all_hold(chosen.points, chosen.seed, chosen.first):
+    only = numbers(chosen.only) if chosen.only else [*range(chosen.points)]
+    with (
+        tempfile.TemporaryDirectory(prefix="unfused-chaos-") as name,
+        bucket() if chosen.bucket else nullcontext("") as place,
+    ):
+        tries = Tries(Path(name), chosen.concurrency, place)
+        if not tries.all_hold(chosen.points, chosen.seed, only):
             sys.exit(1)
+
+
+def numbers(text: str) -> list[int]:
+    """Those of `4,18,38-49`."""
+    ends = (part.partition("-") for part in text.split(","))
+    return [one for first, _, last in ends for one in range(int(first), int(last or first) + 1)]
 
 
 class Tries:
@@ -398,23 +436,25 @@ class Tries:
     Args:
         folder: of them all.
         concurrency: how many are tried side by side.
+        bucket: URI of what their stores are in, if that is not their folder.
     """
 
-    def __init__(self, folder: Path, concurrency: int) -> None:
-        self.folder, self.data = folder, write_clips(folder / "data")
+    def __init__(self, folder: Path, concurrency: int, bucket: str) -> None:
+        self.folder, self.data, self.bucket = folder, write_clips(folder / "data"), bucket
         self.shares = Shares(concurrency)
         self.pool = ThreadPoolExecutor(concurrency)
         self.wanted: dict[bool, Any] = {}
 
-    def all_hold(self, total: int, seed: int, first: int) -> bool:
-        """Try all points and print what came of each; whether all held."""
+    def all_hold(self, total: int, seed: int, only: Sequence[int]) -> bool:
+        """Try some points of so many, print what came of each, and say whether all held."""
         kinds = (False, True)[: 1 + (total > OF_SEARCH)]
         said = dict(zip(kinds, self.pool.map(self.whole, kinds), strict=True))
         lines = {False: "", True: "trial 0 "} | said
-        every = points(total, seed, lines_of(lines[False]), lines_of(lines[True]))[first:]
+        known = points(total, seed, lines_of(lines[False]), lines_of(lines[True]))
+        every = [known[number] for number in only]
         passed: Counter[str] = Counter()
         asked: Counter[str] = Counter()
-        held = self.pool.map(self.holds, range(first, total), every)
+        held = self.pool.map(self.holds, only, every)
         for point, well in zip(every, held, strict=True):
             kind = "search" if point.is_search else point.victim
             asked[kind] += 1
@@ -424,11 +464,15 @@ class Tries:
         print(tables.markdown(["killed", "tried", "held"], rows))
         return passed == asked
 
+    def _runs(self, name: str, cores: set[int]) -> Runs:
+        store = f"{self.bucket}/{name}" if self.bucket else "store"
+        return Runs(self.folder / name, self.data, cores, store=store)
+
     def whole(self, is_search: bool) -> str:
         """What an undisturbed run writes; its numbers are those that are wanted."""
         begun = time.monotonic()
         with self.shares.one() as cores:
-            runs = Runs(self.folder / f"whole-{is_search}", self.data, cores)
+            runs = self._runs(f"whole-{is_search}", cores)
             done = runs.start(None, is_search=is_search)
         assert done.status == 0, done.output
         self.wanted[is_search] = runs.numbers(is_search=is_search)
@@ -439,7 +483,7 @@ class Tries:
         """Try one and print what came of it; whether it held."""
         begun = time.monotonic()
         with self.shares.one() as cores:
-            runs = Runs(self.folder / str(number), self.data, cores)
+            runs = self._runs(str(number), cores)
             trouble, starts = tried(point, runs, self.wanted[point.is_search])
         took = f"{starts} starts, {time.monotonic() - begun:.0f} s"
         print(

@@ -12,22 +12,25 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+COMMITS = ("_rename", "_upload")
+"""Of a store on a disk, and of an object store."""
 
-def _targets() -> dict[str, tuple[Any, str, bool]]:
-    """Whose function is struck, its name, and whether before it is called or after."""
+
+def _targets() -> dict[str, tuple[Any, tuple[str, ...], bool]]:
+    """Whose functions are struck, their names, and whether before one is called or after."""
     from unfused.pipeline import product
     from unfused.store import Store, Work
     from unfused.tracking import registry
 
     return {
-        "commit begun": (Work, "sums", False),
-        "commit noted": (Work, "sums", True),
-        "commit written": (Store, "_rename", False),
-        "commit done": (Store, "_rename", True),
-        "model left": (product, "_facts", True),
-        "registration begun": (registry, "register", False),
-        "registration made": (registry, "_ensure_registered", True),
-        "registration done": (registry, "register", True),
+        "commit begun": (Work, ("sums",), False),
+        "commit noted": (Work, ("sums",), True),
+        "commit written": (Store, COMMITS, False),
+        "commit done": (Store, COMMITS, True),
+        "model left": (product, ("_facts",), True),
+        "registration begun": (registry, ("register",), False),
+        "registration made": (registry, ("_ensure_registered",), True),
+        "registration done": (registry, ("register",), True),
     }
 
 
@@ -59,8 +62,9 @@ def _struck(whole: Callable[..., Any], number: int, *, after: bool) -> Callable[
 
 
 def main(fault: str, number: str, *arguments: str) -> None:
-    owner, name, after = _targets()[fault]
-    setattr(owner, name, _struck(getattr(owner, name), int(number), after=after))
+    owner, names, after = _targets()[fault]
+    for name in names:
+        setattr(owner, name, _struck(getattr(owner, name), int(number), after=after))
     from unfused.cli import main as unfused
 
     unfused([*arguments])

@@ -34,7 +34,7 @@ from typing import Any
 
 import bad_files
 import numpy as np
-from chaos import Runs, Shares, write_clips
+from chaos import Runs, Shares, bucket, write_clips
 
 ROOT = Path(__file__).resolve().parents[1]
 VARIANTS: Mapping[str, tuple[str, ...]] = {
@@ -67,23 +67,23 @@ def pipelines(root: Path, data: Path) -> Iterator[str]:
     with ThreadPoolExecutor(len(names)) as pool:
         wanted = dict(zip(names, pool.map(alone, names), strict=True))
     wanted["same"] = wanted["one"]
-    with _bucket() as settings:
-        for place, more in (("disk", ()), ("bucket", settings)):
+    with bucket() as uri:
+        for place, store in (("disk", "store"), ("bucket", f"{uri}/store")):
             begun = time.monotonic()
-            found = _at_once(root / place, data, more)
+            found = _at_once(root / place, data, store)
             print(f"four pipelines at once, {place}: {time.monotonic() - begun:.0f} s", flush=True)
             for name, numbers in found.items():
                 if numbers != wanted[name]:
                     yield f"{place}, {name}: other numbers than alone"
-            every = Runs(root / place, data, set(), more)
+            every = Runs(root / place, data, set(), store=store)
             found = every.wrong(is_search=False, finished=(4, 4))
             yield from (f"{place}: {text}" for text in found)
 
 
-def _at_once(folder: Path, data: Path, more: tuple[str, ...]) -> dict[str, Any]:
+def _at_once(folder: Path, data: Path, store: str) -> dict[str, Any]:
     cores = os.sched_getaffinity(0)
     every = {
-        name: Runs(folder, data, cores, (*changes, *more), name)
+        name: Runs(folder, data, cores, changes, name, store=store)
         for name, changes in VARIANTS.items()
     }
     with ThreadPoolExecutor(len(every)) as pool:
@@ -93,27 +93,6 @@ def _at_once(folder: Path, data: Path, more: tuple[str, ...]) -> dict[str, Any]:
 def _numbers(runs: Runs) -> Any:
     done = runs.start(None, is_search=False, most=LONG_SECONDS)
     return runs.numbers(is_search=False) if done.status == 0 else done.output[-600:]
-
-
-@contextmanager
-def _bucket() -> Iterator[tuple[str, ...]]:
-    """A store in a bucket of a real S3 server; what a command says to use it."""
-    import boto3
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    os.environ |= {
-        "AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret",
-        "AWS_DEFAULT_REGION": "us-east-1", "AWS_EC2_METADATA_DISABLED": "true",
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-    }  # fmt: skip
-    boto3.client("s3").create_bucket(Bucket="soak")
-    try:
-        yield ("--store", "s3://soak/store")
-    finally:
-        server.stop()
 
 
 def search(root: Path, data: Path) -> Iterator[str]:
