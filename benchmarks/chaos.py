@@ -3,6 +3,7 @@
     python benchmarks/chaos.py --points 50 --seed 0
     python benchmarks/chaos.py --points 50 --only 4,18,38-49 --concurrency 1
     python benchmarks/chaos.py --points 12 --bucket
+    python benchmarks/chaos.py --points 12 'arms=[unfused]'
 
 Points are tried side by side, each kept to its share of the cores. One is a line that a run writes,
 a moment after it, and a victim: the driver, its whole process group, a Train worker, Ray's raylet
@@ -413,13 +414,14 @@ def main() -> None:
     parser.add_argument("--only", help="These of them, as 4,18,38-49.")
     parser.add_argument("--bucket", action="store_true", help="The store is an object store.")
     parser.add_argument("--concurrency", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("settings", nargs="*", help="Of all runs, as arms=[unfused].")
     chosen = parser.parse_args()
     only = numbers(chosen.only) if chosen.only else [*range(chosen.points)]
     with (
         tempfile.TemporaryDirectory(prefix="unfused-chaos-") as name,
         bucket() if chosen.bucket else nullcontext("") as place,
     ):
-        tries = Tries(Path(name), chosen.concurrency, place)
+        tries = Tries(Path(name), chosen.concurrency, place, chosen.settings)
         if not tries.all_hold(chosen.points, chosen.seed, only):
             sys.exit(1)
 
@@ -437,10 +439,12 @@ class Tries:
         folder: of them all.
         concurrency: how many are tried side by side.
         bucket: URI of what their stores are in, if that is not their folder.
+        more: settings of all runs.
     """
 
-    def __init__(self, folder: Path, concurrency: int, bucket: str) -> None:
-        self.folder, self.data, self.bucket = folder, write_clips(folder / "data"), bucket
+    def __init__(self, folder: Path, concurrency: int, bucket: str, more: Sequence[str]) -> None:
+        self.folder, self.data = folder, write_clips(folder / "data")
+        self.bucket, self.more = bucket, more
         self.shares = Shares(concurrency)
         self.pool = ThreadPoolExecutor(concurrency)
         self.wanted: dict[bool, Any] = {}
@@ -466,7 +470,7 @@ class Tries:
 
     def _runs(self, name: str, cores: set[int]) -> Runs:
         store = f"{self.bucket}/{name}" if self.bucket else "store"
-        return Runs(self.folder / name, self.data, cores, store=store)
+        return Runs(self.folder / name, self.data, cores, self.more, store=store)
 
     def whole(self, is_search: bool) -> str:
         """What an undisturbed run writes; its numbers are those that are wanted."""
