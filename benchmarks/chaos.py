@@ -193,7 +193,7 @@ class Runs:
         if is_search:
             trials = [(one["number"], one["state"], one["changes"]) for one in summary["trials"]]
             return {"trials": trials, "arms": summary["test"]["arms"]}
-        return {name: summary[name] for name in ("arms", "chosen", "trust", "pseudo_labels")}
+        return {name: summary.get(name) for name in ("arms", "chosen", "trust", "pseudo_labels")}
 
     def wrong(self, *, is_search: bool, finished: tuple[int, int] = (1, 1)) -> Iterator[str]:
         """What is not as it must be after the last run has ended well.

@@ -251,6 +251,13 @@ def test_a_version_that_is_not_there_is_one_sentence(registered, uri, tmp_path):
         tracking.registered_files(uri, registered.uri, tmp_path)
 
 
+def test_asking_a_database_that_is_not_there_makes_none(tmp_path):
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    with pytest.raises(ConfigError, match=r"gives no model models:/x/1 \(there is no such file"):
+        tracking.registered_files("models:/x/1", uri, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     "name", ["spoken/digits:best", "models:/unfused-spoken-digits@champion"]
 )

@@ -336,7 +336,8 @@ def test_ray_up_submit_and_the_run_in_mlflow(up_file, tmp_path):
     try:
         run("up", str(path), "--yes", "--no-config-cache")
         demo = ("python", "pipelines/full.py", "--preset", "demo")
-        said = run("job", "submit", "--", *demo, timeout=1200)
+        smaller = ("arms=[unfused]", "pretrain.epochs=4", "distill.epochs=4")
+        said = run("job", "submit", "--", *demo, *smaller, timeout=1200)
         assert "evaluate/unfused built" in said and "succeeded" in said
         assert (home / "store").is_dir(), "a job starts in the project's folder"
         assert f"code {provenance.code_digest()}" in said

@@ -37,11 +37,12 @@ COMPANIONS = ("-journal", "-wal", "-shm")
 """Files beside a sqlite database that would be taken for the next one's."""
 ANSWER_SECONDS = 5.0
 DATABASES = ("postgresql", "mysql", "mssql")
+RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
 QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+    RETRIES: "0",
 }
 """MLflow's own settings, unless the environment has others. Retries are ours (see `patience`):
 MLflow would make a run twice whose first answer was lost."""
@@ -72,6 +73,26 @@ def _quiet_mlflow() -> None:
         logging.getLogger(library).setLevel(logging.ERROR)
     # It logs the trace of what it also raises.
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
+
+
+@contextmanager
+def reading() -> Iterator[None]:
+    """Let MLflow ask a server again meanwhile, a few times: what is only read is read twice without
+    harm. Where the environment says how often, it is left so."""
+    if os.environ.get(RETRIES) != QUIET[RETRIES]:
+        yield
+        return
+    os.environ[RETRIES] = "3"
+    try:
+        yield
+    finally:
+        os.environ[RETRIES] = QUIET[RETRIES]
+
+
+def is_missing(uri: str) -> bool:
+    """Whether a URI names the file of a database that nobody has made yet."""
+    path = _database(uri)
+    return path is not None and not path.exists()
 
 
 def initialise(uri: str | None = None) -> str:

@@ -15,7 +15,7 @@ from unfused.inference.folder import CLASSIFIER
 from unfused.scorers import FACTS_FILE
 from unfused.store import Folder
 from unfused.tracking.patience import told
-from unfused.tracking.place import bare, quiet_client
+from unfused.tracking.place import bare, is_missing, quiet_client, reading
 
 SHOWN = 10
 """Registered models that an answer lists."""
@@ -34,23 +34,29 @@ def registered_files(uri: str, tracking_uri: str, scratch: Path) -> Folder:
     """
     if not re.fullmatch(r"models:/[^/@]+(/\d+|@[^/]+)", uri):
         raise ConfigError(f"{uri!r} is no registered model; write models:/NAME/VERSION.")
+    if is_missing(tracking_uri):
+        raise ConfigError(
+            f"{bare(tracking_uri)} gives no model {uri} (there is no such file); run a pipeline"
+            " first, or name another with --tracking-uri."
+        )
     client = _opened(tracking_uri)
     from mlflow import MlflowException
     from mlflow.artifacts import download_artifacts
 
     name, _, version = uri.removeprefix("models:/").replace("@", "/@").partition("/")
-    try:
-        if version.startswith("@"):
-            found = client.get_model_version_by_alias(name, version[1:])
-        else:
-            found = client.get_model_version(name, version)
-        where = client.get_model_version_download_uri(name, found.version)
-        place = download_artifacts(where, dst_path=str(scratch), tracking_uri=tracking_uri)
-    except (MlflowException, OSError) as error:
-        reason = str(error).strip().splitlines()[0][:160]
-        raise ConfigError(
-            f"{bare(tracking_uri)} gives no model {uri} ({reason}); {_those_there(client)}"
-        ) from None
+    with reading():
+        try:
+            if version.startswith("@"):
+                found = client.get_model_version_by_alias(name, version[1:])
+            else:
+                found = client.get_model_version(name, version)
+            where = client.get_model_version_download_uri(name, found.version)
+            place = download_artifacts(where, dst_path=str(scratch), tracking_uri=tracking_uri)
+        except (MlflowException, OSError) as error:
+            reason = str(error).strip().splitlines()[0][:160]
+            raise ConfigError(
+                f"{bare(tracking_uri)} gives no model {uri} ({reason}); {_those_there(client)}"
+            ) from None
     for folder in sorted(Path(place).rglob(CLASSIFIER)):
         if (folder / FACTS_FILE).is_file():
             return Folder.of(folder)
