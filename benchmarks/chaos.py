@@ -236,12 +236,17 @@ class Runs:
 def _watch(root: int, found: Outcome, ended: threading.Event) -> None:
     """Note all processes below one, also those that its end has left behind."""
     while not ended.wait(0.5):
-        parents = {pid: parent for pid, parent, _, _ in _processes()}
-        born = {pid: began for pid, _, began, _ in _processes()}
-        known = {root} | {pid for pid, began in found.seen if born.get(pid) == began}
-        while more := {pid for pid, parent in parents.items() if parent in known} - known:
-            known |= more
-        found.seen |= {(pid, born[pid]) for pid in known if pid in born}
+        found.seen |= _below(root, found)
+
+
+def _below(root: int, found: Outcome) -> set[tuple[int, str]]:
+    """The processes below one, and those below what was seen before."""
+    every = [*_processes()]
+    born = {pid: began for pid, _, began, _ in every}
+    known = {root} | {pid for pid, began in found.seen if born.get(pid) == began}
+    while more := {pid for pid, parent, _, _ in every if parent in known} - known:
+        known |= more
+    return {(pid, born[pid]) for pid in known if pid in born}
 
 
 def _processes() -> Iterator[tuple[int, int, str, str]]:
@@ -265,8 +270,9 @@ def _strike(victim: str, root: int, found: Outcome) -> bool:
         return True
     until = time.monotonic() + VICTIM_SECONDS
     while time.monotonic() < until:
+        mine = _below(root, found)
         for pid, _, began, line in _processes():
-            if (pid, began) in found.seen and TITLES[victim] in line:
+            if (pid, began) in mine and TITLES[victim] in line:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
                     return True
