@@ -109,28 +109,9 @@ def test_a_store_in_object_storage_gives_the_numbers_of_a_local_one(
     assert searched["folder"].startswith("s3://bucket/store/searches/")
 
 
-class OwnCluster:
-    """Ray's own test cluster: four nodes of one CPU each, so that two workers are never on one."""
-
-    def __init__(self, folder: Path) -> None:
-        from ray.cluster_utils import Cluster
-
-        self._cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
-        for _ in range(3):
-            self._cluster.add_node(num_cpus=1)
-        self.address = self._cluster.address
-        self.head = self._cluster.head_node.node_id
-
-    def kill(self, node_id: str) -> None:
-        (node,) = (n for n in self._cluster.worker_nodes if n.node_id == node_id)
-        self._cluster.remove_node(node, allow_graceful=False)
-
-    def end(self) -> None:
-        self._cluster.shutdown()
-
-
-class Processes:
-    """The same of `ray start`: every node a group of processes with a folder of its own."""
+class Nodes:
+    """Four nodes of one CPU each, so that two workers are never on one: of `ray start`, every node
+    a group of processes with a folder of its own."""
 
     def __init__(self, folder: Path) -> None:
         self._port, self._nodes, self._folders = free_port(), {}, []
@@ -181,9 +162,9 @@ class Processes:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-@pytest.fixture(params=[OwnCluster, Processes])
-def nodes(request, tmp_path):
-    cluster = request.param(tmp_path)
+@pytest.fixture
+def nodes(tmp_path):
+    cluster = Nodes(tmp_path)
     yield cluster
     cluster.end()
 
