@@ -69,7 +69,7 @@ TITLES = {
 }
 """What the command line of a victim has in it."""
 RUN_SECONDS = 600
-VICTIM_SECONDS = 15
+VICTIM_SECONDS = 60
 """How long a victim is waited for."""
 GONE_SECONDS = 60
 """How long processes may take to end after their run has."""

@@ -10,10 +10,14 @@ import pytest
 
 PROGRAM = """
 import signal, sys, time
-if "ignored" in sys.argv:
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+for number in (signal.SIGHUP, signal.SIGINT):
+    if number.name in sys.argv:
+        signal.signal(number, signal.SIG_IGN)
 from unfused import signals
 signals.listen()
+if "replaced" in sys.argv:
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    signals.listen_again()
 try:
     print("ready", flush=True)
     time.sleep(60)
@@ -57,8 +61,14 @@ def test_the_second_time_it_ends_at_once(asking):
     assert one.wait(timeout=30) == 128 + asking
 
 
+def test_who_is_started_in_the_background_listens_again_after_a_library_has_answered_too():
+    one = _started("SIGINT", "replaced")
+    one.send_signal(signal.SIGTERM)
+    assert one.communicate(timeout=30)[0] == "asked\n" and one.returncode == 0
+
+
 def test_what_is_ignored_stays_so():
-    one = _started("ignored")
+    one = _started("SIGHUP")
     one.send_signal(signal.SIGHUP)
     one.send_signal(signal.SIGTERM)
     assert one.communicate(timeout=30)[0] == "asked\n" and one.returncode == 0

@@ -12,6 +12,7 @@ import threading
 from types import FrameType
 
 ASKING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_listens = False
 _asked = 0
 _reason: BaseException | None = None
 """What the main thread is to raise (see `end`)."""
@@ -23,8 +24,10 @@ def listen() -> None:
 
     What is ignored, as SIGHUP under nohup, stays so; threads beside the main one are not asked.
     """
+    global _listens
     if threading.current_thread() is not threading.main_thread():
         return
+    _listens = True
     for number in ASKING:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _stop)
@@ -32,7 +35,7 @@ def listen() -> None:
 
 def listen_again() -> None:
     """As `listen`, where this program has listened: Ray has a handler of its own for SIGTERM."""
-    if signal.getsignal(signal.SIGINT) is _stop:
+    if _listens:
         listen()
 
 

@@ -72,13 +72,13 @@ class Given:
         folder = Folder.of(location)
         try:
             manifest = folder.read_json(MANIFEST)
-            facts, kept = manifest["facts"], Kept.of_manifest(folder, manifest)
+            facts, there = manifest["facts"], Folder(Kept.of_manifest(folder, manifest).uri)
         except (FileNotFoundError, *NO_MANIFEST):
             raise StoreError(
                 f"{location} is no finished artifact; name a folder of a store that has a"
                 f" {MANIFEST}."
             ) from None
-        return cls(kept, content_digest(kept), facts)
+        return cls(there, content_digest(there), facts)
 
 
 def content_digest(folder: Folder) -> str:
