@@ -41,6 +41,11 @@ def check_inside(name: str) -> str:
     return name
 
 
+def _parts(uri: str) -> tuple[str, str, str]:
+    """A place, and after a mark the settings that it is opened with; a path has none."""
+    return uri.partition("?" if "://" in uri else "\0")
+
+
 @dataclass(frozen=True)
 class Folder:
     """A folder in any file system that Arrow reads; plain data, so it travels between processes."""
@@ -92,13 +97,12 @@ class Folder:
 
     def below(self, name: str) -> str:
         """The URI of what is in the folder."""
-        base, mark, settings = self.uri.partition("?" if "://" in self.uri else "\0")
+        base, mark, settings = _parts(self.uri)
         return f"{base}/{check_inside(name)}{mark}{settings}"
 
     def holds(self, uri: str) -> bool:
         """Whether a folder is this one, or in it."""
-        mine, other = (one.partition("?" if "://" in one else "\0")[0] for one in (self.uri, uri))
-        return f"{other}/".startswith(f"{mine}/")
+        return f"{_parts(uri)[0]}/".startswith(f"{_parts(self.uri)[0]}/")
 
     def exists(self, name: str) -> bool:
         return self.filesystem.get_file_info(f"{self.path}/{name}").type != fs.FileType.NotFound
