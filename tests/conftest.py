@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -220,13 +221,15 @@ def finished(program, small_task) -> tuple[Program, dict]:
 
 @pytest.fixture(scope="module")
 def bucket():
-    """An S3 bucket on this machine: a function that puts an object, and the URI's query."""
+    """An empty S3 bucket on this machine: a function that puts an object, and the URI's query."""
     from moto.server import ThreadedMotoServer
     from pyarrow import fs
 
     server = ThreadedMotoServer(port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
+    # Moto's servers in one process share what they hold.
+    urllib.request.urlopen(f"http://{host}:{port}/moto-api/reset", data=b"").close()
     store = fs.S3FileSystem(
         access_key="key",
         secret_key="secret",
