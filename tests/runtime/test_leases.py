@@ -16,7 +16,8 @@ from unfused import runtime
 from unfused.config import RunOptions
 from unfused.events import Note, Stream
 from unfused.runtime.leases import ABANDONED_SECONDS, LEASE_SECONDS, LeaseTable
-from unfused.store import Folder, Store
+from unfused.store import Folder, Store, Work
+from unfused.store import store as store_module
 
 
 def test_a_key_has_one_builder_and_a_released_lease_passes_on():
@@ -148,6 +149,35 @@ def test_what_nobody_adds_to_for_a_day_goes_from_an_object_store(bucket, credent
     monkeypatch.setattr(time, "time", lambda: later + 60)
     runtime.sweep(store.root)
     assert store.root.names() == ["embed/k1/manifest.json"]
+
+
+def test_half_a_copy_of_a_dead_builder_goes_from_an_object_store_and_an_artifact_stays(
+    bucket, credentials, monkeypatch
+):
+    store = Store.at(f"s3://clips/dead{bucket[1]}")
+    copy = store_module._copy
+
+    def half(source, target, names):
+        copy(source, target, names[:1])
+        raise KeyboardInterrupt
+
+    def die(work):
+        raise KeyboardInterrupt
+
+    for key, owner, name, end in (("a", store_module, "_copy", half), ("b", Work, "delete", die)):
+        work = store.begin("embed", key * 16)
+        for file in ("one.bin", "two.bin"):
+            work.write(file, b"1")
+        with monkeypatch.context() as killed, pytest.raises(KeyboardInterrupt):
+            killed.setattr(owner, name, end)
+            store.commit("embed", key * 16, work, {"facts": {}})
+    assert len(store.folder("embed", "a" * 16).names()) == 1
+    later = time.time() + ABANDONED_SECONDS
+    monkeypatch.setattr(time, "time", lambda: later + 60)
+    runtime.sweep(store.root)
+    assert not (store.root / "work").names() and not store.folder("embed", "a" * 16).names()
+    assert store.check("embed", "b" * 16) == []
+    assert store.kept("embed", "b" * 16).names() == ["one.bin", "two.bin"]
 
 
 def test_who_is_wanted_no_longer_does_not_wait_on(tmp_path):

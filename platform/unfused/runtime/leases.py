@@ -7,7 +7,6 @@ holder dies.
 
 from __future__ import annotations
 
-import re
 import shutil
 import threading
 import time
@@ -18,7 +17,7 @@ from typing import Any, Protocol
 
 from unfused import locks
 from unfused.runtime.relay import RemoteMethod
-from unfused.store import Folder
+from unfused.store import BEGUN, Folder, Store
 
 LEASE_SECONDS = 30.0
 """How long a lease lasts that nobody renews."""
@@ -27,8 +26,6 @@ ABANDONED_SECONDS = 86400.0
 """After how long nobody is thought to make any more what nobody has added to."""
 WORK = "work"
 """The folder of a store that leases lie in, beside what is being made."""
-BEGUN = re.compile(r"(.+-[0-9a-f]{16})-[0-9a-f]{8}")
-"""What is being made, by stage and key (see `Store.begin`)."""
 
 
 class LeaseTable:
@@ -140,29 +137,31 @@ def alone(store: Folder, key: str) -> AbstractContextManager[None]:
 def sweep(store: Folder) -> None:
     """Remove what killed runs have left in a store: what they had begun to make, and their leases.
 
-    On an object store, which has no leases, that is what nobody has added to for a day.
+    On an object store, which has no leases, that is what nobody has added to for a day, and what
+    of it was copied beside an artifact.
     """
     if store.local is None:
-        _sweep_old(store / WORK)
+        _sweep_old(Store(store))
         return
     work = store.local / WORK
     with suppress(FileNotFoundError, locks.LockError):
         for begun in work.iterdir():
-            if (key := BEGUN.fullmatch(begun.name)) and (lock := locks.take(work / key[1])):
+            named = BEGUN.fullmatch(begun.name)
+            if named and (lock := locks.take(work / named["lease"])):
                 # Nobody makes it, or else they would hold this.
                 shutil.rmtree(begun, ignore_errors=True)
                 lock.release()
     locks.sweep(work)
 
 
-def _sweep_old(work: Folder) -> None:
-    newest: dict[str, float] = {}
+def _sweep_old(store: Store) -> None:
+    work, newest = store.root / WORK, dict[str, float]()
     for info in work.files():
         begun = info.path.removeprefix(f"{work.path}/").partition("/")[0]
         newest[begun] = max(newest.get(begun, 0.0), (info.mtime_ns or time.time_ns()) / 1e9)
     for begun, added in newest.items():
         if time.time() - added > ABANDONED_SECONDS:
-            (work / begun).delete()
+            store.forget(begun)
 
 
 def _guarded(store: Path, key: str) -> Path:

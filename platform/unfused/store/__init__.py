@@ -25,9 +25,10 @@ from unfused.store.files import (
 )
 from unfused.store.folder import Folder, StoreError, StoreFailed, check_inside, npy, read_npy
 from unfused.store.keys import artifact_key, canonical_json, digest
-from unfused.store.store import Artifact, Facts, Store
+from unfused.store.store import BEGUN, Artifact, Facts, Store
 
 __all__ = [
+    "BEGUN",
     "MANIFEST",
     "NO_MANIFEST",
     "Artifact",

@@ -7,6 +7,7 @@ manifest is; what is damaged counts as not there, is set aside, and is never del
 from __future__ import annotations
 
 import os
+import re
 import uuid
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +26,8 @@ from unfused.store.folder import Folder, StoreError, StoreFailed
 
 NOT_STAGES = ("work", "checkpoints", "damaged", "runs", "demo", "searches", "tracking")
 """Folders of a store that hold no artifacts."""
+BEGUN = re.compile(r"(?P<lease>(?P<stage>.+)-(?P<key>[0-9a-f]{16}))-(?P<builder>[0-9a-f]{8})")
+"""The name of what is being made (see `Store.begin`)."""
 COPIES = 8
 """Files of an object store that are copied at a time."""
 
@@ -196,7 +199,7 @@ class Store:
         return aside
 
     def begin(self, stage: str, key: str) -> Work:
-        """A place of one's own to work in."""
+        """A place of one's own to work in, of a name that `BEGUN` takes apart."""
         return Work((self.root / "work" / f"{stage}-{key}-{uuid.uuid4().hex[:8]}").uri)
 
     def commit(
@@ -222,6 +225,28 @@ class Store:
         work.delete()
         # As everybody will read it: in the order of its keys, too.
         return final.read_json(MANIFEST)
+
+    def forget(self, begun: str) -> None:
+        """Remove what a dead builder was making, and what of it it had copied beside the artifact.
+
+        Args:
+            begun: the name in `work/`.
+        """
+        if found := BEGUN.fullmatch(begun):
+            place, builder = self.folder(found["stage"], found["key"]), found["builder"]
+            if not self._made_by(place, builder):
+                (place / builder).delete()
+        (self.root / "work" / begun).delete()
+
+    @staticmethod
+    def _made_by(place: Folder, builder: str) -> bool:
+        """Whether a builder's files are the artifact; true where its manifest does not tell."""
+        try:
+            return place.read_json(MANIFEST).get(AT) == builder
+        except FileNotFoundError:
+            return False
+        except NO_MANIFEST:
+            return True
 
     def _sound(self, stage: str, key: str) -> dict[str, Any] | None:
         try:
@@ -250,7 +275,7 @@ class Store:
         place = self.folder(stage, key)
         if place.exists(MANIFEST):
             self.set_aside(stage, key)
-        own = uuid.uuid4().hex[:8]
+        own = work.path.rpartition("-")[2]
         _copy(work, place / own, [file["name"] for file in record["files"]])
         (place / own).write_json(MANIFEST, record)
         if self._sound(stage, key) is None:
