@@ -237,17 +237,16 @@ class Runs:
 def _watch(root: int, found: Outcome, ended: threading.Event) -> None:
     """Note all processes below one, also those that its end has left behind."""
     while not ended.wait(0.5):
-        found.seen |= _below(root, found)
+        found.seen |= _below(root, found).keys()
 
 
-def _below(root: int, found: Outcome) -> set[tuple[int, str]]:
-    """The processes below one, and those below what was seen before."""
+def _below(root: int, found: Outcome) -> dict[tuple[int, str], str]:
+    """The processes below one, and those below what was seen before, with their command lines."""
     every = [*_processes()]
-    born = {pid: began for pid, _, began, _ in every}
-    known = {root} | {pid for pid, began in found.seen if born.get(pid) == began}
+    known = {root} | {pid for pid, _, began, _ in every if (pid, began) in found.seen}
     while more := {pid for pid, parent, _, _ in every if parent in known} - known:
         known |= more
-    return {(pid, born[pid]) for pid in known if pid in born}
+    return {(pid, began): line for pid, _, began, line in every if pid in known}
 
 
 def _processes() -> Iterator[tuple[int, int, str, str]]:
@@ -271,9 +270,8 @@ def _strike(victim: str, root: int, found: Outcome) -> bool:
         return True
     until = time.monotonic() + VICTIM_SECONDS
     while time.monotonic() < until:
-        mine = _below(root, found)
-        for pid, _, began, line in _processes():
-            if (pid, began) in mine and TITLES[victim] in line:
+        for (pid, _), line in _below(root, found).items():
+            if TITLES[victim] in line:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
                     return True
