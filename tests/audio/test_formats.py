@@ -22,6 +22,9 @@ BY_FFMPEG = [
     ("avi", "pcm_s16le", 44100),
     ("mpegts", "aac", 44100),
     ("ac3", "ac3", 48000),
+    ("flv", "aac", 44100),
+    ("tta", "tta", 44100),
+    ("wv", "wavpack", 44100),
 ]
 
 
@@ -72,6 +75,11 @@ def test_uncompressed_files_of_other_systems_tell_what_is_cut_off(kind, share):
         ("mp4", "aac", {}),
         ("webm", "libopus", {}),
         ("asf", "wmav2", {}),
+        ("avi", "pcm_s16le", {}),
+        ("avi", "libmp3lame", {}),
+        ("flv", "aac", {}),
+        ("tta", "tta", {}),
+        ("wv", "wavpack", {}),
     ],
 )
 @pytest.mark.parametrize("share", [0.5, 0.8])

@@ -9,6 +9,7 @@ import pytest
 
 from unfused import corpora
 from unfused.corpora import Columns
+from unfused.data.recordings import read_recording
 
 
 @pytest.fixture
@@ -103,11 +104,47 @@ def test_what_systems_leave_in_folders_is_no_clip(audio, tmp_path):
     assert listing.notes == ()
 
 
-def test_names_that_are_not_utf8_are_told(audio, tmp_path):
+@pytest.fixture
+def western(audio, tmp_path):
+    """A folder of two classes; one class and one clip have names that are not UTF-8."""
     audio("dog/a.wav", "cat/b.wav")
-    with open(os.fsencode(tmp_path) + b"/dog/m\xfcll.wav", "wb") as file:
-        file.write(b"x")
-    listing = corpora.read(tmp_path)
-    assert len(listing.clips) == 2
+    root = os.fsencode(tmp_path)
+    os.rename(root + b"/cat", root + b"/k\xe4tzchen")
+    os.rename(root + b"/dog/a.wav", root + b"/dog/m\xfcll.wav")
+    return tmp_path
+
+
+def test_names_that_are_not_utf8_are_percent_encoded_and_told(western):
+    listing = corpora.read(western)
+    assert [(clip.name, clip.label) for clip in listing.clips] == [
+        ("dog/m%FCll.wav", "dog"),
+        ("k%E4tzchen/b.wav", "k%E4tzchen"),
+    ]
     (note,) = listing.notes
-    assert note == "1 name is not UTF-8 and left out, the first dog/m\\xfcll.wav; rename them."
+    assert note == "2 names are not UTF-8, and written percent-encoded, the first dog/m%FCll.wav."
+    for clip in listing.clips:
+        assert clip.size > 0 and len(read_recording(clip.path)) == clip.size
+
+
+def test_a_folder_whose_own_name_is_not_utf8_is_read(western):
+    listing = corpora.read(os.fsdecode(os.fsencode(western) + b"/k\xe4tzchen"))
+    (clip,) = listing.clips
+    assert clip.path == f"{western}/k%E4tzchen/b.wav" and read_recording(clip.path)
+
+
+@pytest.mark.parametrize("code", ["cp1252", "utf-8"])
+def test_a_manifest_names_files_whose_names_are_not_utf8(western, code):
+    text = "path,label\ndog/müll.wav,dog\nkätzchen/b.wav,cat\n"
+    (western / "all.csv").write_bytes(text.encode(code))
+    listing = corpora.read(western / "all.csv")
+    assert all(clip.size > 0 and read_recording(clip.path) for clip in listing.clips)
+    assert listing.notes[-1] == (
+        "2 of 2 names are of files whose names are in Windows' Western code page."
+    )
+
+
+def test_a_name_with_a_percent_sign_is_taken_as_it_is(audio, tmp_path):
+    audio("dog/100%FF.wav", "cat/b%C3%BC.wav")
+    listing = corpora.read(tmp_path)
+    assert [clip.name for clip in listing.clips] == ["cat/b%C3%BC.wav", "dog/100%FF.wav"]
+    assert listing.notes == () and all(read_recording(clip.path) for clip in listing.clips)

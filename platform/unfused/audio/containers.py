@@ -287,13 +287,16 @@ def _find_page(file: BinaryIO, at: int, size: int) -> int:
 
 
 def _claim(file: BinaryIO, size: int, head: bytes) -> tuple[int, int] | None:
-    """Where samples begin and how many bytes the header claims, of AIFF, AU, CAF, Wave64 and
-    Windows Media (whose header counts)."""
+    """Where samples begin and how many bytes the header claims, of AIFF, AU, CAF, Wave64, AVI and
+    Windows Media (where headers among them count)."""
     if head[:4] == b"FORM" and head[8:11] == b"AIF":
         return _first(_chunks(file, size, 12, ">4sI"), b"SSND", 8)
     if head[:4] == b".snd" and len(head) >= 12:
         start, claimed = struct.unpack_from(">II", head, 4)
         return None if claimed == 0xFFFFFFFF else (start, claimed)
+    if head[:4] == b"RIFF" and head[8:12] == b"AVI ":
+        (claimed,) = struct.unpack_from("<I", head, 4)
+        return None if claimed in STREAMED_SIZES else (8, claimed)
     if head[:4] == b"caff":
         return _first(_caf_chunks(file, size), b"data", 12)
     if head[:4] == b"riff" and head[24:28] == b"wave":

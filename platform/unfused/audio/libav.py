@@ -23,7 +23,7 @@ DEMUXERS = (
     "aac,ac3,eac3,aiff,amr,amrnb,amrwb,ape,asf,au,avi,caf,dsf,dts,flac,flv,gsm,loas,matroska,mov,"
     "mp3,mpc,mpc8,mpeg,mpegts,nistsphere,ogg,oma,qcp,rm,tak,truehd,tta,voc,w64,wav,wv,xwma"
 )
-STATED = ("mov", "matroska", "flac")
+STATED = ("mov", "matroska", "flac", "flv", "tta", "wv")
 """Demuxers whose files state how long they are; of others FFmpeg guesses it from their size."""
 LITTLE_SECONDS = 0.1
 """A header that promises so much more than there is counts what an encoder adds."""

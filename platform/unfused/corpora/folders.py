@@ -19,7 +19,8 @@ from unfused.corpora.listing import Listing
 
 AUDIO_EXTENSIONS = (
     ".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".m4a", ".aac", ".mp4", ".webm", ".mka",
-    ".mkv", ".mov", ".amr", ".3gp", ".wma", ".aif", ".aiff", ".aifc", ".caf", ".w64", ".rf64",
+    ".mkv", ".mov", ".avi", ".flv", ".mpg", ".mpeg", ".m4b", ".m4v", ".weba", ".3g2", ".amr",
+    ".3gp", ".wma", ".aif", ".aiff", ".aifc", ".caf", ".w64", ".rf64",
     ".bwf", ".au", ".snd", ".mp2", ".ac3", ".wv", ".ape", ".tta", ".voc", ".sph", ".nist",
 )  # fmt: skip
 SPLIT_NAMES = {
@@ -73,23 +74,21 @@ def _is_hidden(name: str) -> bool:
 def _local(place: str) -> tuple[list[tuple[str, location.Listed]], list[str]]:
     """Every file, through links to folders as well, each folder once."""
     known: set[tuple[int, int]] = set()
-    again, strange, found = 0, [], []
-    waiting = [""]
+    again, found = 0, []
+    root, waiting = location.on_disk(place), [""]
     while waiting:
         folder = waiting.pop()
-        status = os.stat(os.path.join(place, folder))
+        status = os.stat(os.path.join(root, folder))
         if (status.st_dev, status.st_ino) in known:
             again += 1
             continue
         known.add((status.st_dev, status.st_ino))
         # Folders before links to them, so that a file has its own path.
-        entries = sorted(_entries(os.path.join(place, folder)), key=lambda one: one.is_symlink())
+        entries = sorted(_entries(os.path.join(root, folder)), key=lambda one: one.is_symlink())
         below = []
         for entry in entries:
             name = posixpath.join(folder, entry.name)
-            if not _is_utf8(name):
-                strange.append(name)
-            elif _is_folder(entry) and not _is_named_like_a_clip(entry):
+            if _is_folder(entry) and not _is_named_like_a_clip(entry):
                 below.append(name)
             else:
                 found.append(name)
@@ -98,12 +97,11 @@ def _local(place: str) -> tuple[list[tuple[str, location.Listed]], list[str]]:
     if again:
         times = "1 link to a folder leads" if again == 1 else f"{again} links to folders lead"
         notes.append(f"{times} to where others lie already; every file is listed once.")
-    if strange:
-        first = os.fsencode(strange[0]).decode("utf-8", "backslashreplace")
+    names = sorted(map(location.spelled, found))
+    if strange := sorted({*names} - {*found}):
         count = "1 name is" if len(strange) == 1 else f"{len(strange)} names are"
-        notes.append(f"{count} not UTF-8 and left out, the first {first}; rename them.")
-    found.sort()
-    return list(zip(found, location.listed([f"{place}/{n}" for n in found]), strict=True)), notes
+        notes.append(f"{count} not UTF-8, and written percent-encoded, the first {strange[0]}.")
+    return list(zip(names, location.listed([f"{place}/{n}" for n in names]), strict=True)), notes
 
 
 def _is_folder(entry: os.DirEntry) -> bool:
@@ -126,14 +124,6 @@ def _entries(folder: str) -> list[os.DirEntry]:
         raise ManifestError(
             f"Cannot list {folder!r} ({error.strerror}); check its permissions."
         ) from None
-
-
-def _is_utf8(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def listing(place: str, found: Found) -> Listing:

@@ -1,7 +1,8 @@
 """Where clips lie: local paths, and whatever else Arrow's file systems reach.
 
-The rule of this file: local and remote look alike from outside. Local places are absolute paths;
-others are URIs with their paths percent-encoded, as `pyarrow.fs.FileSystem.from_uri` wants them.
+The rule of this file: local and remote look alike from outside, and both are text. Local places
+are absolute paths, in which bytes that are not UTF-8 are percent-encoded; others are URIs with
+their paths percent-encoded, as `pyarrow.fs.FileSystem.from_uri` wants them.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ import hashlib
 import io
 import os
 import posixpath
+import re
+import stat
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -30,6 +33,8 @@ Listed = tuple[int, str]
 """Bytes and time of change in ns; (-1, "") where there is no such file."""
 
 MISSING: Listed = (-1, "")
+NO_TEXT = 0xDC00
+"""What Python adds to a byte of a name that is not UTF-8."""
 
 
 class _Uri(NamedTuple):
@@ -71,7 +76,27 @@ def absolute(place: str) -> str:
     elif "://" in place:
         uri = _Uri.parse(place)
         return str(uri._replace(path=uri.path.rstrip("/")))
-    return os.path.abspath(os.path.expanduser(place))
+    return spelled(os.path.abspath(os.path.expanduser(place)))
+
+
+def spelled(name: str) -> str:
+    """A local name as text: bytes of it that are not UTF-8 are percent-encoded."""
+    return re.sub("[\udc80-\udcff]", lambda found: f"%{ord(found[0]) - NO_TEXT:02X}", name)
+
+
+def on_disk(place: str) -> str:
+    """A local path as the system has it; as it is where nothing of it was encoded.
+
+    Args:
+        place: as `spelled` gives it.
+    """
+    if "%" not in place or os.path.lexists(place):
+        return place
+    bytewise = re.sub(
+        "%([89A-F][0-9A-F])", lambda found: chr(NO_TEXT + int(found[1], 16)), place
+    )
+    # What was UTF-8 all the same is percent-encoded by somebody else (see `names`).
+    return bytewise if spelled(os.fsdecode(os.fsencode(bytewise))) == place else place
 
 
 def join(folder: str, name: str) -> str:
@@ -98,11 +123,21 @@ def locate(place: str) -> tuple[fs.FileSystem, str]:
 
 def kind(place: str) -> fs.FileType:
     """Whether an absolute place is a file, a folder, or nothing."""
-    filesystem, path = locate(place)
     try:
+        if "://" not in place:
+            return _kind_of(os.stat(on_disk(place)).st_mode)
+        filesystem, path = locate(place)
         return filesystem.get_file_info(path).type
+    except (FileNotFoundError, NotADirectoryError):
+        return fs.FileType.NotFound
     except OSError as error:
         raise _unreachable(place, error) from None
+
+
+def _kind_of(mode: int) -> fs.FileType:
+    if stat.S_ISDIR(mode):
+        return fs.FileType.Directory
+    return fs.FileType.File if stat.S_ISREG(mode) else fs.FileType.Unknown
 
 
 def read_bytes(place: str) -> bytes:
@@ -111,6 +146,9 @@ def read_bytes(place: str) -> bytes:
     Raises:
         OSError: It is missing (FileNotFoundError) or cannot be read.
     """
+    if "://" not in place:
+        with open_file(place) as file:
+            return file.read()
     filesystem, path = locate(place)
     with filesystem.open_input_stream(path, compression=None) as stream:
         return stream.read()
@@ -123,7 +161,7 @@ def open_file(place: str) -> BinaryIO:
         OSError: It is missing (FileNotFoundError) or cannot be read.
     """
     if "://" not in place:
-        return open(place, "rb")
+        return open(on_disk(place), "rb")
     filesystem, path = locate(place)
     return io.BufferedReader(filesystem.open_input_file(path), REMOTE_BUFFER)
 
@@ -165,7 +203,7 @@ def _stat_chunk(paths: list[str]) -> list[Listed]:
 
 def _stat(path: str) -> Listed:
     try:
-        status = os.stat(path)
+        status = os.stat(on_disk(path))
     except (OSError, ValueError):
         return MISSING
     return status.st_size, str(status.st_mtime_ns)

@@ -6,6 +6,7 @@ where it is not, and what was found by them is told.
 
 from __future__ import annotations
 
+import os
 import posixpath
 import re
 import unicodedata
@@ -76,6 +77,15 @@ def _composed(name: str) -> Iterator[str]:
             yield other
 
 
+def _western(name: str) -> Iterator[str]:
+    try:
+        other = location.spelled(os.fsdecode(name.encode("cp1252")))
+    except UnicodeEncodeError:
+        return
+    if other != name:
+        yield other
+
+
 def _ends(name: str) -> Iterator[str]:
     """The path below ever deeper folders of it, the longest first."""
     if "://" in name or not (DRIVE.match(name) or name.startswith(("/", "\\"))):
@@ -99,6 +109,7 @@ WAYS: Sequence[tuple[str, Callable[[str], Iterator[str]]]] = (
     ("written with backslashes, and found with slashes", _slashes),
     ("percent-encoded", _decoded),
     ("written in another form of Unicode", _composed),
+    ("of files whose names are in Windows' Western code page", _western),
     ("of another system, and found by their ends below the folder", _ends),
     ("without an ending, and found with one", _with_ending),
     ("found with their ending in another case", _other_case),

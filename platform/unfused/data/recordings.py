@@ -90,7 +90,7 @@ def has_sound(place: str) -> bool:
 def _check_kind(place: str) -> None:
     if "://" in place:
         return
-    mode = stat.S_IFMT(os.stat(place).st_mode)
+    mode = stat.S_IFMT(os.stat(location.on_disk(place)).st_mode)
     if mode != stat.S_IFREG:
         raise BadClip("not a file", KINDS.get(mode, ""))
 
