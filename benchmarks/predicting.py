@@ -1,7 +1,7 @@
 """`unfused predict` over many files: its speed beside the same model on samples in memory, and its
-memory as the files grow.
+memory as the files grow; and over one that lasts for hours.
 
-    python benchmarks/predicting.py --num-clips 2000 20000
+    python benchmarks/predicting.py --num-clips 2000 20000 --hours 0.25 4
 
 Files are generated, a second each. The peer is as many processes as there are cores, on one thread
 each, which score clips that they hold in memory and read nothing. The speed of `predict` is what
@@ -21,6 +21,7 @@ from pathlib import Path
 import harness
 import numpy as np
 import soundfile
+from collection import write_recording
 
 sys.path[:0] = [str(harness.ROOT / "platform"), str(harness.ROOT / "tests")]
 
@@ -52,6 +53,7 @@ print(done / (time.perf_counter() - began), flush=True)
 @dataclass(frozen=True)
 class Sizes:
     num_clips: tuple[int, ...] = (2000, 20000)
+    hours: tuple[float, ...] = (0.25, 4.0)
     embedding_dim: int = 2048
     peer_seconds: float = 20.0
 
@@ -72,7 +74,7 @@ def write_clips(folder: Path, count: int) -> None:
 
 
 def predict(model: Path, clips: Path) -> Found:
-    """Label all files of a folder with a program of its own."""
+    """Label a file, or all files of a folder, with a program of its own."""
     out = clips.with_suffix(".parquet")
     command = [
         sys.executable,
@@ -123,19 +125,32 @@ def measure(sizes: Sizes) -> harness.Report:
         for count in sizes.num_clips:
             write_clips(root / str(count), count)
             found[count] = predict(root / "model", root / str(count))
+        nights = {}
+        for hours in sizes.hours:
+            write_recording(root / f"{hours:g}.wav", hours)
+            nights[hours] = predict(root / "model", root / f"{hours:g}.wav")
         after = peer(root / "model", sizes.peer_seconds)
     few, many = min(found), max(found)
     speed = (many - few) / (found[many].seconds - found[few].seconds)
     memory = (before + after) / 2
-    rows = [[str(count), f"{one.seconds:.0f}", f"{one.gib:.2f}"] for count, one in found.items()]
+    named = {f"{count} files": one for count, one in found.items()}
+    named |= {f"{hours:g} hours in one": one for hours, one in nights.items()}
+    rows = [[name, f"{one.seconds:.0f}", f"{one.gib:.2f}"] for name, one in named.items()]
+    short, long = min(nights), max(nights)
     return harness.Report(
         "Labelling many files",
-        ["files", "seconds, with the start", "GiB of all processes"],
+        ["what", "seconds, with the start", "GiB of all processes"],
         rows,
         [
             harness.Aim("speed beside clips in memory", speed / memory, 0.9),
             harness.Aim(
                 f"memory, {many} files beside {few}", found[many].gib / found[few].gib, 1.2, True
+            ),
+            harness.Aim(
+                f"memory, {long:g} hours beside {short:g}",
+                nights[long].gib / nights[short].gib,
+                1.2,
+                True,
             ),
         ],
         [f"{speed:.0f} files/s; in memory {before:.0f} clips/s before and {after:.0f} after"],

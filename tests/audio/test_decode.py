@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from sounds import RATE, claiming, encoded, noise, patched, tone
 
-from unfused.audio.decode import BadClip, decode
+from unfused.audio.decode import BadClip, decode, stretches
 
 
 def reason_of(data: bytes, max_seconds: float = 600.0) -> str:
@@ -235,3 +235,33 @@ def test_fifteen_hundred_short_clips_are_decoded_in_a_second_of_one_core():
         best = min(best, time.process_time() - start)
     # A third of the goal: the machine that tests may be slow or shared.
     assert 100 / best > 500
+
+
+@pytest.mark.parametrize(("rate", "channels"), [(RATE, 1), (44100, 2), (8000, 1)])
+@pytest.mark.parametrize("kind", ["WAV", "FLAC"])
+def test_a_recording_in_stretches_is_the_whole_without_a_seam(rate, channels, kind):
+    wave = np.concatenate([noise(20 * rate, channels), np.zeros((rate, channels))])
+    data = encoded(wave, rate, kind, "PCM_16")
+    whole = decode(data, RATE, 60.0)
+    pieces = list(stretches(data, RATE, 5.0))
+    assert len(pieces) >= 2
+    found = np.concatenate(pieces)
+    assert abs(len(found) - len(whole)) <= 1
+    shared = min(len(found), len(whole))
+    assert np.abs(found[:shared].astype(int) - whole[:shared]).max() <= 1
+    (one,) = stretches(data, RATE, 21.0)
+    np.testing.assert_array_equal(one, whole)
+
+
+def test_what_is_there_of_a_recording_in_stretches_comes_before_what_is_wrong_with_it():
+    data = encoded(noise(20 * RATE), subtype="PCM_16")
+    found = stretches(data[: len(data) // 2], RATE, 3.0)
+    with pytest.raises(BadClip, match=r"truncated: 10\.00 of 20\.00 s are lost"):
+        count = 0
+        for piece in found:
+            count += len(piece)
+    assert count == pytest.approx(10 * RATE, abs=64)
+    with pytest.raises(BadClip, match="truncated"):
+        next(stretches(data[: len(data) // 2], RATE, 30.0))
+    with pytest.raises(BadClip, match="longer than 15 s"):
+        list(stretches(data, RATE, 3.0, max_seconds=15.0))

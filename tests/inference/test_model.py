@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import os
@@ -131,6 +132,43 @@ def test_a_long_recording_is_a_timeline_and_one_label_if_asked(model, tmp_path):
     assert whole["label"] == model.predict(path).label
     (none,) = predicted(model, [path], Looking(timeline=TimelineConfig(threshold=1.0)))
     assert none["label"] is None and "no label" in none["reason"]
+
+
+@pytest.mark.parametrize("rate", [16000, 44100])
+def test_a_recording_of_many_stretches_is_the_timeline_of_its_samples(
+    model, tmp_path, monkeypatch, rate
+):
+    monkeypatch.setattr("unfused.inference.hearing.HELD_BYTES", 1000)
+    monkeypatch.setattr(Model, "stretch_seconds", 1.5)
+    wave = np.concatenate(tones(CROP, count=24))
+    path = wav(tmp_path / "long.wav", wave, rate)
+    assert len([*model.hearing.stretches(path, 1.5)]) > 2
+    all_of_it = Looking(parts=True, timeline=TimelineConfig(threshold=0.0))
+    rows = list(predicted(model, [path], all_of_it))
+    wanted = model.timeline(wave, rate, all_of_it.timeline)
+    assert [row["label"] for row in rows] == [one.label for one in wanted]
+    np.testing.assert_allclose(
+        [(row["start"], row["end"], row["probability"]) for row in rows],
+        [(one.start, one.end, one.probability) for one in wanted], atol=2e-3,
+    )  # fmt: skip
+    assert rows[0]["digest"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert model.timeline(path, config=all_of_it.timeline)[-1].end == pytest.approx(
+        len(wave) / rate, abs=1e-3
+    )
+
+
+def test_a_long_recording_that_lacks_its_end_is_a_timeline_up_to_there(
+    model, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(Model, "stretch_seconds", 1.0)
+    path = wav(tmp_path / "long.wav", np.concatenate(tones(CROP, count=8)))
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    in_parts = Looking(parts=True, timeline=TimelineConfig(threshold=0.0))
+    *rows, last = predicted(model, [path], in_parts)
+    assert rows[-1]["end"] == pytest.approx(4 * CROP / 16000, abs=0.01) and rows[-1]["label"]
+    assert last["label"] is None and last["reason"].startswith("truncated: ")
+    (refused,) = predicted(model, [path], Looking(whole=True))
+    assert refused["reason"] == last["reason"]
 
 
 def test_a_clip_has_the_vector_that_its_classifier_sees(model):

@@ -11,24 +11,41 @@ from unfused.inference.timeline import Grid, TimelineConfig, segments
 LEFT, RIGHT, NONE = [0.9, 0.1], [0.2, 0.8], [0.5, 0.5]
 
 
-def test_windows_cover_a_recording_and_the_last_one_may_end_after_it():
-    grid = Grid.of(1000, 100, TimelineConfig(overlap=0.5), seconds=3.0)
+def windows(grid, length, *cuts):
+    """Begin and end of every window of a recording that comes in stretches."""
+    stretches = np.split(np.arange(length, dtype=np.int16), cuts)
+    found = [window for some in grid.windows(stretches) for window in some]
+    return [(int(one[0]), int(one[-1]) + 1) for one in found]
+
+
+def test_windows_cover_a_recording_and_the_last_one_is_cut_by_its_end():
+    grid = Grid.of(100, TimelineConfig(overlap=0.5), seconds=3.0)
     assert (grid.window, grid.hop) == (300, 150)
-    assert list(grid.begins) == [0, 150, 300, 450, 600, 750]
-    assert grid.begins[-1] + grid.window >= 1000
-    assert list(Grid.of(200, 100, TimelineConfig(), seconds=3.0).begins) == [0]
+    every = [(0, 300), (150, 450), (300, 600), (450, 750), (600, 900)]
+    assert windows(grid, 900) == every and windows(grid, 901) == [*every, (750, 901)]
+    assert windows(grid, 200) == [(0, 200)] and windows(grid, 100) == [(0, 100)]
+
+
+@pytest.mark.parametrize("length", [90, 299, 300, 301, 900, 1000, 1049])
+@pytest.mark.parametrize("overlap", [0.0, 0.5, 0.9])
+def test_windows_are_the_same_however_a_recording_comes(length, overlap):
+    grid = Grid.of(100, TimelineConfig(overlap=overlap), seconds=3.0)
+    whole, rng = windows(grid, length), np.random.default_rng(length)
+    assert whole[0][0] == 0 and whole[-1][1] == length
+    for number in (1, 2, 7):
+        assert windows(grid, length, *sorted(rng.integers(0, length, number))) == whole
 
 
 def test_a_step_is_the_mean_of_the_windows_over_it():
-    grid = Grid(length=400, window=200, hop=100)
-    edges, steps = grid.on_steps(np.array([LEFT, LEFT, RIGHT]))
+    grid = Grid(window=200, hop=100)
+    edges, steps = grid.on_steps(np.array([LEFT, LEFT, RIGHT]), 400)
     assert list(edges) == [0, 100, 200, 300, 400]
     np.testing.assert_allclose(steps, [LEFT, LEFT, np.mean([LEFT, RIGHT], 0), RIGHT])
 
 
 def test_the_steps_of_a_recording_end_where_it_ends():
-    grid = Grid(length=330, window=200, hop=100)
-    edges, steps = grid.on_steps(np.array([LEFT] * len(grid.begins)))
+    grid = Grid(window=200, hop=100)
+    edges, steps = grid.on_steps(np.array([LEFT] * len(windows(grid, 330))), 330)
     assert list(edges) == [0, 100, 200, 300, 330] and len(steps) == 4
 
 

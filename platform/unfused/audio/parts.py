@@ -235,12 +235,22 @@ def finished(
     Raises:
         BadClip: NaN or infinite samples.
     """
-    wave, cancelled = mono(blocks, channel)
-    if not np.isfinite(wave).all():
-        raise BadClip("NaN or infinite samples")
+    wave, cancelled = one_channel(blocks, channel)
     if rate != sample_rate:
         wave = resample(wave, rate, sample_rate)
     return to_int16(wave), cancelled
+
+
+def one_channel(blocks: Sequence[np.ndarray], channel: str) -> tuple[np.ndarray, bool]:
+    """The blocks (N, C) of a clip as (N,), and whether its channels cancelled each other.
+
+    Raises:
+        BadClip: NaN or infinite samples.
+    """
+    wave, cancelled = mono(blocks, channel)
+    if not np.isfinite(wave).all():
+        raise BadClip("NaN or infinite samples")
+    return wave, cancelled
 
 
 def nothing(heard: Heard) -> BadClip:

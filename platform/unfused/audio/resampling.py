@@ -1,7 +1,7 @@
 """Samples of one rate to another: soxr's HQ, as in `librosa.load`.
 
-The rule of this file: a whole wave is resampled at once; in a stream are joined only pieces that
-differ from each other.
+The rule of this file: a wave that is held is resampled at once; in a stream goes what is too long
+to be, and pieces that differ from each other.
 
 Axes: N frames, C channels.
 """
@@ -25,6 +25,26 @@ def resample(wave: np.ndarray, rate: int, sample_rate: int) -> np.ndarray:
     resampled = soxr.resample(wave, rate, sample_rate, quality="HQ")[:length]
     missing = length - len(resampled)
     return np.pad(resampled, (0, missing)) if missing else resampled
+
+
+class Stream:
+    """A wave that comes in pieces, without a seam between them.
+
+    Args:
+        rate: Hz of what comes.
+        sample_rate: Hz of what it becomes.
+    """
+
+    def __init__(self, rate: int, sample_rate: int) -> None:
+        self._stream = (
+            soxr.ResampleStream(rate, sample_rate, 1, dtype="float32", quality="HQ")
+            if rate != sample_rate
+            else None
+        )
+
+    def __call__(self, wave: np.ndarray, last: bool = False) -> np.ndarray:
+        """(N,) to as much as is ready; after the last piece that is all."""
+        return wave if self._stream is None else self._stream.resample_chunk(wave, last=last)
 
 
 def joined(pieces: Iterable[Piece], rate: int, channels: int) -> Iterator[np.ndarray]:

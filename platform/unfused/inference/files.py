@@ -1,22 +1,22 @@
 """Many recordings through a model, a row of a table for what is said of each.
 
-The rule of this file: memory is that of a few recordings, however many there are; one that cannot
-be read is a row with its reason.
+The rule of this file: memory is that of a few recordings, however many there are and, where they
+become timelines, however long; one that cannot be read is a row with its reason.
 
 Axes: S samples of a clip.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import numpy as np
 
 from unfused.audio.decode import BadClip
-from unfused.inference.hearing import Audio, Hearing, read_named
+from unfused.inference.hearing import File, Hearing, known
 from unfused.inference.model import BLOCK_SECONDS, Model
 from unfused.inference.tables import row
 from unfused.inference.timeline import TimelineConfig
@@ -47,15 +47,24 @@ class Looking:
 
 @dataclass(frozen=True)
 class Recording:
-    """One that was decoded, or why it was not."""
+    """One that was decoded, or why it was not.
+
+    Attributes:
+        path: empty for bytes.
+        digest: SHA-256 of the file.
+        wave: int16 (S,); of a long one the first stretch.
+        reason: why there is none.
+        rest: further stretches of a long one, which are decoded as they are asked for.
+    """
 
     path: str
     digest: str
     wave: np.ndarray | None
     reason: str = ""
+    rest: Iterable[np.ndarray] = ()
 
 
-def predicted(model: Model, clips: Iterable[Audio], looking: Looking) -> Iterator[dict[str, Any]]:
+def predicted(model: Model, clips: Iterable[File], looking: Looking) -> Iterator[dict[str, Any]]:
     """The rows of recordings, in their order.
 
     Args:
@@ -63,7 +72,8 @@ def predicted(model: Model, clips: Iterable[Audio], looking: Looking) -> Iterato
         clips: paths, URIs or the bytes of files.
         looking: how.
     """
-    for block in blocks(model.hearing, clips):
+    seconds = None if looking.whole else model.stretch_seconds
+    for block in blocks(model.hearing, clips, seconds):
         short = [
             one.wave
             for one in block
@@ -82,14 +92,24 @@ def predicted(model: Model, clips: Iterable[Audio], looking: Looking) -> Iterato
 
 def _in_parts(model: Model, one: Recording, looking: Looking) -> Iterator[dict[str, Any]]:
     assert one.wave is not None
-    found = list(model.segments(one.wave, looking.timeline))
+    lost: list[str] = []
+    stretches = chain([one.wave], _until_lost(one.rest, lost))
+    found = list(model.segments(stretches, looking.timeline))
     yield from (row(one.path, one.digest, segment) for segment in found)
     if not found:
-        least = looking.timeline.threshold
-        yield row(one.path, one.digest, reason=f"no label has a probability of {least:g}")
+        lost.append(f"no label has a probability of {looking.timeline.threshold:g}")
+    yield from (row(one.path, one.digest, reason=reason) for reason in lost[:1])
 
 
-def embedded(model: Model, clips: Iterable[Audio]) -> Iterator[dict[str, Any]]:
+def _until_lost(rest: Iterable[np.ndarray], lost: list[str]) -> Iterator[np.ndarray]:
+    """The stretches up to where a recording cannot be read on; why not is added to `lost`."""
+    try:
+        yield from rest
+    except BadClip as bad:
+        lost.append(str(bad))
+
+
+def embedded(model: Model, clips: Iterable[File]) -> Iterator[dict[str, Any]]:
     """The vectors of recordings, in their order: `path`, `digest`, `reason`, and one column for
     everything that embeds."""
     for block in blocks(model.hearing, clips):
@@ -110,11 +130,19 @@ def _vectors(found: Mapping[str, np.ndarray], number: int) -> dict[str, Any]:
     return {name: rows[number].tolist() for name, rows in found.items()}
 
 
-def blocks(hearing: Hearing, clips: Iterable[Audio]) -> Iterator[list[Recording]]:
-    """Recordings in order, decoded, as many at a time as are scored together."""
-    most, block, total = BLOCK_SECONDS * hearing.sample_rate, [], 0
+def blocks(
+    hearing: Hearing, clips: Iterable[File], seconds: float | None = None
+) -> Iterator[list[Recording]]:
+    """Recordings in order, decoded, as many at a time as are scored together.
+
+    Args:
+        hearing: what they become.
+        clips: paths, URIs or the bytes of files.
+        seconds: after which the rest of one is left to be decoded; by default nothing is.
+    """
+    most, block, total = BLOCK_SECONDS * hearing.sample_rate, list[Recording](), 0
     for clip in clips:
-        one = _decoded(hearing, clip)
+        one = _decoded(hearing, clip, seconds)
         length = 0 if one.wave is None else len(one.wave)
         if block and (total + length > most or len(block) == BLOCK_CLIPS):
             yield block
@@ -125,12 +153,14 @@ def blocks(hearing: Hearing, clips: Iterable[Audio]) -> Iterator[list[Recording]
         yield block
 
 
-def _decoded(hearing: Hearing, clip: Audio) -> Recording:
+def _decoded(hearing: Hearing, clip: File, seconds: float | None) -> Recording:
     path = "" if isinstance(clip, bytes) else hidden(str(clip))
     digest = ""
     try:
-        _, data = read_named(clip)
-        digest = hashlib.sha256(data or b"").hexdigest()
-        return Recording(path, digest, hearing.wave(data if data is not None else clip))
+        digest, file = known(clip)
+        if seconds is None:
+            return Recording(path, digest, hearing.wave(file))
+        stretches = hearing.stretches(file, seconds)
+        return Recording(path, digest, next(stretches), rest=stretches)
     except BadClip as bad:
         return Recording(path, digest, None, str(bad))

@@ -8,22 +8,31 @@ Axes: S samples, C channels.
 
 from __future__ import annotations
 
+import hashlib
+import io
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from os import PathLike
+from typing import BinaryIO
 
 import numpy as np
 
-from unfused.audio.decode import decode, resample
+from unfused.audio.decode import Source, decode, resample, stretches
 from unfused.audio.samples import INT16_SCALE, to_int16
 from unfused.config import Channel
 from unfused.corpora import location
-from unfused.data.recordings import read_recording
+from unfused.data.recordings import digest_of, open_recording
 
-Audio = str | PathLike | bytes | np.ndarray
-"""A path or URI, the bytes of a file, or samples (S,) or (S, C): float in [-1, 1], or int16."""
+File = str | PathLike | bytes
+"""A path or URI, or the bytes of a file."""
+Audio = File | np.ndarray
+"""A file, or samples (S,) or (S, C): float in [-1, 1], or int16."""
 MAX_SECONDS = 4 * 3600.0
-"""Of a recording: it is decoded whole, a gigabyte of memory for each of its hours at most."""
+"""Of a recording that is wanted whole: a gigabyte of memory for each of its hours at most."""
+HELD_BYTES = 2**26
+"""A file of no more is read once, for its digest and its samples."""
 
 SERVED_SECONDS = 600.0
 """Of a recording that somebody sends to a server."""
@@ -38,13 +47,14 @@ class Hearing:
 
     Attributes:
         sample_rate: Hz of what is given.
-        max_seconds: longer files are refused.
+        max_seconds: longer files are refused; where they are wanted whole, those of more than
+            `MAX_SECONDS`, too.
         channel: what is taken of a file's channels.
         max_samples: files of more samples (frames x channels) are refused.
     """
 
     sample_rate: int
-    max_seconds: float = MAX_SECONDS
+    max_seconds: float = math.inf
     channel: Channel = "mean"
     max_samples: float = math.inf
 
@@ -63,9 +73,30 @@ class Hearing:
             return self._from_samples(audio, rate)
         if rate is not None:
             raise ValueError("A file states its own rate; give `rate` with samples alone.")
-        data = audio if isinstance(audio, bytes) else read_named(audio)[1]
-        most = self.max_seconds, self.channel, self.max_samples
-        return decode(data, self.sample_rate, *most)
+        most = min(self.max_seconds, MAX_SECONDS), self.channel, self.max_samples
+        with _opened(audio) as source:
+            return decode(source, self.sample_rate, *most)
+
+    def stretches(
+        self, audio: Audio, seconds: float, rate: int | None = None
+    ) -> Iterator[np.ndarray]:
+        """A recording of any length as int16 (S,) at `sample_rate`, one after the other.
+
+        Args:
+            audio: as `wave` takes it; samples are one stretch.
+            seconds: of a stretch; see `audio.decode.stretches`.
+            rate: as `wave` takes it.
+
+        Raises:
+            ValueError: as `wave`.
+            BadClip: as `audio.decode.stretches`.
+        """
+        if isinstance(audio, np.ndarray) or rate is not None:
+            yield self.wave(audio, rate)
+            return
+        most = self.channel, self.max_seconds, self.max_samples
+        with _opened(audio) as source:
+            yield from stretches(source, self.sample_rate, seconds, *most)
 
     def _from_samples(self, samples: np.ndarray, rate: int | None) -> np.ndarray:
         wanted = self.sample_rate
@@ -87,10 +118,28 @@ class Hearing:
         return to_int16(wave if rate == wanted else resample(wave, rate, wanted))
 
 
-def read_named(audio: Audio) -> tuple[str, bytes | None]:
-    """The path of a file and its bytes; samples have neither."""
-    if isinstance(audio, np.ndarray):
-        return "", None
+def known(audio: File) -> tuple[str, File]:
+    """The SHA-256 of a file in hexadecimal digits, and the file: the bytes where they are few.
+
+    Raises:
+        BadClip: it cannot be read.
+    """
+    with _opened(audio) as file:
+        if isinstance(file, bytes) or file.seek(0, io.SEEK_END) <= HELD_BYTES:
+            data = file if isinstance(file, bytes) else _all_of(file)
+            return hashlib.sha256(data).hexdigest(), data
+    return digest_of(location.absolute(str(audio))), audio
+
+
+def _all_of(file: BinaryIO) -> bytes:
+    file.seek(0)
+    return file.read()
+
+
+@contextmanager
+def _opened(audio: File) -> Iterator[Source]:
     if isinstance(audio, bytes):
-        return "", audio
-    return str(audio), read_recording(location.absolute(str(audio)))
+        yield audio
+    else:
+        with open_recording(location.absolute(str(audio))) as file:
+            yield file

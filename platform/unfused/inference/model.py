@@ -7,9 +7,8 @@ Axes: B clips, S samples, N classes, D embedding, W windows.
 
 from __future__ import annotations
 
-import hashlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +18,7 @@ import numpy as np
 from unfused import scorers
 from unfused.config import ConfigError
 from unfused.inference.folder import CLASSIFIER, damaged, read_facts
-from unfused.inference.hearing import MAX_SECONDS, Audio, Hearing, read_named
+from unfused.inference.hearing import Audio, Hearing, known
 from unfused.inference.prediction import Prediction, Segment
 from unfused.inference.timeline import Grid, TimelineConfig, segments
 from unfused.store import Folder, Kept
@@ -52,7 +51,7 @@ class Model:
         self,
         folder: Folder,
         device: str | None = None,
-        max_seconds: float = MAX_SECONDS,
+        max_seconds: float = math.inf,
         max_samples: float = math.inf,
     ) -> None:
         import torch
@@ -91,11 +90,12 @@ class Model:
             ValueError: samples without a rate, none at all, or one that is no number.
             BadClip: the file cannot be read.
         """
-        path, data = read_named(audio)
-        wave = self.wave(audio if data is None else data, rate)
-        found = self.probabilities([wave])[0]
-        digest = hashlib.sha256(data).hexdigest() if data is not None else ""
-        return self.prediction(wave, found, path, digest)
+        path, digest = "", ""
+        if not isinstance(audio, np.ndarray):
+            path = "" if isinstance(audio, bytes) else str(audio)
+            digest, audio = known(audio)
+        wave = self.wave(audio, rate)
+        return self.prediction(wave, self.probabilities([wave])[0], path, digest)
 
     def predict_all(self, clips: Sequence[Audio]) -> pd.DataFrame:
         """The labels of files or their bytes, a row each: see `inference.tables.row`.
@@ -110,14 +110,15 @@ class Model:
     def timeline(
         self, audio: Audio, rate: int | None = None, config: TimelineConfig | None = None
     ) -> list[Segment]:
-        """The segments of a recording that have a label.
+        """The segments of a recording of any length that have a label.
 
         Args:
             audio: as `predict` takes it.
             rate: likewise.
             config: windows and thresholds.
         """
-        return list(self.segments(self.wave(audio, rate), config or TimelineConfig()))
+        stretches = self.hearing.stretches(audio, self.stretch_seconds, rate)
+        return list(self.segments(stretches, config or TimelineConfig()))
 
     def embed(self, audio: Audio, rate: int | None = None) -> Mapping[str, np.ndarray]:
         """The vectors (D,) that a clip is judged by, by what gives them.
@@ -164,12 +165,26 @@ class Model:
         """Whether a recording is one to look for clips in, rather than a clip."""
         return len(wave) > LONG * self.facts.durations[-1] * self.facts.sample_rate
 
-    def segments(self, wave: np.ndarray, config: TimelineConfig) -> Iterator[Segment]:
-        """The segments of an int16 recording (S,) at the model's rate."""
-        rate = self.facts.sample_rate
-        grid = Grid.of(len(wave), rate, config, self.facts.durations[2])
-        windows = [wave[begin : begin + grid.window] for begin in grid.begins]
-        edges, steps = grid.on_steps(self.probabilities(windows))
+    @property
+    def stretch_seconds(self) -> float:
+        """Of a recording that are decoded at a time; whatever is longer is a long one."""
+        return max(BLOCK_SECONDS, LONG * self.facts.durations[-1])
+
+    def segments(
+        self, stretches: Iterable[np.ndarray], config: TimelineConfig
+    ) -> Iterator[Segment]:
+        """The segments of a recording at the model's rate: int16 (S,), one after the other."""
+        rate, length = self.facts.sample_rate, 0
+        grid = Grid.of(rate, config, self.facts.durations[2])
+
+        def measured() -> Iterator[np.ndarray]:
+            nonlocal length
+            for stretch in stretches:
+                length += len(stretch)
+                yield stretch
+
+        found = [self.probabilities(some) for some in grid.windows(measured()) if some]
+        edges, steps = grid.on_steps(np.concatenate(found), length)
         least = config.min_seconds * rate
         for begin, end, label, mean in segments(edges, steps, config.threshold, least):
             yield Segment(begin / rate, end / rate, self.classes[label], self._by_class(mean))

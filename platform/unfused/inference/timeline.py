@@ -8,7 +8,7 @@ Axes: W windows of a recording, H steps of the grid on which they begin, N class
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,47 +48,58 @@ class Grid:
     """Where the windows of a recording begin.
 
     Attributes:
-        length: samples of the recording.
         window: samples of a window.
         hop: samples from one to the next.
     """
 
-    length: int
     window: int
     hop: int
 
     @classmethod
-    def of(cls, length: int, rate: int, config: TimelineConfig, seconds: float) -> Grid:
+    def of(cls, rate: int, config: TimelineConfig, seconds: float) -> Grid:
         """The grid.
 
         Args:
-            length: samples.
             rate: Hz.
             config: what was asked for.
             seconds: of a window, where `config` has none.
         """
         window = max(1, round((config.window or seconds) * rate))
-        return cls(length, window, max(1, round(window * (1 - config.overlap))))
+        return cls(window, max(1, round(window * (1 - config.overlap))))
 
-    @property
-    def begins(self) -> range:
-        """The windows; the last one may end after the recording does."""
-        last = max(0, -(-(self.length - self.window) // self.hop))
-        return range(0, last * self.hop + 1, self.hop)
+    def windows(self, stretches: Iterable[np.ndarray]) -> Iterator[list[np.ndarray]]:
+        """The windows of a recording, as it comes; of it is held what lies in windows to come.
 
-    def on_steps(self, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        Args:
+            stretches: (S,) each, one after the other.
+
+        Yields:
+            Those that end in each stretch. The last one of all may be shorter, cut by the
+            recording's end.
+        """
+        held, first = np.zeros(0, np.int16), True
+        for stretch in stretches:
+            held = np.concatenate([held, stretch])
+            count = max(0, (len(held) - self.window) // self.hop + 1)
+            yield [held[i * self.hop : i * self.hop + self.window] for i in range(count)]
+            held, first = held[count * self.hop :], first and not count
+        if first or len(held) > self.window - self.hop:
+            yield [held]
+
+    def on_steps(self, probabilities: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
         """What is said of every step: the mean over the windows that lie over it.
 
         Args:
             probabilities: (W, N).
+            length: samples of the recording.
 
         Returns:
             Samples at which steps begin and the last one ends (H + 1,), and (H, N).
         """
         over = -(-self.window // self.hop)
         steps = len(probabilities) + over - 1
-        edges = np.minimum(np.arange(steps + 1) * self.hop, self.length)
-        steps = int(np.searchsorted(edges, self.length))
+        edges = np.minimum(np.arange(steps + 1) * self.hop, length)
+        steps = int(np.searchsorted(edges, length))
         total = np.zeros((len(probabilities) + over - 1, probabilities.shape[1]))
         count = np.zeros((len(total), 1))
         for shift in range(over):
