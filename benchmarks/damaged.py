@@ -73,7 +73,7 @@ def cases(store: Path) -> list[Case]:
 
 
 def damage(store: Path, case: Case) -> None:
-    """Do it; where only a digest can tell, take away what was made of the file, so that it is read."""
+    """Do it; where only a digest can tell, take away what was made of it, so that it is read."""
     path = store / case.file
     data = WAYS[case.way](path.read_bytes())
     if data is None:
