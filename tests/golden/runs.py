@@ -1,7 +1,8 @@
 """The fixed input and the runs whose numbers are held, as a user starts them.
 
 The rule of this file: nothing here depends on the machine. Clips come from a seed, the program has
-one core, and its libraries use what every x86-64 processor has.
+one core, since sums depend on the number of threads, and its libraries use what every x86-64
+processor has.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from queue import Queue
 from typing import Any
 
 import numpy as np
@@ -106,19 +109,29 @@ def _clip(rng: np.random.Generator, hertz: float) -> np.ndarray:
 
 
 def run_all(folder: Path) -> Iterator[tuple[str, Path, dict[str, Any]]]:
-    """Run the program once for each of `RUNS`, all on one store.
+    """Run the program once for each of `RUNS`, all on one store, as many at a time as fit.
 
     Yields:
         The run's name, the store, and the summary.
     """
-    task = write_task(folder)
-    for name, settings in RUNS.items():
-        summary = folder / f"{name}.json"
-        _run(folder, "--task", str(task), *SMALL, *settings, "--summary", str(summary))
-        yield name, folder / "store", json.loads(summary.read_text())
+    task, free = write_task(folder), Queue[int]()
+    cores = sorted(os.sched_getaffinity(0))
+    for core in cores:
+        free.put(core)
+
+    def run(name: str) -> dict[str, Any]:
+        summary, core = folder / f"{name}.json", free.get()
+        asked = ("--task", str(task), *SMALL, *RUNS[name], "--summary", str(summary))
+        _run(folder, core, *asked)
+        free.put(core)
+        return json.loads(summary.read_text())
+
+    with ThreadPoolExecutor(len(cores)) as pool:
+        for name, summary in zip(RUNS, pool.map(run, RUNS), strict=True):
+            yield name, folder / "store", summary
 
 
-def _run(folder: Path, *arguments: str) -> None:
+def _run(folder: Path, core: int, *arguments: str) -> None:
     done = subprocess.run(
         [sys.executable, str(ROOT / "pipelines" / "full.py"), *arguments],
         cwd=folder,
@@ -126,7 +139,7 @@ def _run(folder: Path, *arguments: str) -> None:
         capture_output=True,
         text=True,
         timeout=900,
-        preexec_fn=keep_to_one_core,
+        preexec_fn=lambda: os.sched_setaffinity(0, {core}),
     )
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -136,8 +149,3 @@ def environment() -> dict[str, str]:
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "UNFUSED_"))}
     kept.pop("PYTHONPATH", None)
     return kept | {"MLFLOW_TRACKING_URI": ""} | PLAIN_PROCESSOR
-
-
-def keep_to_one_core() -> None:
-    """The last one that this process may use: sums depend on the number of threads."""
-    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})

@@ -37,7 +37,7 @@ def test_a_search_is_killed_and_goes_on_and_builds_nothing_twice(program, small_
     one = program("search")
     space = write_space(tmp_path, SMALL_SPACE)
     arguments = [
-        "--space", space, "--task", str(small_task), "--num-trials", "12", "--concurrency", "2",
+        "--space", space, "--task", str(small_task), "--num-trials", "9", "--concurrency", "2",
         "--pruner", "none", *SMALL,
     ]
     before = one.kill_after("trial 5 ", *arguments, script="search")
@@ -46,7 +46,7 @@ def test_a_search_is_killed_and_goes_on_and_builds_nothing_twice(program, small_
     assert len(over) >= 4
     assert not over & set(re.findall(r"(?m)^trial (\d+) \S+ started", found["stdout"]))
     trials = found["trials"]
-    assert [trial["number"] for trial in trials] == list(range(12))
+    assert [trial["number"] for trial in trials] == list(range(9))
     for trial in trials:
         broken = trial["changes"]["cluster.num_clusters"] == 500
         assert trial["state"] == ("FAIL" if broken else "COMPLETE")
@@ -143,7 +143,7 @@ def _mlflow_has_one_run_for_every_trial(one, found) -> None:
     assert len(searches) == 1 and searches[0].info.status == "FINISHED"
     mine = f"tags.`mlflow.parentRunId` = '{searches[0].info.run_id}' and tags.kind = 'trial'"
     runs = client.search_runs([experiment], mine)
-    assert sorted(int(run.data.tags["trial"]) for run in runs) == list(range(12))
+    assert sorted(int(run.data.tags["trial"]) for run in runs) == list(range(9))
     for run in runs:
         trial = found["trials"][int(run.data.tags["trial"])]
         assert run.data.tags["state"] == trial["state"]
