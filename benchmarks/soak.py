@@ -74,7 +74,8 @@ def pipelines(root: Path, data: Path) -> Iterator[str]:
             print(f"four pipelines at once, {place}: {time.monotonic() - begun:.0f} s", flush=True)
             for name, numbers in found.items():
                 if numbers != wanted[name]:
-                    yield f"{place}, {name}: other numbers than alone"
+                    failed = f": {numbers}" if isinstance(numbers, str) else ""
+                    yield f"{place}, {name}: other numbers than alone{failed}"
             every = Runs(root / place, data, set(), store=store)
             found = every.wrong(is_search=False, finished=(4, 4))
             yield from (f"{place}: {text}" for text in found)

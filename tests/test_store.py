@@ -94,6 +94,21 @@ def test_nothing_of_two_builders_mixes_on_an_object_store_whenever_they_end(remo
     assert not (remote.root / "work").files()
 
 
+def test_a_manifest_that_is_written_anew_while_it_is_read_is_read_again(remote, monkeypatch):
+    _commit(remote)
+    monkeypatch.setattr("unfused.store.folder.AGAIN_SECONDS", (0.0,))
+    whole, torn = Folder.read, [b'{"files": [']
+
+    def read(folder, name):
+        return torn.pop() if torn and name == "manifest.json" else whole(folder, name)
+
+    monkeypatch.setattr(Folder, "read", read)
+    assert remote.manifest("embed", "k1")["facts"] == {"n": 1} and not torn
+    torn += [b"{", b"{"]
+    with pytest.raises(Damaged, match="no manifest"):
+        remote.manifest("embed", "k1")
+
+
 def test_the_last_of_two_manifests_on_an_object_store_has_its_own_files(remote, monkeypatch):
     works = [remote.begin("embed", "k1") for _ in range(2)]
     for number, work in enumerate(works):

@@ -8,7 +8,9 @@ from __future__ import annotations
 import io
 import json
 import os
+import time
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +21,9 @@ from pyarrow import fs
 
 from unfused.config import ConfigError
 from unfused.remote import patient
+
+AGAIN_SECONDS = (0.1, 0.3, 1.0)
+"""Pauses before what makes no sense is read again."""
 
 
 class StoreError(ConfigError):
@@ -112,6 +117,12 @@ class Folder:
             return file.read()
 
     def read_json(self, name: str) -> Any:
+        """What a file says. On an object store one is read again where it makes no sense: it is
+        asked for its size and then for so many bytes, and may have been written anew in between."""
+        for pause in AGAIN_SECONDS if self.local is None else ():
+            with suppress(ValueError):
+                return json.loads(self.read(name))
+            time.sleep(pause)
         return json.loads(self.read(name))
 
     def open(self, name: str) -> BinaryIO:
