@@ -13,7 +13,7 @@ from two_ranks import on_two_ranks
 from unfused import training
 from unfused.distributed import PerRank
 from unfused.events import Note, Resumed
-from unfused.store import Folder
+from unfused.store import Folder, Work
 
 
 def test_the_last_two_checkpoints_are_kept(tmp_path):
@@ -58,6 +58,26 @@ def test_without_a_sound_checkpoint_a_fit_begins_anew(tmp_path):
     again = Line()
     lone_worker().fit(again, few_rows(), SCHEDULE, node="n", checkpoints=folder)
     assert weights_of(again) == weights_of(undisturbed)
+
+
+def test_a_fit_goes_on_while_another_machine_takes_its_checkpoints_away(tmp_path, monkeypatch):
+    folder, undisturbed = Folder.of(tmp_path / "one"), Line()
+    lone_worker().fit(undisturbed, few_rows(), SCHEDULE, node="n", checkpoints=folder)
+    shared, listed, taken = Folder.of(tmp_path / "shared"), Work.sizes, []
+
+    def raced(work):
+        found = listed(work)
+        if len(taken) < 3:
+            taken.append(found)
+            shared.delete()
+        return found
+
+    monkeypatch.setattr(Work, "sizes", raced)
+    again = Line()
+    lone_worker().fit(again, few_rows(), SCHEDULE, node="n", checkpoints=shared)
+    assert weights_of(again) == weights_of(undisturbed) and all(taken) and len(taken) == 3
+    kept = sorted(path.name for path in (tmp_path / "shared").iterdir())
+    assert kept == ["epoch-00005", "epoch-00006"]
 
 
 def test_the_newest_model_is_read_from_a_fit_that_goes_on(tmp_path):

@@ -168,11 +168,13 @@ class Folder:
 
     def delete(self) -> None:
         """Remove the folder and all below it, or the file of its name, if there is one."""
-        match self.filesystem.get_file_info(self.path).type:
-            case fs.FileType.Directory:
-                self.filesystem.delete_dir(self.path)
-            case fs.FileType.File:
-                self.filesystem.delete_file(self.path)
+        # Somebody else may be faster.
+        with suppress(FileNotFoundError):
+            match self.filesystem.get_file_info(self.path).type:
+                case fs.FileType.Directory:
+                    self.filesystem.delete_dir(self.path)
+                case fs.FileType.File:
+                    self.filesystem.delete_file(self.path)
 
 
 class _Synced(io.FileIO):

@@ -2,7 +2,8 @@
 
 The rule of this file: nobody else knows the layout. A checkpoint counts once its `epoch.json` is
 there, which is written last and knows the others; one that is not what was written is passed over
-for the one before. The last two are kept.
+for the one before. The last two are kept. On an object store two machines that fit the same have
+the same checkpoints: one may lack what the other took away, which costs time alone.
 
     epoch-00003/epoch.json      what the fit has behind it, how many workers it has, and digests
     epoch-00003/rank-00000.pt   after 3 epochs: model, optimiser, worker 0's own state
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -67,13 +69,22 @@ class Checkpoints:
         place.write(_file(worker.rank), buffer.getvalue())
         worker.wait()
         if worker.is_first:
-            names = {_file(rank) for rank in range(worker.world)}
-            files = [asdict(one) for one in place.sums() if one.name in names]
-            record = {"history": asdict(history), "world": worker.world, "files": files}
-            self._epoch(history.epochs).write_json(RECORD, record)
-            for epochs in self._there():
-                if epochs <= history.epochs - KEPT:
-                    self._epoch(epochs).delete()
+            with suppress(FileNotFoundError):
+                self._finish(place, worker.world, history)
+
+    def _finish(self, place: Work, world: int, history: History) -> None:
+        """Have a checkpoint of all workers count, and take away those that it replaces.
+
+        Raises:
+            FileNotFoundError: another machine has taken it away, as it is done.
+        """
+        names = {_file(rank) for rank in range(world)}
+        files = [asdict(one) for one in place.sums() if one.name in names]
+        record = {"history": asdict(history), "world": world, "files": files}
+        self._epoch(history.epochs).write_json(RECORD, record)
+        for epochs in self._there():
+            if epochs <= history.epochs - KEPT:
+                self._epoch(epochs).delete()
 
     def restore(
         self,
