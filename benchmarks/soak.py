@@ -3,8 +3,8 @@
     python benchmarks/soak.py                                   all parts
     python benchmarks/soak.py --parts serve --minutes 5 --rate 200
 
-`pipelines`: four at once on one store, two of them the same command; then on an object store. Their
-numbers must be those of each alone. `search`: forty trials, killed every few minutes and started
+`pipelines`: four at once on one store, two of them the same command; `bucket`: on an object store.
+Their numbers must be those of each alone. `search`: forty trials, killed every few minutes and started
 again, against one that is left alone. `serve`: the server under so many requests a second, every
 third a broken file; memory, open files and threads must not grow, and labels be those of `predict`.
 Exit status 1 where one does not hold.
@@ -54,31 +54,29 @@ NOISE_MIB = 8.0
 """That the second half of what is left may be above the first."""
 
 
-def pipelines(root: Path, data: Path) -> Iterator[str]:
-    """What is wrong with four at once, on a disk and in a bucket."""
+def pipelines(root: Path, data: Path, bucket: str = "") -> Iterator[str]:
+    """What is wrong with four at once, on a disk or in a bucket."""
     shares = Shares(len(os.sched_getaffinity(0)))
 
     def alone(name: str) -> Any:
         with shares.one() as cores:
-            runs = Runs(root / f"alone-{name}", data, cores, VARIANTS[name])
-            return _numbers(runs)
+            return _numbers(Runs(root / f"alone-{name}", data, cores, VARIANTS[name]))
 
     names = [name for name in VARIANTS if name != "same"]
     with ThreadPoolExecutor(len(names)) as pool:
         wanted = dict(zip(names, pool.map(alone, names), strict=True))
     wanted["same"] = wanted["one"]
-    with bucket() as uri:
-        for place, store in (("disk", "store"), ("bucket", f"{uri}/store")):
-            begun = time.monotonic()
-            found = _at_once(root / place, data, store)
-            print(f"four pipelines at once, {place}: {time.monotonic() - begun:.0f} s", flush=True)
-            for name, numbers in found.items():
-                if numbers != wanted[name]:
-                    failed = f": {numbers}" if isinstance(numbers, str) else ""
-                    yield f"{place}, {name}: other numbers than alone{failed}"
-            every = Runs(root / place, data, set(), store=store)
-            found = every.wrong(is_search=False, finished=(4, 4))
-            yield from (f"{place}: {text}" for text in found)
+    store, begun = f"{bucket}/store" if bucket else "store", time.monotonic()
+    found = _at_once(root / "together", data, store)
+    where = "a bucket" if bucket else "a disk"
+    print(f"four pipelines at once on {where}: {time.monotonic() - begun:.0f} s", flush=True)
+    for name, numbers in found.items():
+        if numbers != wanted[name]:
+            failed = f": {numbers}" if isinstance(numbers, str) else ""
+            yield f"{where}, {name}: other numbers than alone{failed}"
+    every = Runs(root / "together", data, set(), store=store)
+    wrong = every.wrong(is_search=False, finished=(4, 4))
+    yield from (f"{where}: {text}" for text in wrong)
 
 
 def _at_once(folder: Path, data: Path, store: str) -> dict[str, Any]:
@@ -239,7 +237,7 @@ def _look(process: int) -> tuple[float, int, int]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parts = ("pipelines", "search", "serve")
+    parts = ("pipelines", "bucket", "search", "serve")
     parser.add_argument("--parts", nargs="+", choices=parts, default=parts)
     parser.add_argument("--minutes", type=float, default=5.0, help="Of the server's load.")
     parser.add_argument("--rate", type=float, default=200.0, help="Requests a second.")
@@ -249,7 +247,10 @@ def main() -> None:
         root = Path(name)
         data = write_clips(root / "data")
         if "pipelines" in chosen.parts:
-            wrong += pipelines(root, data)
+            wrong += pipelines(root / "disk", data)
+        if "bucket" in chosen.parts:
+            with bucket() as uri:
+                wrong += pipelines(root / "bucket", data, uri)
         if "search" in chosen.parts:
             wrong += search(root, data)
         if "serve" in chosen.parts:

@@ -94,6 +94,25 @@ def test_nothing_of_two_builders_mixes_on_an_object_store_whenever_they_end(remo
     assert not (remote.root / "work").files()
 
 
+def test_what_another_builder_ends_meanwhile_is_not_set_aside(remote, monkeypatch):
+    works = [remote.begin("embed", "k1") for _ in range(2)]
+    for number, work in enumerate(works):
+        work.write("file.bin", b"%d" % number)
+    sound = Store._sound
+
+    def looked(store, stage, key):
+        found = sound(store, stage, key)
+        if works:
+            store.commit(stage, key, works.pop(), {"facts": {"n": 1}})
+        return found
+
+    first = works.pop(0)
+    monkeypatch.setattr(Store, "_sound", looked)
+    assert remote.commit("embed", "k1", first, {"facts": {"n": 0}})["facts"] == {"n": 1}
+    assert remote.check("embed", "k1") == [] and not (remote.root / "damaged").names()
+    assert remote.kept("embed", "k1").read("file.bin") == b"1"
+
+
 def test_a_manifest_that_is_written_anew_while_it_is_read_is_read_again(remote, monkeypatch):
     _commit(remote)
     monkeypatch.setattr("unfused.store.folder.AGAIN_SECONDS", (0.0,))

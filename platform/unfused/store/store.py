@@ -273,7 +273,10 @@ class Store:
 
     def _upload(self, stage: str, key: str, work: Folder, record: dict[str, Any]) -> None:
         place = self.folder(stage, key)
-        if place.exists(MANIFEST):
+        # Looked at here and now: another builder may have ended since.
+        try:
+            self.manifest(stage, key)
+        except Damaged:
             self.set_aside(stage, key)
         own = work.path.rpartition("-")[2]
         _copy(work, place / own, [file["name"] for file in record["files"]])
