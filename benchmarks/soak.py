@@ -4,10 +4,10 @@
     python benchmarks/soak.py --parts serve --minutes 5 --rate 200
 
 `pipelines`: four at once on one store, two of them the same command; `bucket`: on an object store.
-Their numbers must be those of each alone. `search`: forty trials, killed every few minutes and started
-again, against one that is left alone. `serve`: the server under so many requests a second, every
-third a broken file; memory, open files and threads must not grow, and labels be those of `predict`.
-Exit status 1 where one does not hold.
+Their numbers must be those of each alone. `search`: forty trials, killed every few minutes and
+started again, against one that is left alone. `serve`: the server under so many requests a second,
+every third a broken file; memory, open files and threads must not grow, and labels be those of
+`predict`. Exit status 1 where one does not hold.
 """
 
 from __future__ import annotations
