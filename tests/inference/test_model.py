@@ -102,6 +102,8 @@ def test_what_cannot_be_understood_is_refused(model, tmp_path):
         model.predict(np.zeros(100))
     with pytest.raises(ValueError, match="its own rate"):
         model.predict(b"", 16000)
+    with pytest.raises(ValueError, match="give each to `predict`"):
+        model.predict_all([np.zeros(100)])
     with pytest.raises(ValueError, match="NaN"):
         model.predict(np.full(100, np.nan), 16000)
     with pytest.raises(BadClip, match="missing"):

@@ -18,7 +18,7 @@ import numpy as np
 from unfused import scorers
 from unfused.config import ConfigError
 from unfused.inference.folder import CLASSIFIER, damaged, read_facts
-from unfused.inference.hearing import Audio, Hearing, known
+from unfused.inference.hearing import Audio, File, Hearing, known
 from unfused.inference.prediction import Prediction, Segment
 from unfused.inference.timeline import Grid, TimelineConfig, segments
 from unfused.store import Folder, Kept
@@ -97,14 +97,19 @@ class Model:
         wave = self.wave(audio, rate)
         return self.prediction(wave, self.probabilities([wave])[0], path, digest)
 
-    def predict_all(self, clips: Sequence[Audio]) -> pd.DataFrame:
+    def predict_all(self, clips: Sequence[File]) -> pd.DataFrame:
         """The labels of files or their bytes, a row each: see `inference.tables.row`.
 
         What cannot be read has its reason in the place of a label.
+
+        Raises:
+            ValueError: samples, whose rate nothing says.
         """
         from unfused.inference.files import Looking, predicted
         from unfused.inference.tables import frame
 
+        if any(isinstance(clip, np.ndarray) for clip in clips):
+            raise ValueError("Nothing says at which rate samples are; give each to `predict`.")
         return frame(self.classes, predicted(self, clips, Looking(whole=True)))
 
     def timeline(
@@ -167,8 +172,9 @@ class Model:
 
     @property
     def stretch_seconds(self) -> float:
-        """Of a recording that are decoded at a time; whatever is longer is a long one."""
-        return max(BLOCK_SECONDS, LONG * self.facts.durations[-1])
+        """Of a recording that are decoded at a time. The first of several stretches is long by
+        itself, though resampling holds a little of it back."""
+        return max(BLOCK_SECONDS, LONG * self.facts.durations[-1] + 1.0)
 
     def segments(
         self, stretches: Iterable[np.ndarray], config: TimelineConfig
