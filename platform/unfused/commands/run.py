@@ -118,19 +118,23 @@ def run_pipeline(request: Request) -> dict[str, Any]:
             runtime.prepare()
         tracker = _tracker(uri, plan, hardware)
     stream.subscribe(tracker)
-    stream.subscribe(Recorder(plan, run.id))
+    recorder = Recorder(plan, run.id)
+    stream.subscribe(recorder)
     shown = terminal.for_terminal(console, request.chosen)
     stream.subscribe(shown)
     for note in clip_notes(plan.request, plan.inputs):
         stream.emit(note)
     result: dict[str, Any] = {}
+
+    def reported() -> tuple[dict[str, Any], dict[str, str]]:
+        recorder.write_clips()
+        return report.summarize(plan), _leave_models(plan, run.id)
+
     with closing(tracker):
         with announcing_end(stream, shown, result), plan.store.telling():
             began = time.monotonic()
             with cores.PeakMemory() as memory, refusing(tracker):
-                found, models = run.execute_and(
-                    lambda: (report.summarize(plan), _leave_models(plan, run.id))
-                )
+                found, models = run.execute_and(reported)
             result |= found
             result["run"] = {
                 "id": run.id,

@@ -1,7 +1,7 @@
 """What a run leaves in the store for whoever reports it later, without its plan.
 
-The rule of this file: it repeats what artifacts say, joined, and decides nothing; a run goes on
-without it.
+The rule of this file: it repeats what artifacts say, joined, and decides nothing. The clips are
+written before a run ends, since what they are read from may be damaged, and built again.
 
     <store>/runs/<id>/run.json        request, settings, nodes with keys, times and curves, outcome
     <store>/runs/<id>/clips.parquet   every clip of every repetition: where it came from, its label
@@ -86,8 +86,14 @@ class Recorder:
             }
         )
         self.folder.write_json(RUN_FILE, record)
-        if end.status == "FINISHED":
-            write_clips(self.folder, self.plan)
+
+    def write_clips(self) -> None:
+        """Write the clips of a plan that is complete.
+
+        Raises:
+            Damaged: a file that they are read from is not what was written.
+        """
+        write_clips(self.folder, self.plan)
 
     def _node(self, step: Step) -> dict[str, Any]:
         curve = getattr(step.facts, "curve", None) or self._curves.get(step.node.name, [])
