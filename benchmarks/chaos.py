@@ -256,7 +256,7 @@ def _processes() -> Iterator[tuple[int, int, str, str]]:
             with suppress(OSError, IndexError):
                 state = (place / "stat").read_text().rpartition(")")[2].split()
                 if state[0] != "Z":
-                    line = (place / "cmdline").read_text().replace("\0", " ")
+                    line = os.fsdecode((place / "cmdline").read_bytes()).replace("\0", " ")
                     yield int(place.name), int(state[1]), state[19], line
 
 
