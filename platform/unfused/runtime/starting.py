@@ -382,12 +382,13 @@ def sent_environment() -> dict[str, str]:
 
 
 def _hide_command_line() -> None:
-    """Call this process by its command line without the secrets, which Ray's record of its job has,
-    and whoever lists the machine's processes."""
+    """Call this process by its command line without the secrets, as text: Ray's record of its job
+    has it, and whoever lists the machine's processes."""
     from ray._raylet import setproctitle
 
-    words = Path("/proc/self/cmdline").read_text().strip("\0").split("\0")
-    shown = [hidden(word) for word in words]
+    words = os.fsdecode(Path("/proc/self/cmdline").read_bytes()).strip("\0").split("\0")
+    # Ray's record is UTF-8, names of files need not be.
+    shown = [hidden(word).encode(errors="backslashreplace").decode() for word in words]
     if shown != words:
         setproctitle(shlex.join(shown))
 
