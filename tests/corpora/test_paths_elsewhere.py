@@ -8,8 +8,10 @@ import unicodedata
 import pytest
 
 from unfused import corpora
+from unfused.config import Config, RunOptions
 from unfused.corpora import Columns
 from unfused.data.recordings import read_recording
+from unfused.pipeline import Request
 
 
 @pytest.fixture
@@ -127,9 +129,11 @@ def test_names_that_are_not_utf8_are_percent_encoded_and_told(western):
 
 
 def test_a_folder_whose_own_name_is_not_utf8_is_read(western):
-    listing = corpora.read(os.fsdecode(os.fsencode(western) + b"/k\xe4tzchen"))
+    place = os.fsdecode(os.fsencode(western) + b"/k\xe4tzchen")
+    listing = corpora.read(place)
     (clip,) = listing.clips
     assert clip.path == f"{western}/k%E4tzchen/b.wav" and read_recording(clip.path)
+    assert Request(Config(), RunOptions(), task=place).task == f"{western}/k%E4tzchen"
 
 
 @pytest.mark.parametrize("code", ["cp1252", "utf-8"])

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from unfused import corpora, teachers
 from unfused.arms import BESIDE_OUTSIDE, DEFAULT
 from unfused.config import Config, ConfigError, RunOptions, override
+from unfused.corpora import location
 from unfused.corpora.clip import Clip
 from unfused.data.recordings import has_sound
 from unfused.pipeline.graph import OWN, OWN_NAME, Given, Node, Teachers, graph
@@ -60,6 +61,12 @@ class Request:
     """Whether nothing is to be written, and so nothing can be built."""
     chosen: frozenset[str] = frozenset()
     """The settings that this person chose, by dotted name."""
+
+    def __post_init__(self) -> None:
+        for name in ("corpus", "task"):
+            if place := getattr(self, name):
+                # As it is told and kept: as text.
+                object.__setattr__(self, name, location.spelled(place))
 
 
 def heard(
