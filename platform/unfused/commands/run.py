@@ -128,7 +128,7 @@ def run_pipeline(request: Request) -> dict[str, Any]:
 
     def reported() -> tuple[dict[str, Any], dict[str, str]]:
         recorder.write_clips()
-        return report.summarize(plan), _leave_models(plan, run.id)
+        return report.summarize(plan), _leave_models(plan, run.id, stream)
 
     with closing(tracker):
         with announcing_end(stream, shown, result), plan.store.telling():
@@ -168,14 +168,18 @@ def _tracker(uri: str, plan: Plan, hardware: runtime.Hardware) -> tracking.Track
     return tracking.Tracker(uri, request.options.experiment, request.options.store, **named)
 
 
-def _leave_models(plan: Plan, run: str) -> dict[str, str]:
+def _leave_models(plan: Plan, run: str, stream: Stream) -> dict[str, str]:
     """Folders of the models that a run leaves, by arm: the chosen one first; where that is a pool
     of teachers, the student of them too, which is one network."""
     chosen, student = report.chosen_by_draw(plan)[0], STUDENT.name
     arms = [chosen]
     if ARMS[chosen].source == "probes" and student in plan.request.config.arms:
         arms.append(student)
-    return {arm: leave_model(plan, arm, run).uri for arm in arms}
+
+    def tell(text: str) -> None:
+        stream.emit(Note(text, level="warning"))
+
+    return {arm: leave_model(plan, arm, run, tell).uri for arm in arms}
 
 
 def _register(plan: Plan, models: dict[str, str], tracker: tracking.Tracker) -> None:

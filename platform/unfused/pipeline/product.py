@@ -7,6 +7,7 @@ decides; the same run again finds it there.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 from unfused import corpora, inference, provenance, runtime
@@ -17,29 +18,33 @@ from unfused.inference.folder import License, Measured, ModelFacts
 from unfused.pipeline.graph import Ref
 from unfused.pipeline.plan import Plan, Step
 from unfused.secrets import hidden, hidden_in, without_login
-from unfused.store import Damaged, Folder, Store, artifact_key
+from unfused.store import Damaged, Folder, artifact_key
 from unfused.teachers import TeacherFacts
 
 STAGE, VERSION = "model", 1
 
 
-def leave_model(plan: Plan, arm: str, run: str) -> Folder:
+def leave_model(plan: Plan, arm: str, run: str, tell: Callable[[str], None]) -> Folder:
     """Write the model of an arm's first draw, unless it is there.
 
     Args:
         plan: of the finished run.
         arm: which arm.
         run: the run's id.
+        tell: takes a sentence about one that was damaged.
 
     Returns:
         The model's folder in the store.
+
+    Raises:
+        Damaged: one is, and the run is strict.
     """
     scored = _scored(plan, arm)
     classifier = plan.artifact(_classifier(plan, arm))
     inputs = {"classifier": classifier.identity, "scores": str(scored.key)}
     key = artifact_key(STAGE, VERSION, {"name": corpora.title(plan.request.task)}, inputs)
     with runtime.alone(plan.store.root, f"{STAGE}/{key}"):
-        if not _is_there(plan.store, key):
+        if not _is_whole(plan, key, tell):
             made = provenance.collect()
             facts = _facts(plan, arm, run, made)
             work = plan.store.begin(STAGE, key)
@@ -59,11 +64,25 @@ def leave_model(plan: Plan, arm: str, run: str) -> Folder:
     return plan.store.kept(STAGE, key)
 
 
-def _is_there(store: Store, key: str) -> bool:
+def _is_whole(plan: Plan, key: str, tell: Callable[[str], None]) -> bool:
+    """Whether a model is there as it was written; one that is damaged is set aside and told."""
+    store, damage = plan.store, None
     try:
-        return store.manifest(STAGE, key) is not None
-    except Damaged:
-        return False
+        if store.manifest(STAGE, key) is None:
+            return False
+        damage = next(iter(store.check(STAGE, key)), None)
+    except Damaged as found:
+        damage = found
+    if damage is None:
+        return True
+    if plan.request.options.strict:
+        raise damage
+    if aside := store.set_aside(STAGE, key):
+        tell(
+            f"{STAGE}/{key} of the store was damaged ({damage.file}: {damage.what}); it is set aside"
+            f" in {aside.uri} and made again"
+        )
+    return False
 
 
 def _classifier(plan: Plan, arm: str) -> Ref:
