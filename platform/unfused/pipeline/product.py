@@ -78,9 +78,10 @@ def _is_whole(plan: Plan, key: str, tell: Callable[[str], None]) -> bool:
     if plan.request.options.strict:
         raise damage
     if aside := store.set_aside(STAGE, key):
+        what = f"{damage.file}: {damage.what}"
         tell(
-            f"{STAGE}/{key} of the store was damaged ({damage.file}: {damage.what}); it is set aside"
-            f" in {aside.uri} and made again"
+            f"{STAGE}/{key} of the store was damaged ({what}); it is set aside in {aside.uri}"
+            " and made again"
         )
     return False
 
