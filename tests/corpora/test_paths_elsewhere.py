@@ -152,3 +152,12 @@ def test_a_name_with_a_percent_sign_is_taken_as_it_is(audio, tmp_path):
     listing = corpora.read(tmp_path)
     assert [clip.name for clip in listing.clips] == ["cat/b%C3%BC.wav", "dog/100%FF.wav"]
     assert listing.notes == () and all(read_recording(clip.path) for clip in listing.clips)
+
+
+def test_a_name_that_becomes_that_of_another_file_is_told(audio, tmp_path):
+    audio("dog/a%FF.wav", "dog/b.wav", "cat/c.wav")
+    os.rename(tmp_path / "dog" / "b.wav", os.fsencode(tmp_path) + b"/dog/a\xff.wav")
+    listing = corpora.read(tmp_path)
+    assert [clip.name for clip in listing.clips] == ["cat/c.wav", "dog/a%FF.wav"]
+    assert listing.notes[0].startswith("1 name is not UTF-8")
+    assert "1 of them fall on another file's name, and are left out" in listing.notes[1]

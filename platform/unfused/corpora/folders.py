@@ -97,10 +97,13 @@ def _local(place: str) -> tuple[list[tuple[str, location.Listed]], list[str]]:
     if again:
         times = "1 link to a folder leads" if again == 1 else f"{again} links to folders lead"
         notes.append(f"{times} to where others lie already; every file is listed once.")
-    names = sorted(map(location.spelled, found))
-    if strange := sorted({*names} - {*found}):
+    strange = sorted(new for name in found if (new := location.spelled(name)) != name)
+    names = sorted({*map(location.spelled, found)})
+    if strange:
         count = "1 name is" if len(strange) == 1 else f"{len(strange)} names are"
         notes.append(f"{count} not UTF-8, and written percent-encoded, the first {strange[0]}.")
+    if lost := len(found) - len(names):
+        notes.append(f"{lost} of them fall on another file's name, and are left out; rename them.")
     return list(zip(names, location.listed([f"{place}/{n}" for n in names]), strict=True)), notes
 
 
