@@ -54,27 +54,30 @@ NOISE_MIB = 8.0
 """That the second half of what is left may be above the first."""
 
 
-def pipelines(root: Path, data: Path, bucket: str = "") -> Iterator[str]:
-    """What is wrong with four at once, on a disk or in a bucket."""
+def alone(root: Path, data: Path) -> dict[str, Any]:
+    """The numbers of each pipeline that has nothing beside it on its store."""
     shares = Shares(len(os.sched_getaffinity(0)))
 
-    def alone(name: str) -> Any:
+    def run(name: str) -> Any:
         with shares.one() as cores:
             return _numbers(Runs(root / f"alone-{name}", data, cores, VARIANTS[name]))
 
     names = [name for name in VARIANTS if name != "same"]
     with ThreadPoolExecutor(len(names)) as pool:
-        wanted = dict(zip(names, pool.map(alone, names), strict=True))
-    wanted["same"] = wanted["one"]
-    store, begun = f"{bucket}/store" if bucket else "store", time.monotonic()
-    found = _at_once(root / "together", data, store)
-    where = "a bucket" if bucket else "a disk"
-    print(f"four pipelines at once on {where}: {time.monotonic() - begun:.0f} s", flush=True)
+        found = dict(zip(names, pool.map(run, names), strict=True))
+    return found | {"same": found["one"]}
+
+
+def pipelines(folder: Path, data: Path, store: str, wanted: Mapping[str, Any]) -> Iterator[str]:
+    """What is wrong with four at once on one store, whose numbers alone are `wanted`."""
+    begun, where = time.monotonic(), folder.name
+    found = _at_once(folder, data, store)
+    print(f"four pipelines at once, {where}: {time.monotonic() - begun:.0f} s", flush=True)
     for name, numbers in found.items():
         if numbers != wanted[name]:
             failed = f": {numbers}" if isinstance(numbers, str) else ""
             yield f"{where}, {name}: other numbers than alone{failed}"
-    every = Runs(root / "together", data, set(), store=store)
+    every = Runs(folder, data, set(), store=store)
     wrong = every.wrong(is_search=False, finished=(4, 4))
     yield from (f"{where}: {text}" for text in wrong)
 
@@ -246,11 +249,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="unfused-soak-") as name:
         root = Path(name)
         data = write_clips(root / "data")
+        wanted = alone(root, data) if {"pipelines", "bucket"} & {*chosen.parts} else {}
         if "pipelines" in chosen.parts:
-            wrong += pipelines(root / "disk", data)
+            wrong += pipelines(root / "disk", data, "store", wanted)
         if "bucket" in chosen.parts:
             with bucket() as uri:
-                wrong += pipelines(root / "bucket", data, uri)
+                wrong += pipelines(root / "bucket", data, f"{uri}/store", wanted)
         if "search" in chosen.parts:
             wrong += search(root, data)
         if "serve" in chosen.parts:

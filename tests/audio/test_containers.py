@@ -19,6 +19,7 @@ from sounds import (
 )
 
 from unfused.audio.decode import BadClip, Parts, decode, decode_heard
+from unfused.audio.reading import Reading
 
 
 def samples_of(data: bytes, rate: int = RATE) -> np.ndarray:
@@ -43,6 +44,22 @@ def test_a_wav_that_claims_less_than_there_is_goes_on_to_the_end(missing):
     expected = heard_by_ffmpeg(under, ignore_length="1")[:, 0] * 32768
     assert len(expected) == RATE
     np.testing.assert_array_equal(samples_of(under), expected)
+
+
+@pytest.mark.timeout(60)
+def test_a_wav_of_more_than_four_gib_whose_size_began_anew_goes_on_to_the_end(tmp_path):
+    rest = 4 * 48000
+    head = struct.pack("<4sI4s4sIHHIIHH", b"RIFF", rest + 36, b"WAVE", b"fmt ", 16, 1, 1, 48000,
+                       96000, 2, 16) + struct.pack("<4sI", b"data", rest)  # fmt: skip
+    with open(tmp_path / "night.wav", "wb+") as file:
+        file.write(head)
+        file.truncate(len(head) + 2**32 + rest)
+        reading, frames = Reading(file), 0
+        for block in reading.blocks():
+            frames += len(block)
+            if frames > rest:
+                break
+    assert (reading.rate, reading.channels) == (48000, 1) and frames > rest
 
 
 @pytest.mark.parametrize("chunk", [b"LIST\x04\0\0\0INFO", b"LIST\xff\0\0\0INFO", bytes(2000)])

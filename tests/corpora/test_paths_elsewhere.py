@@ -154,6 +154,17 @@ def test_a_name_with_a_percent_sign_is_taken_as_it_is(audio, tmp_path):
     assert listing.notes == () and all(read_recording(clip.path) for clip in listing.clips)
 
 
+def test_bytes_that_are_not_utf8_and_percent_signs_may_stand_in_one_path(audio, tmp_path):
+    audio("d%C3%A9%20/h.wav", "cat/c.wav")
+    folder = tmp_path / "d%C3%A9%20"
+    os.rename(folder / "h.wav", os.fsencode(folder) + b"/h\xfc%FC.wav")
+    clip = corpora.read(tmp_path).clips[1]
+    assert (clip.name, clip.label) == ("d%C3%A9%20/h%FC%25FC.wav", "d%C3%A9%20")
+    assert clip.size > 0 and len(read_recording(clip.path)) == clip.size
+    found, _ = read(tmp_path, "d%C3%A9%20/h%fc%25FC.wav")
+    assert found is not None, "small letters do as well"
+
+
 def test_a_name_that_becomes_that_of_another_file_is_told(audio, tmp_path):
     audio("dog/a%FF.wav", "dog/b.wav", "cat/c.wav")
     os.rename(tmp_path / "dog" / "b.wav", os.fsencode(tmp_path) + b"/dog/a\xff.wav")

@@ -122,8 +122,10 @@ def run_all(folder: Path) -> Iterator[tuple[str, Path, dict[str, Any]]]:
     def run(name: str) -> dict[str, Any]:
         summary, core = folder / f"{name}.json", free.get()
         asked = ("--task", str(task), *SMALL, *RUNS[name], "--summary", str(summary))
-        _run(folder, core, *asked)
-        free.put(core)
+        try:
+            _run(folder, core, *asked)
+        finally:
+            free.put(core)
         return json.loads(summary.read_text())
 
     with ThreadPoolExecutor(len(cores)) as pool:

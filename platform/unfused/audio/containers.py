@@ -169,7 +169,8 @@ def _sized(file: BinaryIO, size: int, start: int, at: int, kind: str) -> Contain
         return Container((file,))
     missing = 0.0 if claimed in untold else _missing(start, claimed, size)
     if length == 4 and there >= 2**32:
-        return Container((file,), beyond=True)
+        # To FFmpeg, samples of no size go on to the file's end; behind others it looks for chunks.
+        return Container((View(file, 0, size, {at: bytes(4)}),), beyond=True)
     return Container((View(file, 0, size, {at: struct.pack(kind, there)}),), missing)
 
 

@@ -50,20 +50,14 @@ class Libav:
         self.lost, self.damage = 0.0, ""
 
     @classmethod
-    def of(cls, file: BinaryIO, whole_wav: bool = False) -> Libav | None:
-        """The sound of a seekable file; None where there is none that FFmpeg decodes.
-
-        Args:
-            file: not read by others meanwhile.
-            whole_wav: the samples of a WAV end where the file ends.
-        """
+    def of(cls, file: BinaryIO) -> Libav | None:
+        """The sound of a seekable file that nobody else reads meanwhile; None where there is none
+        that FFmpeg decodes."""
         import av
 
-        options = {"format_whitelist": DEMUXERS} | ({"ignore_length": "1"} if whole_wav else {})
         file.seek(0)
         try:
-            container = av.open(file, options=options)
-            return cls(container)
+            return cls(av.open(file, options={"format_whitelist": DEMUXERS}))
         except (av.FFmpegError, IndexError, StopIteration):
             return None
 

@@ -123,7 +123,7 @@ def _opened(file: BinaryIO, container: Container) -> Sndfile | Libav:
             return Sndfile(file, container.guessed)
         except soundfile.LibsndfileError:
             pass
-    sound = Libav.of(file, whole_wav=container.beyond)
+    sound = Libav.of(file)
     if sound is not None:
         return sound
     file.seek(0)

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import BinaryIO, NamedTuple
-from urllib.parse import quote, unquote
+from urllib.parse import quote, unquote, unquote_to_bytes
 
 from pyarrow import fs
 
@@ -33,8 +33,8 @@ Listed = tuple[int, str]
 """Bytes and time of change in ns; (-1, "") where there is no such file."""
 
 MISSING: Listed = (-1, "")
-NO_TEXT = 0xDC00
-"""What Python adds to a byte of a name that is not UTF-8."""
+NO_TEXT = re.compile("[\udc80-\udcff]")
+"""As which Python has the bytes of a name that are not UTF-8, each added to 0xDC00."""
 
 
 class _Uri(NamedTuple):
@@ -79,24 +79,33 @@ def absolute(place: str) -> str:
     return spelled(os.path.abspath(os.path.expanduser(place)))
 
 
-def spelled(name: str) -> str:
-    """A local name as text: bytes of it that are not UTF-8 are percent-encoded."""
-    return re.sub("[\udc80-\udcff]", lambda found: f"%{ord(found[0]) - NO_TEXT:02X}", name)
+def spelled(path: str) -> str:
+    """A local path as text: in names that are not UTF-8, such bytes and `%` are percent-encoded."""
+    return "/".join(map(_spelled, path.split("/")))
 
 
-def on_disk(place: str) -> str:
-    """A local path as the system has it; as it is where nothing of it was encoded.
+def _spelled(name: str) -> str:
+    if not NO_TEXT.search(name):
+        return name
+    return NO_TEXT.sub(lambda byte: f"%{ord(byte[0]) - 0xDC00:02X}", name.replace("%", "%25"))
+
+
+def on_disk(path: str) -> str:
+    """A local path as the system has it; names in it that are there as they are stand so.
 
     Args:
-        place: as `spelled` gives it.
+        path: as `spelled` gives it.
     """
-    if "%" not in place or os.path.lexists(place):
-        return place
-    bytewise = re.sub(
-        "%([89A-F][0-9A-F])", lambda found: chr(NO_TEXT + int(found[1], 16)), place
-    )
-    # What was UTF-8 all the same is percent-encoded by somebody else (see `names`).
-    return bytewise if spelled(os.fsdecode(os.fsencode(bytewise))) == place else place
+    if "%" not in path or os.path.lexists(path):
+        return path
+    found = ""
+    for name in path.split("/"):
+        if "%" in name and not os.path.lexists(found + name):
+            bytewise = os.fsdecode(unquote_to_bytes(name))
+            # What is UTF-8 was percent-encoded by somebody else (see `names`).
+            name = bytewise if NO_TEXT.search(bytewise) else name
+        found += f"{name}/"
+    return found[:-1]
 
 
 def join(folder: str, name: str) -> str:

@@ -13,7 +13,7 @@ from threading import Lock
 
 from unfused.events import Note, Stream
 from unfused.pipeline.plan import Plan, Step
-from unfused.store import Damaged
+from unfused.store import Damaged, Folder
 
 MOST = 3
 """How often a node is begun again because what it was built from was damaged."""
@@ -75,12 +75,7 @@ class Healing:
         found = self._plan.set_aside(step)
         if found is None:
             return
-        damage, aside = found
-        text = (
-            f"{step.place} of the store was damaged ({damage.file}: {damage.what}); it is set aside"
-            f" in {aside.uri} and built again"
-        )
-        self._stream.emit(Note(text, step.node.name, "warning"))
+        self._stream.emit(Note(told(step.place, *found), step.node.name, "warning"))
 
     def _is_damaged(self, step: Step, began: float) -> bool:
         if self._healed.get(step.place, 0.0) >= began:
@@ -97,3 +92,11 @@ class Healing:
             self._plan.note(step, damage)
             self._healed[step.place] = time.time()
             self.make_room(step)
+
+
+def told(place: str, damage: Damaged, aside: Folder) -> str:
+    """The sentence on an artifact, `stage/key`, that was set aside."""
+    return (
+        f"{place} of the store was damaged ({damage.file}: {damage.what}); it is set aside in"
+        f" {aside.uri} and built again"
+    )

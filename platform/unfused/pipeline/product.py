@@ -16,6 +16,7 @@ from unfused.config import flatten
 from unfused.inference.card import card
 from unfused.inference.folder import License, Measured, ModelFacts
 from unfused.pipeline.graph import Ref
+from unfused.pipeline.healing import told
 from unfused.pipeline.plan import Plan, Step
 from unfused.secrets import hidden, hidden_in, without_login
 from unfused.store import Damaged, Folder, artifact_key
@@ -66,24 +67,17 @@ def leave_model(plan: Plan, arm: str, run: str, tell: Callable[[str], None]) -> 
 
 def _is_whole(plan: Plan, key: str, tell: Callable[[str], None]) -> bool:
     """Whether a model is there as it was written; one that is damaged is set aside and told."""
-    store, damage = plan.store, None
     try:
-        if store.manifest(STAGE, key) is None:
+        if plan.store.manifest(STAGE, key) is None:
             return False
-        damage = next(iter(store.check(STAGE, key)), None)
-    except Damaged as found:
-        damage = found
-    if damage is None:
-        return True
-    if plan.request.options.strict:
-        raise damage
-    if aside := store.set_aside(STAGE, key):
-        what = f"{damage.file}: {damage.what}"
-        tell(
-            f"{STAGE}/{key} of the store was damaged ({what}); it is set aside in {aside.uri}"
-            " and made again"
-        )
-    return False
+        wrong = plan.store.check(STAGE, key)
+    except Damaged as damage:
+        wrong = [damage]
+    if wrong and plan.request.options.strict:
+        raise wrong[0]
+    if wrong and (aside := plan.store.set_aside(STAGE, key)):
+        tell(told(f"{STAGE}/{key}", wrong[0], aside))
+    return not wrong
 
 
 def _classifier(plan: Plan, arm: str) -> Ref:

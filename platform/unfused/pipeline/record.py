@@ -27,7 +27,7 @@ from unfused.pipeline.plan import Plan, Step
 from unfused.secrets import hidden_in
 from unfused.stages.evaluate import PREDICTIONS_FILE
 from unfused.stages.ingest import CLIPS_FILE
-from unfused.store import Folder, create_table, opened_table, read_npy, read_table
+from unfused.store import create_table, opened_table, read_npy, read_table
 
 FORM = 1
 """Of the record: raise it when a file or a field changes its meaning."""
@@ -88,12 +88,21 @@ class Recorder:
         self.folder.write_json(RUN_FILE, record)
 
     def write_clips(self) -> None:
-        """Write the clips of a plan that is complete.
+        """Write `clip_rows` of a finished plan, some thousands of clips in memory at a time.
 
         Raises:
             Damaged: a file that they are read from is not what was written.
         """
-        write_clips(self.folder, self.plan)
+        names = ("repetition", "split", "digest", "path", "label")
+        columns = [(name, pa.string()) for name in names]
+        columns += [("clip", pa.int64()), ("cluster", pa.int64())]
+        for arm in self.plan.request.config.arms:
+            columns.append((arm, pa.list_(pa.string())))
+            columns.append((f"{arm}.probability", pa.list_(pa.float32())))
+        schema, rows = pa.schema(columns), clip_rows(self.plan)
+        with self.folder.create(RUN_CLIPS) as sink, create_table(sink, schema) as writer:
+            while some := list(islice(rows, ROWS_TOGETHER)):
+                writer.write_table(pa.Table.from_pylist(some, schema=schema))
 
     def _node(self, step: Step) -> dict[str, Any]:
         curve = getattr(step.facts, "curve", None) or self._curves.get(step.node.name, [])
@@ -110,19 +119,6 @@ class Recorder:
             },
             "curve": curve,
         }
-
-
-def write_clips(folder: Folder, plan: Plan) -> None:
-    """Write `clip_rows` of a finished plan, some thousands of clips in memory at a time."""
-    names = ("repetition", "split", "digest", "path", "label")
-    columns = [(name, pa.string()) for name in names]
-    columns += [("clip", pa.int64()), ("cluster", pa.int64())]
-    for arm in plan.request.config.arms:
-        columns += [(arm, pa.list_(pa.string())), (f"{arm}.probability", pa.list_(pa.float32()))]
-    schema, rows = pa.schema(columns), clip_rows(plan)
-    with folder.create(RUN_CLIPS) as sink, create_table(sink, schema) as writer:
-        while some := list(islice(rows, ROWS_TOGETHER)):
-            writer.write_table(pa.Table.from_pylist(some, schema=schema))
 
 
 def clip_rows(plan: Plan) -> Iterator[dict[str, Any]]:

@@ -24,6 +24,7 @@ from typing import Any
 
 from unfused import cores
 from unfused.config import ConfigError, RunOptions
+from unfused.corpora import location
 from unfused.runtime.hardware import jobs_of_gpu, local_gpus, logical_cpus
 from unfused.runtime.place import Place
 from unfused.secrets import hidden
@@ -388,7 +389,7 @@ def _hide_command_line() -> None:
 
     words = os.fsdecode(Path("/proc/self/cmdline").read_bytes()).strip("\0").split("\0")
     # Ray's record is UTF-8, names of files need not be.
-    shown = [hidden(word).encode(errors="backslashreplace").decode() for word in words]
+    shown = [location.spelled(hidden(word)) for word in words]
     if shown != words:
         setproctitle(shlex.join(shown))
 
