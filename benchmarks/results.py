@@ -149,8 +149,13 @@ class Measurement:
         task = str(DATA / TASKS[self.task])
         return ["pipelines/full.py", "--task", task, *self.arguments]
 
-    def run(self, store: str) -> None:
-        """Run it on a machine that does nothing else, and keep what it says."""
+    def run(self, store: str, beside: bool) -> None:
+        """Run it, and keep what it says.
+
+        Args:
+            store: that shared stages are kept in.
+            beside: whether the machine does anything else, so that no minutes are kept.
+        """
         print("$ python", *self.command, flush=True)
         began, load = time.time(), os.getloadavg()[0]
         with tempfile.TemporaryDirectory() as place:
@@ -158,8 +163,8 @@ class Measurement:
             more = ["--store", store, "--summary", str(file)]
             subprocess.run([sys.executable, *self.command, *more], cwd=ROOT, check=True)
             summary = json.loads(file.read_text())
-        whole = all(stage["status"] == "built" for stage in summary["stages"])
-        self.keep(summary, load, round((time.time() - began) / 60, 1) if whole else None)
+        timed = not beside and all(stage["status"] == "built" for stage in summary["stages"])
+        self.keep(summary, load, round((time.time() - began) / 60, 1) if timed else None)
 
     def keep(self, summary: dict[str, Any], load: float, minutes: float | None) -> None:
         """Keep what a run says.
@@ -199,7 +204,8 @@ class Measurement:
 def machine() -> str:
     """What this computes on."""
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    return ", ".join([f"{os.cpu_count()} CPU cores", *gpus])
+    cores = len(os.sched_getaffinity(0))
+    return ", ".join([f"{cores} CPU core{'s' if cores > 1 else ''}", *gpus])
 
 
 def measurements() -> list[Measurement]:
@@ -375,6 +381,7 @@ def main() -> None:
     parser.add_argument("--tables-only", action="store_true", help="run nothing")
     parser.add_argument("--task", action="append", help="only these tasks")
     parser.add_argument("--missing", action="store_true", help="only what has no summary yet")
+    parser.add_argument("--beside", action="store_true", help="beside other work: keep no minutes")
     given = parser.parse_args()
     known = {one.table for one in measurements()}
     if unknown := set(given.tables) - known:
@@ -384,7 +391,7 @@ def main() -> None:
     for one in measurements():
         wanted = one.table in (given.tables or known) and one.task in (given.task or TASKS)
         if wanted and not given.tables_only and not (given.missing and one.kept):
-            one.run(given.store)
+            one.run(given.store, given.beside)
     write_tables()
 
 
