@@ -66,6 +66,20 @@ def test_files_folders_and_manifests_are_labelled_in_one_table(place):
 
 
 @pytest.mark.slow
+def test_a_recording_that_lacks_its_end_is_told_apart_from_those_that_say_nothing(place, tmp_path):
+    whole = tmp_path / "long.wav"
+    soundfile.write(whole, np.concatenate(tones(CROP, count=80)), 16000)
+    (tmp_path / "cut.wav").write_bytes(whole.read_bytes()[: -2 * CROP])
+    (tmp_path / "empty.wav").touch()
+    done = unfused_command(place, "predict", KEY, str(tmp_path))
+    found = rows_of(done.stdout)
+    assert [one["label"] == "" for one in found if one["path"].endswith("cut.wav")][-2:] == [
+        False, True,
+    ]  # fmt: skip
+    assert "1 without an answer, 1 up to where it could be read, the first: " in done.stderr
+
+
+@pytest.mark.slow
 def test_vectors_are_written_beside_paths(place):
     done = unfused_command(place, "embed", KEY, "clips", "--out", "v.parquet")
     assert done.returncode == 0, done.stderr

@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -171,6 +172,34 @@ def test_a_long_recording_that_lacks_its_end_is_a_timeline_up_to_there(
     assert last["label"] is None and last["reason"].startswith("truncated: ")
     (refused,) = predicted(model, [path], Looking(whole=True))
     assert refused["reason"] == last["reason"]
+
+
+def test_samples_that_are_no_numbers_end_a_timeline_and_are_found(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(Model, "stretch_seconds", 1.0)
+    wave = np.concatenate(tones(CROP, count=24)) / np.float32(32768)
+    wave[-CROP] = np.nan
+    path = wav(tmp_path / "long.wav", wave, subtype="FLOAT")
+    in_parts = Looking(parts=True, timeline=TimelineConfig(threshold=0.0))
+    *rows, last = predicted(model, [path], in_parts)
+    begin, end = map(float, re.findall(r"\d+\.\d+", last["reason"]))
+    assert last["reason"] == f"NaN or infinite samples: between {begin:.2f} and {end:.2f} s"
+    assert rows[-1]["end"] == pytest.approx(begin, abs=0.01)
+    assert begin < 23 * CROP / 16000 < end
+
+
+def test_a_name_that_is_not_utf8_is_text_in_what_is_said_of_it(model, tmp_path):
+    path = wav(tmp_path / "x.wav", tones(CROP, count=1)[0]).rename(
+        os.fsdecode(os.fsencode(tmp_path) + b"/\xfc.wav")
+    )
+    assert model.predict(path).path == f"{tmp_path}/%FC.wav"
+    (row,) = model.predict_all([path]).to_dict("records")
+    assert row["path"] == f"{tmp_path}/%FC.wav" and row["label"]
+
+
+def test_a_model_in_a_folder_whose_name_is_not_utf8_is_one_sentence(copied):
+    elsewhere = copied.rename(os.fsdecode(os.fsencode(copied) + b"\xfc"))
+    with pytest.raises(ConfigError, match="not UTF-8 text; rename that folder"):
+        unfused.load(elsewhere)
 
 
 def test_a_clip_has_the_vector_that_its_classifier_sees(model):

@@ -109,20 +109,29 @@ def stretches(
 
     Raises:
         BadClip: as `decode_heard`; of a recording of several stretches that lacks its end, after
-            all that is there has come.
+            all that is there has come, and of one with NaN samples after the stretches before.
     """
     reading = Reading(source)
     stream, most = Stream(reading.rate, sample_rate), math.floor(seconds * reading.rate)
     held, count, given = list[np.ndarray](), 0, 0
+
+    def one() -> np.ndarray:
+        try:
+            return one_channel(held, channel)[0]
+        except BadClip as bad:
+            end = reading.num_frames / reading.rate
+            where = f"between {end - count / reading.rate:.2f} and {end:.2f} s"
+            raise BadClip(bad.reason, where if given else "") from None
+
     for block in _up_to(reading, max_seconds, max_samples):
         held.append(block)
         count += len(block)
         if count > most:
-            yield to_int16(stream(one_channel(held, channel)[0]))
+            yield to_int16(stream(one()))
             held, count, given = [], 0, given + 1
     heard = reading.heard()
     if given:
-        rest = one_channel(held, channel)[0] if held else np.zeros(0, np.float32)
+        rest = one() if held else np.zeros(0, np.float32)
         yield to_int16(stream(rest, last=True))
     if heard.damage:
         raise BadClip("truncated", heard.damage)

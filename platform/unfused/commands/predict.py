@@ -181,13 +181,13 @@ class _Worker:
 
 
 class _Told:
-    """Rows as they pass, and how many had nothing to say."""
+    """Rows as they pass, and how many recordings had nothing to say, or not to their end."""
 
     def __init__(self, rows: Iterator[dict[str, Any]]) -> None:
         self._rows = rows
         self._held: list[dict[str, Any]] = []
-        self.unread = 0
-        self.reason = ""
+        self.unread = self.partly = 0
+        self.reason = self._before = ""
 
     def first_with_vectors(self) -> Mapping[str, Any]:
         """The first row that has vectors, or an empty one; none is lost."""
@@ -205,8 +205,10 @@ class _Told:
 
     def _seen(self, row: dict[str, Any]) -> dict[str, Any]:
         if row["reason"]:
-            self.unread += 1
+            partly = row["path"] == self._before
+            self.partly, self.unread = self.partly + partly, self.unread + (not partly)
             self.reason = self.reason or f"{row['path']} ({row['reason']})"
+        self._before = row["path"]
         return row
 
 
@@ -228,8 +230,6 @@ def _sum_up(rows: _Told, total: int, out: str | None) -> None:
     console = display.make_console(error=True)
     if out and out != STANDARD_OUTPUT:
         console.print(f"{total} recordings: {escape(str(Path(out)))}", highlight=False)
-    if rows.unread:
-        console.print(
-            f"[yellow]{rows.unread} without an answer[/], the first: {escape(rows.reason)}",
-            highlight=False,
-        )
+    counts = {"without an answer": rows.unread, "up to where it could be read": rows.partly}
+    if told := ", ".join(f"{count} {what}" for what, count in counts.items() if count):
+        console.print(f"[yellow]{told}[/], the first: {escape(rows.reason)}", highlight=False)

@@ -16,11 +16,10 @@ from typing import Any
 import numpy as np
 
 from unfused.audio.decode import BadClip
-from unfused.inference.hearing import File, Hearing, known
+from unfused.inference.hearing import File, Hearing, known, name_of
 from unfused.inference.model import BLOCK_SECONDS, Model
 from unfused.inference.tables import row
 from unfused.inference.timeline import TimelineConfig
-from unfused.secrets import hidden
 
 BLOCK_CLIPS = 64
 """That are scored at a time, where they are short."""
@@ -154,8 +153,7 @@ def blocks(
 
 
 def _decoded(hearing: Hearing, clip: File, seconds: float | None) -> Recording:
-    path = "" if isinstance(clip, bytes) else hidden(str(clip))
-    digest = ""
+    path, digest = name_of(clip), ""
     try:
         digest, file = known(clip)
         if seconds is None:

@@ -24,6 +24,7 @@ from unfused.audio.samples import INT16_SCALE, to_int16
 from unfused.config import Channel
 from unfused.corpora import location
 from unfused.data.recordings import digest_of, open_recording
+from unfused.secrets import hidden
 
 File = str | PathLike | bytes
 """A path or URI, or the bytes of a file."""
@@ -116,6 +117,11 @@ class Hearing:
             raise ValueError("There are NaN or infinite samples; repair the recording.")
         wave = wave if wave.ndim == 1 else wave.mean(axis=1)
         return to_int16(wave if rate == wanted else resample(wave, rate, wanted))
+
+
+def name_of(audio: File) -> str:
+    """The path of a file as tables and messages have it, without keys; "" of bytes."""
+    return "" if isinstance(audio, bytes) else hidden(location.spelled(str(audio)))
 
 
 def known(audio: File) -> tuple[str, File]:

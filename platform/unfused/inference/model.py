@@ -18,7 +18,7 @@ import numpy as np
 from unfused import scorers
 from unfused.config import ConfigError
 from unfused.inference.folder import CLASSIFIER, damaged, read_facts
-from unfused.inference.hearing import Audio, File, Hearing, known
+from unfused.inference.hearing import Audio, File, Hearing, known, name_of
 from unfused.inference.prediction import Prediction, Segment
 from unfused.inference.timeline import Grid, TimelineConfig, segments
 from unfused.store import Folder, Kept
@@ -92,7 +92,7 @@ class Model:
         """
         path, digest = "", ""
         if not isinstance(audio, np.ndarray):
-            path = "" if isinstance(audio, bytes) else str(audio)
+            path = name_of(audio)
             digest, audio = known(audio)
         wave = self.wave(audio, rate)
         return self.prediction(wave, self.probabilities([wave])[0], path, digest)
@@ -121,6 +121,9 @@ class Model:
             audio: as `predict` takes it.
             rate: likewise.
             config: windows and thresholds.
+
+        Raises:
+            BadClip: the file cannot be read, or not to its end.
         """
         stretches = self.hearing.stretches(audio, self.stretch_seconds, rate)
         return list(self.segments(stretches, config or TimelineConfig()))

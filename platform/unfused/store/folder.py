@@ -59,9 +59,16 @@ class Folder:
 
     @classmethod
     def of(cls, location: str | Path) -> Folder:
-        """A folder from a URI, or from a path relative to the working directory."""
+        """A folder from a URI, or from a path relative to the working directory.
+
+        Raises:
+            StoreError: the path is not UTF-8, which Arrow's file systems want.
+        """
         text = str(location)
-        return cls(text.rstrip("/") if "://" in text else str(Path(text).expanduser().resolve()))
+        place = text.rstrip("/") if "://" in text else str(Path(text).expanduser().resolve())
+        if place.encode(errors="replace").decode() != place:
+            raise StoreError(f"A name in {place!r} is not UTF-8 text; rename that folder.")
+        return cls(place)
 
     @cached_property
     def _where(self) -> tuple[fs.FileSystem, str]:
