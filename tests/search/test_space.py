@@ -266,6 +266,17 @@ def test_another_arm_is_another_study(tmp_path):
             {"teacher.kind": "mobile_net", "teacher.dropout": 0.1},
             "",
         ),
+        (
+            "space = {'rounds': IntDistribution(1, 2)}",
+            {"arms": "[floor,unfused]"},
+            "rules out arms=[floor,unfused]: its trials have the arm unfused alone",
+        ),
+        (
+            "space = {'rounds': IntDistribution(1, 2)}",
+            {"evaluate.split": "valid"},
+            "rules out evaluate.split=valid: the best trial of a search is scored on test clips",
+        ),
+        ("space = {'rounds': IntDistribution(1, 2)}", {"arms": "[unfused]"}, ""),
         ("space = {'rounds': IntDistribution(1, 2)}", {"cluster.num_clusters": 4}, ""),
         ("space = {'rounds': IntDistribution(1, 2)}", {"rounds": 2}, ""),
     ],

@@ -317,6 +317,16 @@ def _check_chosen(path: str, space: Space, key: str, config: Config) -> None:
     """What a person chose is what some trial may have."""
     value = as_proposed(flatten(config)[key])
     ruled_out = f"{path} rules out {key}={shown(value)}"
+    if key == "arms" and config.arms != (space.judged,):
+        raise ConfigError(
+            f"{ruled_out}: its trials have the arm {space.judged} alone; leave the setting out, or"
+            " name another arm in the space."
+        )
+    if key == "evaluate.split" and config.evaluate.split != "test":
+        raise ConfigError(
+            f"{ruled_out}: the best trial of a search is scored on test clips, and no other one;"
+            " leave the setting out."
+        )
     distribution = space.distributions.get(key)
     if distribution is not None and not _contains(distribution, value):
         raise ConfigError(
