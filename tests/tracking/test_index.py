@@ -7,18 +7,13 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
-
-import pytest
 
 from tracked_runs import (
     CONFIG,
     PROVENANCE,
     SUMMARY,
     a_whole_run,
-    eyes_on,
     ingest_hit,
-    new_database,
     play,
     pretrain_started,
     read_artifact,
@@ -34,19 +29,6 @@ from unfused.events import (
     RunStarted,
 )
 from unfused.tracking.index import Index
-
-
-@pytest.fixture(scope="module")
-def database(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return new_database(tmp_path_factory)
-
-
-@pytest.fixture
-def mlflow(
-    database: str, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> SimpleNamespace:
-    monkeypatch.chdir(tmp_path)
-    return eyes_on(database, request.node.name)
 
 
 class Test_the_pipeline_run:

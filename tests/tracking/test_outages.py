@@ -22,7 +22,6 @@ from tracked_runs import (
     a_whole_run,
     eyes_on,
     free_port,
-    new_database,
     play,
     started,
     warnings_of,
@@ -45,19 +44,10 @@ time.sleep(600)
 """
 
 
-@pytest.fixture(scope="module")
-def database(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return new_database(tmp_path_factory)
-
-
-@pytest.fixture
-def mlflow(
-    database: str, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> SimpleNamespace:
-    """A database, with an experiment of the test's own, which works in a folder of its own."""
-    monkeypatch.chdir(tmp_path)
+@pytest.fixture(autouse=True)
+def soon_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What fails is tried again at once."""
     monkeypatch.setattr(patience, "FIRST_PAUSE", 0.01)
-    return eyes_on(database, request.node.name.partition("[")[0])
 
 
 @pytest.fixture

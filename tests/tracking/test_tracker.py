@@ -8,15 +8,12 @@ import sqlite3
 import threading
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
 from tracked_runs import (
     a_whole_run,
-    eyes_on,
     look,
-    new_database,
     play,
     read_artifact,
     started,
@@ -27,19 +24,6 @@ from unfused.events import (
     RunFinished,
 )
 from unfused.tracking.index import Index
-
-
-@pytest.fixture(scope="module")
-def database(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return new_database(tmp_path_factory)
-
-
-@pytest.fixture
-def mlflow(
-    database: str, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> SimpleNamespace:
-    monkeypatch.chdir(tmp_path)
-    return eyes_on(database, request.node.name)
 
 
 def test_describe_tells_where_to_find_the_run(mlflow):
