@@ -11,10 +11,10 @@ import shlex
 from dataclasses import dataclass
 
 import harness
-
 from search import Sizes as Search
 from search import run, working_folder
-from unfused.search.metrics import PROXIES
+
+from unfused.tuning.metrics import PROXIES
 
 SEARCH = Search()
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import harness
-
 from search import Sizes as Search
 from search import run, working_folder
+
 from unfused.config import Config
 from unfused.pipeline.request import SEEDED
 

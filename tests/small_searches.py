@@ -11,10 +11,10 @@ from conftest import ROOT, TINY
 from unfused import pipeline, runtime
 from unfused.config import Config, RunOptions, override, parse_overrides
 from unfused.events import Stream
-from unfused.search import SearchRequest, SearchRun
-from unfused.search.space import Space, load
-from unfused.search.study import opened
-from unfused.search.trial import trial_plan, trial_request
+from unfused.tuning import SearchRequest, SearchRun
+from unfused.tuning.space import Space, load
+from unfused.tuning.study import opened
+from unfused.tuning.trial import trial_plan, trial_request
 
 HEAD = "from optuna.distributions import *\nCHOICES = CategoricalDistribution\n"
 LAPTOP = runtime.Hardware(8, 0, bfloat16=False, cuml=False, joined=False)

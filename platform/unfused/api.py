@@ -203,13 +203,14 @@ def search(
         ConfigError: what was asked for cannot be done.
     """
     from unfused.commands.search import run_search
-    from unfused.search import SearchRequest
-    from unfused.search.space import load as load_space
+    from unfused.tuning import SearchRequest
+    from unfused.tuning.space import load as load_space
 
     columns = Columns(path_column, label_column, audio_root and str(audio_root))
     request = _request(task, corpus, columns, settings, teachers, preset, seeds, folds, options)
     asked = (num_trials, sampler, pruner, search_seed, study, study_storage)
-    what = SearchRequest(request, load_space(str(space), request.config), *asked)
+    trials = load_space(str(space), request.config, sorted(request.chosen))
+    what = SearchRequest(request, trials, *asked)
     return SearchResult(run_search(what, concurrency))
 
 
@@ -226,7 +227,7 @@ def _request(
 ) -> Request:
     from unfused.commands.asked import understood
 
-    config = configuration.override(configuration.preset(preset), dict(settings or {}))
-    where = configuration.run_options(**options)
+    named = {name: str(one) if isinstance(one, Path) else one for name, one in options.items()}
+    where = configuration.run_options(**named)
     places = (None if place is None else str(place) for place in (corpus, task))
-    return understood(config, where, *places, seeds, folds, teachers, columns)
+    return understood(preset, settings or {}, where, *places, seeds, folds, teachers, columns)

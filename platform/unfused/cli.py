@@ -16,7 +16,6 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, redirect_stdout
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -200,8 +199,8 @@ def search(
     quiet_libraries()
     with terminal.busy(display.make_console(error=True), "loading libraries"):
         from unfused.commands.search import run_search, show_search
-        from unfused.search import SearchRequest
-        from unfused.search.space import load
+        from unfused.tuning import SearchRequest
+        from unfused.tuning.space import load
 
     request = _understood(
         preset, overrides, corpus, task, (path_column, label_column, audio_root),
@@ -239,21 +238,17 @@ def _understood(
     from unfused.corpora import Columns
 
     found = configuration.run_options(**options)
-    config = _configuration(preset, overrides or [])
-    request = understood(
-        config, found, corpus, task, seeds, folds, specs or [], Columns(*columns)
-    )
-    chosen = configuration.chosen_names(config, configuration.parse_overrides(overrides or []))
-    return replace(request, chosen=frozenset(chosen))
+    return understood(
+        preset, _changes(overrides), found, corpus, task, seeds, folds, specs or [],
+        Columns(*columns),
+    )  # fmt: skip
 
 
-def _configuration(preset: str, overrides: list[str]) -> Config:
-    """A preset with settings changed; of one that is given twice the last holds, which is said."""
-    changes = configuration.parse_overrides(overrides)
-    config = configuration.override(configuration.preset(preset), changes)
-    for told in configuration.repeated(overrides):
+def _changes(overrides: list[str] | None) -> dict[str, Any]:
+    """Settings by dotted name; of one that is given twice the last holds, which is said."""
+    for told in configuration.repeated(overrides or []):
         display.make_console(error=True).print(f"note: {told}", markup=False, highlight=False)
-    return config
+    return configuration.parse_overrides(overrides or [])
 
 
 @contextmanager
@@ -480,7 +475,7 @@ def inspect(
 
     options = configuration.run_options()
     columns = Columns(path_column, label_column, audio_root)
-    config = _configuration(preset, overrides or [])
+    config = configuration.override(configuration.preset(preset), _changes(overrides))
     request = Request(config, options, corpus, data, folds=folds, columns=columns)
     with only_json(as_json) as answer:
         answer(inspect(request, files))
@@ -512,7 +507,8 @@ def show_config(
     from unfused.commands.settings import explained, listed
 
     keys = [word for word in settings or [] if "=" not in word]
-    config = _configuration(preset, [word for word in settings or [] if "=" in word])
+    changes = _changes([word for word in settings or [] if "=" in word])
+    config = configuration.override(configuration.preset(preset), changes)
     if as_json:
         print(written(config, keys))
     else:

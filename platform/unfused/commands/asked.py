@@ -5,13 +5,15 @@ The rule of this file: whatever is wrong with what was typed is said before anyt
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+from unfused import config as configuration
 from unfused import tracking
 from unfused.commands.named import scratch
 from unfused.commands.places import check_named, usable
-from unfused.config import Config, ConfigError, RunOptions
+from unfused.config import ConfigError, RunOptions
 from unfused.corpora import Columns
 from unfused.pipeline import Request, heard
 from unfused.store import Folder
@@ -21,7 +23,8 @@ MOST_SEEDS = 1000
 
 
 def understood(
-    config: Config,
+    preset: str,
+    changes: Mapping[str, Any],
     options: RunOptions,
     corpus: str | None,
     task: str | None,
@@ -33,7 +36,8 @@ def understood(
     """The request.
 
     Args:
-        config: as the overrides make it.
+        preset: that the settings are those of.
+        changes: to settings, by dotted name.
         options: where and how it runs.
         corpus: of unlabelled clips.
         task: of labelled ones.
@@ -45,6 +49,8 @@ def understood(
     Raises:
         ConfigError: what was typed can be no request; a teacher cannot be used.
     """
+    config = configuration.override(configuration.preset(preset), changes)
+    chosen = frozenset(configuration.chosen_names(config, changes))
     words = {"--task": task, "--corpus": corpus, "--path-column": columns.path}
     check_named(words | {"--label-column": columns.label, "--audio-root": columns.root})
     if not 1 <= seeds <= MOST_SEEDS:
@@ -57,5 +63,5 @@ def understood(
         return tracking.registered_files(uri, where, Path(scratch().name))
 
     config, teachers = heard(config, specs, store, registered)
-    named = {"teachers": teachers, "specs": tuple(specs), "columns": columns}
+    named = {"teachers": teachers, "specs": tuple(specs), "columns": columns, "chosen": chosen}
     return Request(config, options, corpus, task, seeds, folds, **named)

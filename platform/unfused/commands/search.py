@@ -20,9 +20,9 @@ from unfused.commands.run import clip_notes, refusing, resolved
 from unfused.commands.trials import TrialTrackers
 from unfused.config import Config
 from unfused.events import Stream
-from unfused.search import SearchRequest, SearchRun
-from unfused.search import concurrency as what_fits
 from unfused.store import Folder, Store
+from unfused.tuning import SearchRequest, SearchRun
+from unfused.tuning import concurrency as what_fits
 
 
 def run_search(search: SearchRequest, concurrency: int | None) -> dict[str, Any]:

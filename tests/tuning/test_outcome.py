@@ -10,7 +10,7 @@ import pytest
 from optuna.trial import TrialState
 
 from small_searches import TEMPERATURE, open_study
-from unfused.search import outcome
+from unfused.tuning import outcome
 
 
 def test_what_trials_save_is_less_what_their_search_paid_once_and_a_pruned_one_has_no_score(

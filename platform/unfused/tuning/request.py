@@ -11,8 +11,8 @@ from pathlib import Path
 
 from unfused.config import ConfigError
 from unfused.pipeline import Request
-from unfused.search.space import Space
 from unfused.store import Folder, digest
+from unfused.tuning.space import Space
 
 MOST = 120
 """Characters of a study's name."""

@@ -14,7 +14,7 @@ from unfused import display, pipeline, runtime, stages
 from unfused.arms import ARMS
 from unfused.events import NodeFailed, OfTrial, Stream
 from unfused.pipeline.run import _Building
-from unfused.search.trial import _training_seconds, costs, trial_request
+from unfused.tuning.trial import _training_seconds, costs, trial_request
 
 
 def test_a_trial_never_reads_test_clips_and_without_labelled_objectives_no_label(

@@ -17,11 +17,11 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from unfused.config import shown
-from unfused.search.metrics import METRICS, PROXIES
-from unfused.search.space import Space
-from unfused.search.study import completed, ended
 from unfused.secrets import hidden_in
 from unfused.store import Folder
+from unfused.tuning.metrics import METRICS, PROXIES
+from unfused.tuning.space import Space
+from unfused.tuning.study import completed, ended
 
 BEST = 5
 MIN_TRIALS = 4

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from unfused.config import override
 from unfused.pipeline import Plan, repetitions
-from unfused.search.space import Space
+from unfused.tuning.space import Space
 
 
 def shared_nodes(plan: Plan, space: Space) -> set[str]:

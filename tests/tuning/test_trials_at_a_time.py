@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 
 from small_searches import CLUSTER, LAPTOP, TEMPERATURE, run_of, search_of
-from unfused import pipeline, runtime, search
+from unfused import pipeline, runtime, tuning
 from unfused.config import Config, RunOptions
-from unfused.search import SearchRequest
+from unfused.tuning import SearchRequest
 
 GPUS = replace(LAPTOP, cpus=4, gpus=4)
 
@@ -29,7 +29,7 @@ GPUS = replace(LAPTOP, cpus=4, gpus=4)
 )
 def test_as_many_trials_at_a_time_as_there_are_devices_for(hardware, options, fits):
     request = pipeline.Request(Config(), RunOptions(**options))
-    assert search.concurrency(SearchRequest(request, TEMPERATURE), hardware) == fits
+    assert tuning.concurrency(SearchRequest(request, TEMPERATURE), hardware) == fits
 
 
 @pytest.mark.parametrize(

@@ -29,8 +29,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from unfused import locks
 from unfused.config import ConfigError, database_url
-from unfused.search.journal import mend
-from unfused.search.space import Space
+from unfused.tuning.journal import mend
+from unfused.tuning.space import Space
 
 SAMPLERS = ("tpe", "nsga2", "random")
 PRUNERS = ("median", "halving", "none")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from small_searches import plan_of, space_of
-from unfused.search import shared_nodes
+from unfused.tuning import shared_nodes
 
 
 @pytest.mark.parametrize(

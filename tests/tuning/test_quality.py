@@ -12,7 +12,7 @@ from unfused.audio.samples import Windows
 from unfused.config import AudioConfig, Config, override
 from unfused.models.clip_encoder import ClipEncoder
 from unfused.models.student import StudentHeads
-from unfused.search import quality
+from unfused.tuning import quality
 
 
 def test_the_effective_rank_counts_directions():

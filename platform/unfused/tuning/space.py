@@ -28,9 +28,9 @@ from optuna.distributions import (
 from unfused.arms import ARMS, METHOD, Arm
 from unfused.config import Config, ConfigError, flatten, override, shown
 from unfused.config.changes import kinds_of
-from unfused.search import declared
-from unfused.search.metrics import METRICS, Labels
 from unfused.store import digest
+from unfused.tuning import declared
+from unfused.tuning.metrics import METRICS, Labels
 
 DIRECTIONS = ("maximize", "minimize")
 DEFAULT_OBJECTIVES = {"valid_accuracy": "maximize"}

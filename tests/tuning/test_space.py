@@ -10,7 +10,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from conftest import ROOT
 from small_searches import write_space
 from unfused.config import Config, ConfigError, override
-from unfused.search.space import Space, load
+from unfused.tuning.space import Space, load
 
 SPACES = sorted((ROOT / "search_spaces").glob("*.py"))
 

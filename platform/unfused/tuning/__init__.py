@@ -15,9 +15,9 @@ The rule of this room: a search never sees a test clip. The best trial's score o
 once, when the search has ended.
 """
 
-from unfused.search.capacity import concurrency
-from unfused.search.request import SearchRequest
-from unfused.search.run import SearchFailed, SearchRun
-from unfused.search.shared import shared_nodes
+from unfused.tuning.capacity import concurrency
+from unfused.tuning.request import SearchRequest
+from unfused.tuning.run import SearchFailed, SearchRun
+from unfused.tuning.shared import shared_nodes
 
 __all__ = ["SearchFailed", "SearchRequest", "SearchRun", "concurrency", "shared_nodes"]

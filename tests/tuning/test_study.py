@@ -12,8 +12,8 @@ from optuna.trial import TrialState
 
 from small_searches import TEMPERATURE, open_study, space_of
 from unfused.config import ConfigError
-from unfused.search.space import Space
-from unfused.search.study import Proposer, Pruning, opened
+from unfused.tuning.space import Space
+from unfused.tuning.study import Proposer, Pruning, opened
 
 
 @pytest.fixture

@@ -13,10 +13,10 @@ from small_searches import BLIND, RATES, TEMPERATURE, run_of, search_of, space_o
 from unfused import pipeline
 from unfused.config import AudioConfig, ConfigError
 from unfused.data import LabelFacts, PartFacts
-from unfused.search import SearchFailed, SearchRequest
-from unfused.search.run import validation_labels
-from unfused.search.trial import trial_request
 from unfused.stages.ingest import ClipCounts, IngestFacts
+from unfused.tuning import SearchFailed, SearchRequest
+from unfused.tuning.run import validation_labels
+from unfused.tuning.trial import trial_request
 
 CLUSTERS = space_of("cluster.num_clusters")
 

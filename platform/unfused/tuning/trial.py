@@ -26,10 +26,10 @@ from unfused.arms import Arm
 from unfused.config import override
 from unfused.events import EpochDone, Event, OfTrial, RunFinished, Stream
 from unfused.pipeline import Backend, Inputs, Plan, Request, Run, Step, open_backend
-from unfused.search import quality
-from unfused.search.space import Space
 from unfused.secrets import hidden
 from unfused.store import Folder
+from unfused.tuning import quality
+from unfused.tuning.space import Space
 
 PROBES = (25, 50, 75)
 """At these shares (percent) of a student's epochs a trial may be pruned."""

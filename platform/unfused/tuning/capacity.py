@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from unfused import cores, runtime
 from unfused.config import RunOptions
-from unfused.search.request import SearchRequest
 from unfused.stages import Workers
+from unfused.tuning.request import SearchRequest
 
 TRIAL_CPUS = 0.1
 """Of a trial's own process, which waits for its workers most of the time."""

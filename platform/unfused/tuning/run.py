@@ -20,10 +20,11 @@ from unfused import data, report, runtime
 from unfused.config import ConfigError
 from unfused.events import Note, Stream, TrialEnded
 from unfused.pipeline import Backend, Plan, Ref, Run, open_backend
-from unfused.search import capacity, outcome, quality
-from unfused.search.request import SearchRequest
-from unfused.search.shared import shared_nodes
-from unfused.search.study import (
+from unfused.store import digest
+from unfused.tuning import capacity, outcome, quality
+from unfused.tuning.request import SearchRequest
+from unfused.tuning.shared import shared_nodes
+from unfused.tuning.study import (
     Proposer,
     Pruning,
     check_choices,
@@ -32,8 +33,7 @@ from unfused.search.study import (
     ended,
     opened,
 )
-from unfused.search.trial import Setting, Trial, costs, trial_plan, trial_request
-from unfused.store import digest
+from unfused.tuning.trial import Setting, Trial, costs, trial_plan, trial_request
 
 
 class SearchFailed(RuntimeError):
