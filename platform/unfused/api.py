@@ -6,7 +6,7 @@ The rule of this file: they do what the commands do, print what those print, and
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 Settings = Mapping[str, Any]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class RunResult:
     """What came of a run.
 
@@ -33,8 +33,13 @@ class RunResult:
         record: the folder of what the run left in the store.
     """
 
-    summary: dict[str, Any] = field(repr=False)
+    summary: dict[str, Any]
     record: Folder
+
+    def __repr__(self) -> str:
+        chosen = self.summary["chosen"]
+        score, arms = chosen["accuracy"]["mean"], ", ".join(dict.fromkeys(chosen["by_draw"]))
+        return f"<RunResult {self.summary['run']['id']}: {arms}, accuracy {score:.3f}>"
 
     @property
     def arms(self) -> pd.DataFrame:
@@ -84,7 +89,7 @@ class RunResult:
         return load(next(iter(self.summary["models"].values())))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SearchResult:
     """What came of a search.
 
@@ -92,7 +97,11 @@ class SearchResult:
         summary: as `--summary` writes it.
     """
 
-    summary: dict[str, Any] = field(repr=False)
+    summary: dict[str, Any]
+
+    def __repr__(self) -> str:
+        best, count = self.summary["best"], len(self.summary["trials"])
+        return f"<SearchResult of {count} trials: the best is {best['number']}, {self.best}>"
 
     @property
     def trials(self) -> pd.DataFrame:
@@ -130,7 +139,7 @@ def run(
     label_column: str | None = None,
     audio_root: str | Path | None = None,
     settings: Settings | None = None,
-    teachers: Sequence[str] = (),
+    teachers: str | Path | Sequence[str | Path] = (),
     preset: str = "recommended",
     seeds: int = 1,
     folds: bool = False,
@@ -145,7 +154,7 @@ def run(
         label_column: likewise, of classes.
         audio_root: where a manifest's relative paths start.
         settings: by dotted name, as in {"cluster.num_clusters": 64}.
-        teachers: as `--teacher` has them.
+        teachers: as `--teacher` has them, one or several.
         preset: recommended, faithful, demo or large.
         seeds: repetitions of the learned stages.
         folds: whether to cross-validate over `fold`.
@@ -179,7 +188,7 @@ def search(
     label_column: str | None = None,
     audio_root: str | Path | None = None,
     settings: Settings | None = None,
-    teachers: Sequence[str] = (),
+    teachers: str | Path | Sequence[str | Path] = (),
     preset: str = "recommended",
     seeds: int = 1,
     folds: bool = False,
@@ -219,7 +228,7 @@ def _request(
     corpus: str | Path | None,
     columns: Columns,
     settings: Settings | None,
-    teachers: Sequence[str],
+    teachers: str | Path | Sequence[str | Path],
     preset: str,
     seeds: int,
     folds: bool,
@@ -230,4 +239,6 @@ def _request(
     named = {name: str(one) if isinstance(one, Path) else one for name, one in options.items()}
     where = configuration.run_options(**named)
     places = (None if place is None else str(place) for place in (corpus, task))
-    return understood(preset, settings or {}, where, *places, seeds, folds, teachers, columns)
+    specs = [teachers] if isinstance(teachers, str | Path) else teachers
+    asked = (seeds, folds, [*map(str, specs)], columns)
+    return understood(preset, settings or {}, where, *places, *asked)

@@ -6,11 +6,10 @@ import shlex
 
 import pytest
 
-import unfused
 from small_searches import BLIND, TEMPERATURE, search_of
 from unfused.commands.run import clip_notes
 from unfused.commands.search import best_command, show_search
-from unfused.config import Config, ConfigError, parse_overrides
+from unfused.config import Config, parse_overrides
 from unfused.pipeline import Plan
 from unfused.tuning import outcome
 
@@ -41,11 +40,3 @@ def test_a_search_begins_with_the_clips_and_warnings_of_a_run(small_task, tmp_pa
     shown = capsys.readouterr().out
     assert all(note.text in shown for note in told)
     assert shown.count("clips      train") == 1 and "18 test clips" in shown
-
-
-def test_python_is_told_as_the_command_line_is_what_trials_do_not_have(small_task, tmp_path):
-    space = tmp_path / "space.toml"
-    space.write_text('[space]\n"distill.temperature" = {low = 0.5, high = 6.0}\n')
-    with pytest.raises(ConfigError, match="its trials have the arm unfused alone"):
-        unfused.search(space, small_task, settings={"arms": "[floor]"}, store=tmp_path / "store")
-    assert not (tmp_path / "store").exists()

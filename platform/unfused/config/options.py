@@ -71,8 +71,11 @@ def run_options(**values: Any) -> RunOptions:
     """Options from the command line.
 
     Raises:
-        ConfigError: a value out of range, or two that exclude each other.
+        ConfigError: a value out of range, or two that exclude each other; no such option.
     """
+    for name in values.keys() - RunOptions.model_fields.keys():
+        known = ", ".join(RunOptions.model_fields)
+        raise ConfigError(f"There is no option {name!r}; choose from {known}.")
     try:
         return RunOptions(**values)
     except ValidationError as error:

@@ -1,0 +1,50 @@
+"""`unfused.run` and `unfused.search` as a notebook calls them, and are asked what cannot be; what
+they give is in `docs/use.ipynb`, which tests/docs runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import unfused
+from unfused.api import RunResult, SearchResult
+from unfused.config import ConfigError
+from unfused.store import Folder
+from unfused.tuning import SearchRequest
+
+assert SearchRequest, "a package of the name `search` would be in the place of the function"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"stor": "x"}, "There is no option 'stor'; choose from store, tracking_uri"),
+        ({"preset": "fast"}, "no preset 'fast'"),
+        ({"seeds": 0}, "--seeds 0 is not from 1"),
+        ({"teachers": "onxx:encoder.onnx"}, "'onxx:encoder.onnx' is no teacher"),
+        ({"teachers": Path("encoder.onnx")}, "'encoder.onnx' is no teacher"),
+        ({"settings": {"cluster.k": 3}}, "no setting 'cluster.k'"),
+    ],
+)
+def test_a_wrong_request_is_one_sentence_and_writes_nothing(small_task, tmp_path, wrong, told):
+    with pytest.raises(ConfigError, match=told):
+        unfused.run(small_task, **{"store": tmp_path / "store", **wrong})
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_search_is_told_what_its_trials_do_not_have(small_task, tmp_path):
+    space = tmp_path / "space.toml"
+    space.write_text('[space]\n"distill.temperature" = {low = 0.5, high = 6.0}\n')
+    with pytest.raises(ConfigError, match="its trials have the arm unfused alone"):
+        unfused.search(space, small_task, settings={"arms": "[floor]"}, store=tmp_path / "store")
+    assert not (tmp_path / "store").exists()
+
+
+def test_what_is_given_back_says_what_it_is():
+    chosen = {"by_draw": ["mixture", "probe", "mixture"], "accuracy": {"mean": 0.875}}
+    run = RunResult({"run": {"id": "decade00"}, "chosen": chosen}, Folder("/store/runs/decade00"))
+    assert repr(run) == "<RunResult decade00: mixture, probe, accuracy 0.875>"
+    best = {"number": 1, "changes": {"rounds": 2}}
+    search = SearchResult({"trials": [{}, {}], "best": best})
+    assert repr(search) == "<SearchResult of 2 trials: the best is 1, {'rounds': 2}>"
