@@ -357,7 +357,9 @@ def draw_budgets(task: str) -> None:
         scores = [arms[arm]["accuracy"] for arms in found.values() if arm in arms]
         if len(scores) == len(found):
             mean, sd = [one["mean"] for one in scores], [one["sd"] for one in scores]
-            axes.errorbar(list(found), mean, yerr=sd, label=arm, capsize=2)
+            # What is chosen lies on the arm that it is, for most of the way.
+            how = {"color": "black", "linestyle": ":"} if arm == "chosen" else {}
+            axes.errorbar(list(found), mean, yerr=sd, label=arm, capsize=2, **how)
     axes.set(xlabel="labels a class", ylabel="test accuracy", title=task)
     axes.legend(fontsize="small")
     (ROOT / "docs" / "images").mkdir(exist_ok=True)
