@@ -143,7 +143,7 @@ def test_a_manifest_names_files_whose_names_are_not_utf8(western, code):
     listing = corpora.read(western / "all.csv")
     assert all(clip.size > 0 and read_recording(clip.path) for clip in listing.clips)
     assert listing.notes[-1] == (
-        "2 of 2 names are of files whose names are in Windows' Western code page."
+        "2 of 2 names are written in UTF-8, and found in Windows' Western code page."
     )
 
 

@@ -109,7 +109,7 @@ WAYS: Sequence[tuple[str, Callable[[str], Iterator[str]]]] = (
     ("written with backslashes, and found with slashes", _slashes),
     ("percent-encoded", _decoded),
     ("written in another form of Unicode", _composed),
-    ("of files whose names are in Windows' Western code page", _western),
+    ("written in UTF-8, and found in Windows' Western code page", _western),
     ("of another system, and found by their ends below the folder", _ends),
     ("without an ending, and found with one", _with_ending),
     ("found with their ending in another case", _other_case),
