@@ -22,7 +22,7 @@ from mlflow.pyfunc import PythonModel, PythonModelContext
 
 from unfused.inference import Model
 from unfused.inference.folder import RATE
-from unfused.inference.hearing import SAMPLES_A_SECOND, SERVED_SECONDS
+from unfused.inference.hearing import INTEGERS, SAMPLES_A_SECOND, SERVED_SECONDS
 from unfused.store import Folder
 
 SHORTEST_BASE64 = 60
@@ -60,8 +60,8 @@ class Classifier(PythonModel):
         """Label clips.
 
         Args:
-            clips: waveforms (B, S) or (S,) in [-1, 1], mono, of any number type; or paths, bytes of
-                files or their base64, in a list or in a data frame with one of `COLUMNS`.
+            clips: waveforms (B, S) or (S,), mono, in [-1, 1] or of int16, int32 or uint8; or paths,
+                bytes of files or their base64, in a list or in a data frame with one of `COLUMNS`.
             rate: Hz of waveforms; 0 is the model's own. Another one is resampled.
 
         Returns:
@@ -87,7 +87,8 @@ class Classifier(PythonModel):
         if isinstance(clip, bytes | str):
             return self.model.wave(clip)
         try:
-            samples = np.asarray(clip, np.float32)
+            counted = isinstance(clip, np.ndarray) and clip.dtype in INTEGERS
+            samples = clip if counted else np.asarray(clip, np.float32)
         except (TypeError, ValueError):
             raise ValueError(
                 f"A clip is of {type(clip).__name__}; give waveforms, paths or bytes of files."

@@ -217,6 +217,14 @@ def test_samples_that_are_no_numbers_are_refused(value):
     assert reason_of(encoded(samples, subtype="FLOAT")) == "NaN or infinite samples"
 
 
+def test_samples_in_other_units_than_full_scale_are_refused_and_loud_ones_are_cut():
+    samples = noise()
+    loud = decode(encoded(4 * samples / np.abs(samples).max(), subtype="FLOAT"), RATE, 600.0)
+    assert loud.max() == 32767
+    with pytest.raises(BadClip, match=r"not in \[-1, 1\]: samples reach \d+, where 1 is full"):
+        decode(encoded(samples * 32768, subtype="FLOAT"), RATE, 600.0)
+
+
 def test_a_reason_says_what_was_seen_and_survives_a_trip_between_processes():
     data = encoded(noise(3 * RATE))
     with pytest.raises(BadClip, match=r"truncated: 1\.50 of 3\.00 s are lost") as caught:

@@ -1,5 +1,5 @@
 """`unfused.run` and `unfused.search` as a notebook calls them, and are asked what cannot be; what
-they give is in `docs/use.ipynb`, which tests/docs runs."""
+they give is in `docs/use.ipynb`, which a test of a whole run executes."""
 
 from __future__ import annotations
 

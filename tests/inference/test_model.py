@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 import unfused
 from small_classifier import (
@@ -109,6 +110,44 @@ def test_what_cannot_be_understood_is_refused(model, tmp_path):
         model.predict(np.full(100, np.nan), 16000)
     with pytest.raises(BadClip, match="missing"):
         model.predict(tmp_path / "none.wav")
+
+
+KINDS = {
+    "float64": lambda wave: wave,
+    "float16": lambda wave: wave.astype(np.float16),
+    "int16": lambda wave: (wave * 32767).astype(np.int16),
+    "int32": lambda wave: (wave * (2**31 - 1)).astype(np.int32),
+    "uint8": lambda wave: (wave * 127 + 128).astype(np.uint8),
+    "(S, 2)": lambda wave: np.stack([wave, wave], 1),
+    "(2, S)": lambda wave: np.stack([wave, wave]),
+    "a list": lambda wave: wave.tolist(),
+    "torch": lambda wave: torch.from_numpy(wave),
+    "torch (2, S)": lambda wave: torch.from_numpy(np.stack([wave, wave])),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_samples_of_every_type_and_order_are_one_sound(model, kind):
+    wave = 0.4 * np.sin(2 * np.pi * 440 * np.arange(CROP) / 16000)
+    heard, wanted = (model.wave(one, 16000) for one in (KINDS[kind](wave), wave))
+    assert heard.shape == wanted.shape
+    assert np.abs(heard.astype(int) - wanted).max() < (400 if kind == "uint8" else 20)
+    assert model.predict(KINDS[kind](wave), 16000).label == model.predict(wave, 16000).label
+
+
+@pytest.mark.parametrize(
+    ("samples", "told"),
+    [
+        (np.full(100, 20000.0), "reach 20000, where 1 is full scale; divide them"),
+        (np.full(100, 3), "of type int64; give floats"),
+        (np.zeros(100, bool), "of type bool"),
+        (np.array(["a.wav"]), "of type <U5"),
+        (np.zeros((2, 3, 100)), "shape"),
+    ],
+)
+def test_samples_whose_scale_nobody_knows_are_refused(model, samples, told):
+    with pytest.raises(ValueError, match=told):
+        model.predict(samples, 16000)
 
 
 def test_many_files_are_a_table_and_what_cannot_be_read_has_its_reason(model, tmp_path):

@@ -69,7 +69,9 @@ def test_a_waveform_is_scored_as_the_evaluation_scores_the_clip(
     classifier, length, num_crops, tmp_path
 ):
     clips = tones(length)
-    table = served(classifier, num_crops).classify(clips.astype(np.float32) / 32768)
+    model = served(classifier, num_crops)
+    table = model.classify(clips.astype(np.float32) / 32768)
+    assert table.equals(model.classify(clips)), "int16 means what it does in a file"
     wanted = evaluated(clips, classifier, num_crops, tmp_path)
     np.testing.assert_allclose(probabilities(table), wanted, atol=1e-6)
     assert list(table["label"]) == [CLASSES[i] for i in wanted.argmax(1)]

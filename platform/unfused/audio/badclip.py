@@ -10,8 +10,8 @@ from __future__ import annotations
 class BadClip(ValueError):
     """A clip that cannot be used.
 
-    `reason` is "not audio", "empty", "truncated", "NaN or infinite samples" or "longer than N s";
-    the text adds what was seen.
+    `reason` is "not audio", "empty", "truncated", "NaN or infinite samples", "not in [-1, 1]" or
+    "longer than N s"; the text adds what was seen.
     """
 
     def __init__(self, reason: str, detail: str = "") -> None:

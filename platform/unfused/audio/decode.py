@@ -70,9 +70,10 @@ def decode_heard(
         int16 (N,), N >= 1, full scale at 32768, rounded and clipped; and what is known of the file.
 
     Raises:
-        BadClip: not audio, empty, truncated, NaN or infinite samples, or too long. What lacks its
-            end without a trace passes for whole: an MP3 without its last frame, or without a
-            header that counts them; an Ogg that ends between two pages; AAC or AMR in no container.
+        BadClip: not audio, empty, truncated, too long, or samples that are NaN, infinite or far
+            beyond full scale. What lacks its end without a trace passes for whole: an MP3 without
+            its last frame, or without a header that counts them; an Ogg that ends between two
+            pages; AAC or AMR in no container.
     """
     reading = Reading(source)
     blocks = list(_up_to(reading, max_seconds, max_samples))
@@ -109,7 +110,8 @@ def stretches(
 
     Raises:
         BadClip: as `decode_heard`; of a recording of several stretches that lacks its end, after
-            all that is there has come, and of one with NaN samples after the stretches before.
+            all that is there has come, and of one with impossible samples, after the stretches
+            before.
     """
     reading = Reading(source)
     stream, most = Stream(reading.rate, sample_rate), math.floor(seconds * reading.rate)

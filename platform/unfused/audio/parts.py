@@ -18,7 +18,7 @@ from unfused.audio.badclip import BadClip
 from unfused.audio.channels import mono
 from unfused.audio.reading import Heard, Reading, Source
 from unfused.audio.resampling import resample
-from unfused.audio.samples import to_int16
+from unfused.audio.samples import LOUDEST, to_int16
 
 LITTLE_SECONDS = 0.1
 """A part may end so far behind the recording's end without a word."""
@@ -233,7 +233,7 @@ def finished(
     """The blocks (N, C) of a clip as int16 (N',), and whether its channels cancelled each other.
 
     Raises:
-        BadClip: NaN or infinite samples.
+        BadClip: see `one_channel`.
     """
     wave, cancelled = one_channel(blocks, channel)
     if rate != sample_rate:
@@ -245,11 +245,14 @@ def one_channel(blocks: Sequence[np.ndarray], channel: str) -> tuple[np.ndarray,
     """The blocks (N, C) of a clip as (N,), and whether its channels cancelled each other.
 
     Raises:
-        BadClip: NaN or infinite samples.
+        BadClip: NaN or infinite samples, or such that are in other units than full scale.
     """
     wave, cancelled = mono(blocks, channel)
-    if not np.isfinite(wave).all():
+    peak = np.abs(wave).max(initial=0.0)
+    if not np.isfinite(peak):
         raise BadClip("NaN or infinite samples")
+    if peak > LOUDEST:
+        raise BadClip("not in [-1, 1]", f"samples reach {peak:.0f}, where 1 is full scale")
     return wave, cancelled
 
 

@@ -17,6 +17,10 @@ import numpy as np
 
 INT16_SCALE = 1 / 32768
 
+LOUDEST = 16.0
+"""Of samples, where 1 is full scale: decoders go beyond it by half. What reaches further than this
+is in other units, most often those of int16 as floats."""
+
 Array = TypeVar("Array")
 
 MAX_WINDOWS = 64

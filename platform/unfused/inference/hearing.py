@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import io
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from os import PathLike
@@ -20,7 +20,7 @@ from typing import BinaryIO
 import numpy as np
 
 from unfused.audio.decode import Source, decode, resample, stretches
-from unfused.audio.samples import INT16_SCALE, to_int16
+from unfused.audio.samples import LOUDEST, to_int16
 from unfused.config import Channel
 from unfused.corpora import location
 from unfused.data.recordings import digest_of, open_recording
@@ -28,8 +28,11 @@ from unfused.secrets import hidden
 
 File = str | PathLike | bytes
 """A path or URI, or the bytes of a file."""
-Audio = File | np.ndarray
-"""A file, or samples (S,) or (S, C): float in [-1, 1], or int16."""
+Audio = File | np.ndarray | Sequence[float]
+"""A file; or samples (S,), (S, C) or (C, S), of which the shorter axis is the channels: floats in
+[-1, 1], or int16, int32 or uint8 as files have them. Other libraries' arrays do as well."""
+INTEGERS = {np.dtype(kind): 2.0 ** (1 - 8 * np.dtype(kind).itemsize) for kind in ("i2", "i4", "u1")}
+"""What a step of such samples is worth."""
 MAX_SECONDS = 4 * 3600.0
 """Of a recording that is wanted whole: a gigabyte of memory for each of its hours at most."""
 HELD_BYTES = 2**26
@@ -70,6 +73,7 @@ class Hearing:
             ValueError: samples without a rate, none at all, or one that is no number.
             BadClip: the file cannot be read.
         """
+        audio = taken(audio)
         if isinstance(audio, np.ndarray):
             return self._from_samples(audio, rate)
         if rate is not None:
@@ -92,6 +96,7 @@ class Hearing:
             ValueError: as `wave`.
             BadClip: as `audio.decode.stretches`.
         """
+        audio = taken(audio)
         if isinstance(audio, np.ndarray) or rate is not None:
             yield self.wave(audio, rate)
             return
@@ -110,13 +115,42 @@ class Hearing:
                 f"Got samples of shape {samples.shape} at {rate} Hz; give (samples,) or"
                 " (samples, channels) at the rate of the recording."
             )
-        if samples.dtype == np.int16:
-            samples = samples * np.float32(INT16_SCALE)
-        wave = samples.astype(np.float32)
-        if not np.isfinite(wave).all():
-            raise ValueError("There are NaN or infinite samples; repair the recording.")
-        wave = wave if wave.ndim == 1 else wave.mean(axis=1)
+        wave = in_full_scale(samples)
+        if wave.ndim == 2:
+            wave = wave.mean(axis=int(wave.shape[1] <= wave.shape[0]))
         return to_int16(wave if rate == wanted else resample(wave, rate, wanted))
+
+
+def taken(audio: Audio) -> File | np.ndarray:
+    """Audio as this file knows it: a path, bytes, or NumPy's array of other libraries' ones."""
+    if isinstance(audio, str | PathLike | bytes | np.ndarray):
+        return audio
+    return bytes(audio) if isinstance(audio, bytearray | memoryview) else np.asarray(audio)
+
+
+def in_full_scale(samples: np.ndarray) -> np.ndarray:
+    """Samples of any shape as float32, full scale at 1.
+
+    Raises:
+        ValueError: of a type that nothing says the full scale of, or far beyond it, or NaN.
+    """
+    if step := INTEGERS.get(samples.dtype):
+        offset = 1.0 if samples.dtype.kind == "u" else 0.0
+        return samples.astype(np.float32) * np.float32(step) - np.float32(offset)
+    if samples.dtype.kind != "f":
+        raise ValueError(
+            f"Got samples of type {samples.dtype}; give floats in [-1, 1], or int16, int32 or uint8"
+            " as files have them."
+        )
+    peak = np.abs(samples).max(initial=0.0)
+    if not np.isfinite(peak):
+        raise ValueError("There are NaN or infinite samples; repair the recording.")
+    if peak > LOUDEST:
+        raise ValueError(
+            f"Samples reach {peak:.0f}, where 1 is full scale; divide them by what that is (32768"
+            " for int16), or give them as int16."
+        )
+    return samples.astype(np.float32)
 
 
 def name_of(audio: File) -> str:

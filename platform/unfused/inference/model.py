@@ -18,7 +18,7 @@ import numpy as np
 from unfused import scorers
 from unfused.config import ConfigError
 from unfused.inference.folder import CLASSIFIER, damaged, read_facts
-from unfused.inference.hearing import Audio, File, Hearing, known, name_of
+from unfused.inference.hearing import Audio, File, Hearing, known, name_of, taken
 from unfused.inference.prediction import Prediction, Segment
 from unfused.inference.timeline import Grid, TimelineConfig, segments
 from unfused.store import Folder, Kept
@@ -90,7 +90,7 @@ class Model:
             ValueError: samples without a rate, none at all, or one that is no number.
             BadClip: the file cannot be read.
         """
-        path, digest = "", ""
+        path, digest, audio = "", "", taken(audio)
         if not isinstance(audio, np.ndarray):
             path = name_of(audio)
             digest, audio = known(audio)
