@@ -135,6 +135,19 @@ def test_samples_of_every_type_and_order_are_one_sound(model, kind):
     assert model.predict(KINDS[kind](wave), 16000).label == model.predict(wave, 16000).label
 
 
+@pytest.mark.parametrize("rate", [0, -1, 0.5, np.nan, np.inf, "16000"])
+def test_a_rate_that_is_none_is_refused(model, rate):
+    with pytest.raises(ValueError, match="A rate is Hz, as in rate=16000; got "):
+        model.predict(np.zeros(100), rate)
+
+
+def test_samples_are_no_longer_than_a_model_takes(folder):
+    model = Model(Folder.of(folder), max_seconds=2.0)
+    assert model.predict(np.zeros(2000), 1000).label
+    with pytest.raises(ValueError, match="are 3 s of sound at 1000 Hz, and 2 are taken"):
+        model.predict(np.zeros(3000), 1000)
+
+
 @pytest.mark.parametrize(
     ("samples", "told"),
     [

@@ -14,6 +14,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from numbers import Real
 from os import PathLike
 from typing import BinaryIO
 
@@ -70,7 +71,7 @@ class Hearing:
             rate: Hz of samples; a file states its own.
 
         Raises:
-            ValueError: samples without a rate, none at all, or one that is no number.
+            ValueError: samples without a rate or too long at it, none at all, or such as are none.
             BadClip: the file cannot be read.
         """
         audio = taken(audio)
@@ -110,10 +111,17 @@ class Hearing:
             raise ValueError(
                 f"Nothing says at which rate these samples are; give it, as in rate={wanted}."
             )
-        if rate < 1 or samples.ndim not in (1, 2) or not samples.size:
+        if not isinstance(rate, Real) or not 1 <= rate < math.inf:
+            raise ValueError(f"A rate is Hz, as in rate={wanted}; got {rate!r}.")
+        if samples.ndim not in (1, 2) or not samples.size:
             raise ValueError(
                 f"Got samples of shape {samples.shape} at {rate} Hz; give (samples,) or"
                 " (samples, channels) at the rate of the recording."
+            )
+        if max(samples.shape) > self.max_seconds * rate:
+            raise ValueError(
+                f"These are {max(samples.shape) / rate:.0f} s of sound at {rate:g} Hz, and"
+                f" {self.max_seconds:g} are taken; give parts of them, or their own rate."
             )
         wave = in_full_scale(samples)
         if wave.ndim == 2:
