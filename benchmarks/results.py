@@ -70,6 +70,8 @@ OBJECTIVES = {
 }
 HEAD = ("finetune.mode=linear", "finetune.num_folds=0")
 """The head alone is trained, and no fold for the choice among arms."""
+CLUSTERS = "cluster.num_clusters=64"
+"""Of the ablations, which chose that it be fewer by default (docs/decisions.md)."""
 ABLATIONS = {
     "nothing changed": (),
     "no power normalisation": ("finetune.power=1",),
@@ -249,7 +251,7 @@ def measurements() -> list[Measurement]:
             "ablations",
             name,
             task,
-            (*SMALL, *FIVE, *VALID, *HEAD, "arms=[unfused]", *changes),
+            (*SMALL, *FIVE, *VALID, *HEAD, "arms=[unfused]", CLUSTERS, *changes),
         )
         for task in CHOOSING
         for name, changes in ABLATIONS.items()

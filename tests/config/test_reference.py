@@ -48,7 +48,7 @@ def test_a_range_is_the_one_that_is_enforced(key):
 
 def test_a_default_is_told_beside_those_of_presets_and_the_value():
     found = one("cluster.num_clusters", override(Config(), {"cluster.num_clusters": 5}))
-    assert (found.value, found.default) == (5, 64)
+    assert (found.value, found.default) == (5, 16)
     assert found.presets == {"faithful": "classes", "demo": 32, "large": 256}
 
 

@@ -197,7 +197,7 @@ class EmbedConfig(Section):
 
 
 class ClusterConfig(Section):
-    num_clusters: Annotated[int, Field(ge=2, le=65536)] | Literal["classes"] = 64
+    num_clusters: Annotated[int, Field(ge=2, le=65536)] | Literal["classes"] = 16
     """k; "classes" is the number of target classes."""
     num_components: Annotated[int, Field(ge=0, le=16384)] = 64
     """PCA components before k-means; 0 keeps all."""
