@@ -12,6 +12,7 @@ import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -251,3 +252,22 @@ def bucket():
 def credentials(monkeypatch):
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+
+
+@pytest.fixture(scope="session")
+def database(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """An MLflow that tests share, each with an experiment of its own."""
+    from tracked_runs import new_database
+
+    return new_database(tmp_path_factory)
+
+
+@pytest.fixture
+def mlflow(
+    database: str, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> SimpleNamespace:
+    """An experiment of the test's own in it, which works in a folder of its own."""
+    from tracked_runs import eyes_on
+
+    monkeypatch.chdir(tmp_path)
+    return eyes_on(database, request.node.name)
