@@ -108,7 +108,7 @@ def test_a_setting_is_explained_with_its_range_and_default(command):
         "cluster.num_clusters=7",
         '    k; "classes" is the number of target classes.',
         "    range    a whole number from 2 to 65536, or classes",
-        "    default  64 (faithful: classes, demo: 32, large: 256)",
+        "    default  16 (faithful: classes, demo: 32, large: 256)",
     ]
     status, said = command("config", "cluster.num_cluster")
     assert status == 2 and "did you mean cluster.num_clusters?" in said

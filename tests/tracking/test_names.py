@@ -19,7 +19,7 @@ def called(changes: dict, task: str | None = "audio/sounds", start: str = "recom
     ("changes", "name"),
     [
         ({}, "sounds"),
-        ({"distill.temperature": 2.0, "cluster.num_clusters": 16}, "sounds k16 T2"),
+        ({"distill.temperature": 2.0, "cluster.num_clusters": 32}, "sounds k32 T2"),
         ({"finetune.labels_per_class": 5}, "sounds labels_per_class=5"),
         ({"pretrain.epochs": 3, "distill.temperature": 2.5}, "sounds T2.5 pretrain.epochs=3"),
     ],

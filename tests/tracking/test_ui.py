@@ -20,7 +20,7 @@ pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt-get install chromium"),
 ]
 SETTINGS = ("cluster.num_clusters", "distill.temperature")
-RUNS = ((9, 2.5, 0.75), (16, 3.0, 0.8125), (32, 1.0, 0.6875))
+RUNS = ((9, 2.5, 0.75), (24, 3.0, 0.8125), (32, 1.0, 0.6875))
 """k, temperature and accuracy of the runs that are compared."""
 
 
@@ -55,7 +55,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]
 
 def test_the_printed_address_shows_k_temperature_and_accuracy_without_a_choice_by_hand(pages):
     pages.browser.open(pages.address)
-    shown = pages.browser.wait("sounds k9 T2.5", "sounds k16 T3", "sounds k32 T1", "test_accuracy")
+    shown = pages.browser.wait("sounds k9 T2.5", "sounds k24 T3", "sounds k32 T1", "test_accuracy")
     for column in (*SETTINGS, "0.8125"):
         assert column in shown
     assert "pretrain" not in shown.split("test_accuracy")[-1], "nodes stand apart"

@@ -20,7 +20,7 @@ MOST = 5
 
 
 def titled(base: str, config: Mapping[str, Any], settings: Iterable[str]) -> str:
-    """`base` and some settings with their values: `sounds k16 T3`.
+    """`base` and some settings with their values: `sounds k32 T3`.
 
     Args:
         base: what the run is of.
