@@ -239,6 +239,15 @@ def test_samples_that_are_no_numbers_end_a_timeline_and_are_found(model, tmp_pat
     assert begin < 23 * CROP / 16000 < end
 
 
+def test_a_file_of_floats_in_other_units_has_the_reason_that_a_run_gives(model, tmp_path):
+    wave = np.concatenate(tones(CROP, count=2)).astype(np.float32)
+    path = wav(tmp_path / "loud.wav", wave, subtype="FLOAT")
+    with pytest.raises(BadClip) as refused:
+        model.predict(path)
+    (row,) = predicted(model, [path], Looking(parts=True))
+    assert row["reason"] == str(refused.value) and "where 1 is full scale" in row["reason"]
+
+
 def test_a_name_that_is_not_utf8_is_text_in_what_is_said_of_it(model, tmp_path):
     path = wav(tmp_path / "x.wav", tones(CROP, count=1)[0]).rename(
         os.fsdecode(os.fsencode(tmp_path) + b"/\xfc.wav")

@@ -117,23 +117,25 @@ def stretches(
     stream, most = Stream(reading.rate, sample_rate), math.floor(seconds * reading.rate)
     held, count, given = list[np.ndarray](), 0, 0
 
-    def one() -> np.ndarray:
+    def mixed() -> np.ndarray:
         try:
             return one_channel(held, channel)[0]
         except BadClip as bad:
+            if not given:
+                raise
             end = reading.num_frames / reading.rate
             where = f"between {end - count / reading.rate:.2f} and {end:.2f} s"
-            raise BadClip(bad.reason, where if given else "") from None
+            raise BadClip(bad.reason, ", ".join(filter(None, [bad.args[1], where]))) from None
 
     for block in _up_to(reading, max_seconds, max_samples):
         held.append(block)
         count += len(block)
         if count > most:
-            yield to_int16(stream(one()))
+            yield to_int16(stream(mixed()))
             held, count, given = [], 0, given + 1
     heard = reading.heard()
     if given:
-        rest = one() if held else np.zeros(0, np.float32)
+        rest = mixed() if held else np.zeros(0, np.float32)
         yield to_int16(stream(rest, last=True))
     if heard.damage:
         raise BadClip("truncated", heard.damage)
