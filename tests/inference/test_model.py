@@ -239,7 +239,11 @@ def test_samples_that_are_no_numbers_end_a_timeline_and_are_found(model, tmp_pat
     assert begin < 23 * CROP / 16000 < end
 
 
-def test_a_file_of_floats_in_other_units_has_the_reason_that_a_run_gives(model, tmp_path):
+@pytest.mark.parametrize("seconds", [1.0, 60.0])
+def test_a_file_of_floats_in_other_units_has_the_reason_that_a_run_gives(
+    model, tmp_path, monkeypatch, seconds
+):
+    monkeypatch.setattr(Model, "stretch_seconds", seconds)
     wave = np.concatenate(tones(CROP, count=2)).astype(np.float32)
     path = wav(tmp_path / "loud.wav", wave, subtype="FLOAT")
     with pytest.raises(BadClip) as refused:
