@@ -39,6 +39,33 @@ def test_an_epoch_is_one_line_with_what_a_person_wants_to_know(capsys):
     assert len(lines) == 2
 
 
+def test_what_takes_long_says_how_far_it_is_every_half_minute(capsys, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    show = display.Plain()
+    show(NodeStarted("tune", "finetune", "k", {}, {}))
+    seen = ((10.0, 0, 1), (20.0, 1, 1), (40.0, 0, 2), (50.0, 1, 2), (71.0, 1, 3))
+    for now[0], part, done in seen:
+        show(Progress("tune", done, 8, "draws", part=part))
+    assert capsys.readouterr().out.splitlines()[1:] == [
+        "tune 3/8 draws, 38 %, 1:15 left",
+        "tune 5/8 draws, 62 %, 0:46 left",
+    ]
+
+
+def test_a_line_of_an_epoch_is_enough_for_half_a_minute(capsys, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    show = display.Plain()
+    show(NodeStarted("pretrain", "pretrain", "k1", {}, {}))
+    now[0] = 25.0
+    show(_epoch(1))
+    for now[0], done in ((31.0, 10), (54.0, 60), (56.0, 70)):
+        show(Progress("pretrain", done, 100, "clips", "epoch 2/10", 0, 1, 10))
+    lines = capsys.readouterr().out.splitlines()[2:]
+    assert lines == ["pretrain epoch 2/10, 17 %, 5:46 left"]
+
+
 def test_the_time_left_of_a_resumed_stage_counts_only_the_epochs_of_this_run(capsys, monkeypatch):
     now = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])

@@ -1,11 +1,13 @@
 """What a run tells in plain lines, and the tables at its end.
 
 The rule of this room: it only listens to events. Plain output has one line per event that a script
-may wait for. Where somebody watches, `terminal` shows the same alive.
+may wait for, and now and then one of what takes long. Where somebody watches, `terminal` shows the
+same alive.
 """
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Collection
 from dataclasses import replace
@@ -22,6 +24,8 @@ from unfused.secrets import hidden
 
 PLAIN_WIDTH = 200
 """Columns of tables that go to a file: nothing is cut."""
+SILENCE_SECONDS = 30.0
+"""After so long without a line of a node, plain output says how far it is."""
 SHOWN_VOICES = 5
 """Of those that trust listens to; the summary has them all."""
 SCORES_SHOWN = (
@@ -84,7 +88,7 @@ def concerns(event: events.Note, chosen: Collection[str] | None) -> bool:
 
 
 class Plain:
-    """One line per event, flushed.
+    """One line per event, flushed; of progress no more than one in half a minute.
 
     Args:
         chosen: the settings that this person chose: who left a setting alone is not told of it.
@@ -93,6 +97,8 @@ class Plain:
 
     def __init__(self, chosen: Collection[str] | None = None) -> None:
         self._pace, self._chosen = Pace(), chosen
+        self._said: dict[str, float] = {}
+        """When the last line of each node was."""
 
     def __call__(self, event: Event) -> None:
         line = self._line(event)
@@ -103,6 +109,16 @@ class Plain:
         """Nothing is held open."""
 
     def _line(self, event: Event) -> str:
+        if isinstance(event, events.OfTrial):
+            inner = of_trial(event)
+            return self._line(inner) if inner else ""
+        if isinstance(event, events.Progress):
+            return self._progress(event)
+        if node := getattr(event, "node", ""):
+            self._said[node] = time.monotonic()
+        return self._told(event)
+
+    def _told(self, event: Event) -> str:
         match event:
             case events.RunStarted():
                 return code_line(event)
@@ -122,14 +138,22 @@ class Plain:
                 return f"{event.node} built {event.key} in {event.seconds:.1f} s"
             case events.NodeFailed():
                 return f"{event.node} {ending(event)}"
-            case events.OfTrial():
-                inner = of_trial(event)
-                return self._line(inner) if inner else ""
             case events.TrialEnded():
                 return trial_line(event)
             case events.Note() if concerns(event, self._chosen):
                 return note_line(event)
         return ""
+
+    def _progress(self, event: events.Progress) -> str:
+        if not event.total:
+            return ""
+        standing, now = self._pace.standing(event), time.monotonic()
+        if now - self._said.setdefault(event.node, now) < SILENCE_SECONDS:
+            return ""
+        self._said[event.node] = now
+        left = time_left(standing.left)
+        share = f", {100 * standing.share:.0f} %" if event.num_epochs else ""
+        return f"{event.node} {standing.doing}{share}{', ' if left else ''}{left}"
 
     def _epoch(self, event: events.EpochDone) -> str:
         left = time_left(self._pace.after(event.node, event.epoch, event.num_epochs))

@@ -1,4 +1,4 @@
-"""How long what is left of a node takes, judged by what this run has done of it.
+"""How far a node is, and how long what is left of it takes, judged by what this run has done of it.
 
 The rule of this file: nothing is said before there is something to judge by; what a node has waited
 for before it began does not count.
@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+
+from unfused.events import Progress
 
 SHORTEST = 1.0
 """Seconds that a pace is judged by, at least."""
@@ -24,15 +26,43 @@ class _Began:
     """Whether it was seen at work then; else it may have begun later."""
 
 
+@dataclass(frozen=True)
+class Standing:
+    """How far a node is."""
+
+    share: float
+    """Of all that it has to do."""
+    doing: str
+    """What it does, or how much it has done."""
+    left: float | None
+    """Seconds; None where nobody knows yet."""
+
+
 class Pace:
     """The pace of every node of a run; places are in epochs, or shares of the one."""
 
     def __init__(self) -> None:
         self._began: dict[str, _Began] = {}
+        self._parts: dict[str, dict[int, int]] = {}
+        """What each of several pieces of a node's work has done."""
 
     def start(self, node: str, place: float = 0.0) -> None:
         """It begins, or goes on from there."""
         self._began[node] = _Began(time.monotonic(), place, place)
+        if not place:
+            self._parts.pop(node, None)
+
+    def standing(self, event: Progress) -> Standing:
+        """How far the node of this event is, with all that others have done of it side by side."""
+        parts = self._parts.setdefault(event.node, {})
+        parts[event.part] = event.done
+        done = sum(parts.values())
+        place, end = event.epoch + done / event.total, event.num_epochs
+        return Standing(
+            share=place / end if end else 0.0,
+            doing=event.doing or f"{done}/{event.total} {event.unit}",
+            left=self.within(event.node, place, end) if end else None,
+        )
 
     def within(self, node: str, place: float, end: float) -> float | None:
         """Seconds that are left, told while an epoch is under way; None where nobody knows yet."""

@@ -75,8 +75,6 @@ class Live:
         self._tasks: dict[str, TaskID] = {}
         self._phase: TaskID | None = None
         self._pace = Pace()
-        self._parts: dict[str, dict[int, int]] = {}
-        """What each part of a node has done."""
         self._bars.start()
 
     def close(self) -> None:
@@ -145,17 +143,13 @@ class Live:
         if not event.total:
             self._begin(event.node)
             return
-        parts = self._parts.setdefault(event.node, {})
-        parts[event.part] = event.done
-        done = sum(parts.values())
-        place, end = event.epoch + done / event.total, event.num_epochs
-        left = self._pace.within(event.node, place, end) if end else None
+        standing = self._pace.standing(event)
         self._bars.update(
             self._tasks[event.node],
             total=1.0,
-            completed=place / end if end else 0.0,
-            doing=event.doing or f"{done}/{event.total} {event.unit}",
-            left=time_left(left),
+            completed=standing.share,
+            doing=standing.doing,
+            left=time_left(standing.left),
         )
 
     def _begin(self, node: str) -> None:
