@@ -174,3 +174,22 @@ def _limited(program: str, limits: tuple[int, int]) -> subprocess.CompletedProce
         text=True,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, limits),
     )
+
+
+def test_advice_to_programmers_stays_out_and_all_else_is_said(monkeypatch):
+    from ray._private import worker
+
+    said = []
+    monkeypatch.setattr(worker, "print_to_stdstream", lambda data, **how: said.append((data, how)))
+    starting._keep_advice_out()
+    starting._keep_advice_out()
+    for line in (f"WARNING: 8 PYTHON{starting.ADVICE}: x", "out of memory"):
+        worker.print_to_stdstream({"lines": [line], "pid": "raylet"}, ignore_prefix=False)
+    assert said == [({"lines": ["out of memory"], "pid": "raylet"}, {"ignore_prefix": False})]
+
+
+def test_the_line_that_is_kept_out_is_rays():
+    import ray
+
+    raylet = Path(ray.__file__).parent / "core/src/ray/raylet/raylet"
+    assert starting.ADVICE.encode() in raylet.read_bytes()

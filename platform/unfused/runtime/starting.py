@@ -228,6 +228,7 @@ def _start_here(options: RunOptions, common: dict[str, Any], tell: Tell) -> None
         **object_store(_place.folder, tell),
         **common,
     }
+    _keep_advice_out()
     with _handed_on(_place):
         _persistently(settings, tell)
 
@@ -420,6 +421,26 @@ def _native_stderr_closed() -> Iterator[None]:
         os.dup2(kept, 2)
         os.close(kept)
         os.close(nowhere)
+
+
+ADVICE = " worker processes have been started on node"
+"""What Ray tells programmers where a few actors start at once on few cores."""
+
+
+def _keep_advice_out() -> None:
+    """Drop that line of what Ray's raylet says in this process; all else that it says stays."""
+    from ray._private import worker
+
+    said = worker.print_to_stdstream
+    if hasattr(said, "advice"):
+        return
+
+    def say(data: Mapping[str, Any], **how: Any) -> None:
+        if not any(ADVICE in line for line in data["lines"]):
+            said(data, **how)
+
+    say.advice = ADVICE
+    worker.print_to_stdstream = say
 
 
 def quiet_ray() -> None:
