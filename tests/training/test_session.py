@@ -15,7 +15,7 @@ from small_fit import lone_worker
 from unfused import runtime, training
 from unfused.config import RunOptions
 from unfused.store import Folder
-from unfused.training.session import Outcome, run_job
+from unfused.training.session import Outcome, run_job, trainer_of
 
 DONE, FAILED = Outcome({"loss": 1.0}), Outcome(reason="out of memory")
 CANCELLED = Outcome(reason="cancelled", cancelled=True)
@@ -164,3 +164,20 @@ def test_a_job_that_fails_ends_the_workers_where_others_wait_for_one(world, monk
             run_job(worker, Broken(), queue, 0)
         ((number, packed),) = told
         assert (number, pickle.loads(packed)) == (0, Outcome(reason="no such thing"))
+
+
+@pytest.mark.parametrize(
+    ("num_workers", "on_gpu", "own", "backend"),
+    [
+        (1, False, True, "BackendConfig"),
+        (2, False, True, "BesideConfig"),
+        (1, True, True, "BesideConfig"),
+        (1, False, False, "TorchConfig"),
+    ],
+)
+def test_workers_meet_by_torch_where_there_are_several_or_it_has_to_choose_a_gpu(
+    num_workers, on_gpu, own, backend
+):
+    trainer, meeting = trainer_of(num_workers, on_gpu=on_gpu, own=own)
+    made = trainer(lambda: None, **meeting)
+    assert type(made.backend_config).__name__ == backend

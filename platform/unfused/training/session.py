@@ -176,7 +176,7 @@ class Session:
         gpus = runtime.gpus_per_worker(options, hardware)
         resources = {"CPU": 1.0} | ({"GPU": float(gpus)} if gpus else {})
         own = not hardware.joined
-        trainer, meeting = _trainer_of(options.num_workers, on_gpu=bool(gpus), own=own)
+        trainer, meeting = trainer_of(options.num_workers, on_gpu=bool(gpus), own=own)
         return trainer(
             run_worker,
             train_loop_config={
@@ -197,7 +197,7 @@ class Session:
         )
 
 
-def _trainer_of(num_workers: int, *, on_gpu: bool, own: bool) -> tuple[type, dict[str, Any]]:
+def trainer_of(num_workers: int, *, on_gpu: bool, own: bool) -> tuple[type, dict[str, Any]]:
     """Ray Train's trainer, and how its workers meet, as arguments for it.
 
     Args:
