@@ -21,7 +21,7 @@ PATIENCE = 20.0
 
 
 class Small(pipeline.Run):
-    """A run whose stages are `acts`: what a node does, by its name."""
+    """A run whose stages are `acts`: what a node does, by its name, and when it had a worker."""
 
     def __init__(
         self, small_task, tmp_path, monkeypatch, acts, jobs: int = 2, *, strict: bool = False
@@ -43,7 +43,9 @@ class Small(pipeline.Run):
             size=jobs, start=lambda: None, making_room=nullcontext, cancel=self.cancelled.set
         )
         cluster = SimpleNamespace(lease=lambda *_: nullcontext())
-        self.backend = SimpleNamespace(cluster=cluster, pool=pool, access=lambda stage: None)
+        self.backend = SimpleNamespace(
+            cluster=cluster, pool=pool, access=lambda stage: Workers(pool)
+        )
 
     def _key(self, step) -> str | None:
         there = all(self.plan.steps[name].manifest for name in step.reads)
@@ -60,7 +62,8 @@ class Small(pipeline.Run):
             self.most = max(self.most, self.now)
         for build in builds:
             build.out.write("made", b"")
-            self.acts.get(build.node, lambda: None)()
+            began = self.acts.get(build.node, lambda: None)()
+            access.began = began if isinstance(began, float) else None
         with self.counting:
             self.now -= 1
         return [stages.Built(Facts()) for _ in builds]
@@ -285,3 +288,14 @@ def test_what_is_found_damaged_when_all_is_built_is_built_again(run):
 def _kept(one: Small, stage: str, key: str):
     folder = one.plan.store.folder(stage, key)
     return folder, folder.read_json("manifest.json")
+
+
+def test_what_a_node_has_waited_for_workers_is_no_time_of_its_own(run):
+    def waited() -> float:
+        time.sleep(0.5)
+        return time.time()
+
+    small = run({"finetune/scratch": waited, "pretrain": lambda: time.sleep(0.5)})
+    small.execute(small.backend)
+    took = {event.node: event.seconds for event in small.seen if isinstance(event, NodeFinished)}
+    assert took["pretrain"] >= 0.5 > took["finetune/scratch"]

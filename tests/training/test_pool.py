@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import pytest
 
+from unfused.stages import Workers
 from unfused.store import Folder
 from unfused.training import pool as rooms
 from unfused.training.session import TrainingFailed
@@ -48,6 +50,31 @@ def test_two_jobs_run_at_the_same_time_and_a_third_waits_for_a_worker(pool):
 
     assert sorted(pool.run([job, job, job, job])) == [1, 2, 3, 4]
     assert len(set(place)) == 2
+
+
+def test_what_waits_for_a_worker_begins_when_it_has_one(pool):
+    held, over = threading.Barrier(3, timeout=PATIENCE), threading.Event()
+
+    def job(session):
+        held.wait()
+        assert over.wait(PATIENCE)
+
+    def quick(session):
+        return time.time()
+
+    first, second = Workers(pool), Workers(pool)
+    before = threading.Thread(target=first.run, args=([job, job],))
+    before.start()
+    held.wait()
+    waits = threading.Thread(target=second.run, args=([quick, quick],))
+    waits.start()
+    waits.join(0.1)
+    assert first.began and second.began is None
+    freed = time.time()
+    over.set()
+    for thread in (before, waits):
+        thread.join(PATIENCE)
+    assert first.began < freed <= second.began
 
 
 def test_facts_come_in_the_order_of_their_jobs(pool):

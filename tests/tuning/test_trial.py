@@ -89,7 +89,9 @@ def test_a_pruned_student_is_given_up_and_has_not_failed(
     monkeypatch.setattr(run, "_upstream", lambda step: {})
     cluster = SimpleNamespace(lease=lambda *_: nullcontext())
     backend = SimpleNamespace(
-        cluster=cluster, access=lambda stage: None, pool=SimpleNamespace(making_room=nullcontext)
+        cluster=cluster,
+        access=lambda stage: SimpleNamespace(began=None),
+        pool=SimpleNamespace(making_room=nullcontext),
     )
     ended: SimpleQueue = SimpleQueue()
     _Building(run, [plan.steps["distill/unfused"]], backend, ended).run()

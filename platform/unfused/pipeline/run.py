@@ -442,10 +442,9 @@ class _Building(threading.Thread):
         self._builds = [(step, run._as_build(step)) for step in group]
         for step in group:
             run._announce_start(step)
-        began = time.time()
-        results = self.stage.run(
-            [build for _, build in self._builds], self._backend.access(self.stage)
-        )
+        began, access = time.time(), self._backend.access(self.stage)
+        results = self.stage.run([build for _, build in self._builds], access)
+        began = access.began or began
         # Nodes that one call has built share its time evenly.
         seconds = (time.time() - began) / len(results)
         for (step, build), built in zip(self._builds, results, strict=True):

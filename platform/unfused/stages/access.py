@@ -7,6 +7,7 @@ cluster is held against the hardware before anything starts.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -23,7 +24,11 @@ class TaskFailed(RuntimeError):
 
 
 class Access(Protocol):
-    """A part of the cluster."""
+    """A part of the cluster, for one call of a stage."""
+
+    @property
+    def began(self) -> float | None:
+        """When the call got what it had to wait for; None where it waited for nothing."""
 
     @staticmethod
     def needs(options: RunOptions, hardware: runtime.Hardware) -> Resources:
@@ -36,15 +41,17 @@ class Pool(Protocol):
     @property
     def size(self) -> int: ...
 
-    def run(self, jobs: Sequence[Any]) -> list[Any]: ...
+    def run(self, jobs: Sequence[Any], taken: Callable[[], None]) -> list[Any]: ...
 
 
-@dataclass(frozen=True)
+@dataclass
 class Workers:
     """Ray Train's workers: for what learns, embeds, clusters or scores, on a GPU where they have
     one."""
 
     pool: Pool
+    began: float | None = None
+    """When a worker took the first job: others may have been before it."""
 
     @staticmethod
     def needs(options: RunOptions, hardware: runtime.Hardware) -> Resources:
@@ -60,7 +67,11 @@ class Workers:
 
     def run(self, jobs: Sequence[Any]) -> list[Any]:
         """Run jobs (`training.Job`), side by side where there is room; what each returned."""
-        return self.pool.run(jobs)
+        return self.pool.run(jobs, self._begin)
+
+    def _begin(self) -> None:
+        if self.began is None:
+            self.began = time.time()
 
     def call(
         self, function: Callable[..., Any], calls: Mapping[str, tuple[Any, ...]]
@@ -94,6 +105,7 @@ class Tasks:
     """Ray Data tasks: for what reads and writes clips without a model."""
 
     cluster: runtime.Cluster
+    began: float | None = None
 
     @staticmethod
     def needs(options: RunOptions, hardware: runtime.Hardware) -> Resources:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -42,23 +42,28 @@ class Pool:
         """Start the first workers in the background."""
         self._sessions[0].start()
 
-    def run(self, jobs: Sequence[Job]) -> list[Any]:
+    def run(self, jobs: Sequence[Job], taken: Callable[[], None] = lambda: None) -> list[Any]:
         """Run jobs side by side; returns the facts of each.
+
+        Args:
+            jobs: that may wait for others to end.
+            taken: called as workers take each.
 
         Raises:
             TrainingFailed: with the reason a worker gave; the other jobs go on, for nobody.
             runtime.Cancelled: `cancel` was called.
         """
         if len(jobs) == 1:
-            return [self._run(jobs[0])]
-        calls = [_Call(self._run, job) for job in jobs]
+            return [self._run(jobs[0], taken)]
+        calls = [_Call(self._run, job, taken) for job in jobs]
         for call in calls:
             call.start()
         return [call.result() for call in calls]
 
-    def _run(self, job: Job) -> Any:
+    def _run(self, job: Job, taken: Callable[[], None]) -> Any:
         number = self._take()
         try:
+            taken()
             return self._sessions[number].run(job)
         finally:
             self._give_back(number)
