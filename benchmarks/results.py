@@ -5,7 +5,7 @@ tables are written between the markers of README.md and docs/results.md; nothing
 
     python benchmarks/results.py                      everything (hours)
     python benchmarks/results.py tasks                one table
-    python benchmarks/results.py --missing            what has no summary yet
+    python benchmarks/results.py --missing            of everything, what has no summary yet
     python benchmarks/results.py --tables-only        rewrite the tables from the kept summaries
 
 `objectives`, `ablations`, `selftraining` and `trust` choose, so they are scored on validation
@@ -384,7 +384,7 @@ def main() -> None:
     parser.add_argument("--store", default="store", help="shared stages are built once in it")
     parser.add_argument("--tables-only", action="store_true", help="run nothing")
     parser.add_argument("--task", action="append", help="only these tasks")
-    parser.add_argument("--missing", action="store_true", help="only what has no summary yet")
+    parser.add_argument("--missing", action="store_true", help="measure only what has no summary yet")
     parser.add_argument("--beside", action="store_true", help="beside other work: keep no minutes")
     given = parser.parse_args()
     known = {one.table for one in measurements()}
