@@ -384,7 +384,7 @@ def main() -> None:
     parser.add_argument("--store", default="store", help="shared stages are built once in it")
     parser.add_argument("--tables-only", action="store_true", help="run nothing")
     parser.add_argument("--task", action="append", help="only these tasks")
-    parser.add_argument("--missing", action="store_true", help="measure only what has no summary yet")
+    parser.add_argument("--missing", action="store_true", help="measure what has no summary yet")
     parser.add_argument("--beside", action="store_true", help="beside other work: keep no minutes")
     given = parser.parse_args()
     known = {one.table for one in measurements()}
