@@ -206,7 +206,7 @@ def trainer_of(num_workers: int, *, on_gpu: bool, own: bool) -> tuple[type, dict
         own: whether the Ray is this run's own; on a cluster Ray Train is as it comes.
     """
     if own and num_workers == 1 and not on_gpu:
-        # Nobody to meet: a controller that knows no torch is 300 MB smaller and there sooner.
+        # Nobody to meet: a controller that knows no torch is 280 MB smaller.
         from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
         return lean(DataParallelTrainer), {}
