@@ -16,7 +16,7 @@ class BadClip(ValueError):
 
     def __init__(self, reason: str, detail: str = "") -> None:
         super().__init__(reason, detail)
-        self.reason = reason
+        self.reason, self.detail = reason, detail
 
     def __str__(self) -> str:
         return ": ".join(filter(None, self.args))

@@ -125,7 +125,7 @@ def stretches(
                 raise
             end = reading.num_frames / reading.rate
             where = f"between {end - count / reading.rate:.2f} and {end:.2f} s"
-            raise BadClip(bad.reason, ", ".join(filter(None, [bad.args[1], where]))) from None
+            raise BadClip(bad.reason, ", ".join(filter(None, [bad.detail, where]))) from None
 
     for block in _up_to(reading, max_seconds, max_samples):
         held.append(block)
