@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from unfused.config import AudioConfig, Config, ConfigError, RunOptions, override
@@ -149,6 +151,17 @@ def test_what_is_ready_is_built_side_by_side(folder):
     assert [
         group for group in ready if group[0].startswith(("distill", "finetune/s"))
     ] == [["distill/clusterfit"], ["distill/unfused"], ["finetune/scratch"]]
+
+
+def test_what_most_nodes_wait_for_is_told_of_what_few_and_of_what_only_a_person_does(folder):
+    waiting = _plan(folder).waiting()
+    chain = ["ingest/task", "pretrain", "embed", "cluster", "distill/unfused"]
+    assert sorted(chain, key=waiting.__getitem__, reverse=True) == chain
+    assert len({waiting[name] for name in chain}) == len(chain)
+    assert waiting["finetune/scratch"] == 1
+    assert {name for name, number in waiting.items() if number == math.inf} == {
+        name for name in waiting if name.startswith("evaluate/")
+    }
 
 
 def test_a_corpus_without_a_task_is_refused(folder):

@@ -9,11 +9,13 @@ from types import SimpleNamespace
 
 import pytest
 
+from fake_sessions import fake_pool
 from small_searches import LAPTOP
 from unfused import locks, pipeline, runtime, stages
 from unfused.config import Config, RunOptions, override
 from unfused.events import NodeFailed, NodeFinished, NodeStarted, Note, Stream
 from unfused.pipeline.healing import MOST
+from unfused.pipeline.run import Backend
 from unfused.stages import Tasks, Workers
 from unfused.store import Damaged, Facts, Kept
 
@@ -31,6 +33,8 @@ class Small(pipeline.Run):
         plan = pipeline.Plan(pipeline.Request(config, options, None, str(small_task)))
         self.seen: list = []
         self.acts, self.now, self.most = acts, 0, 0
+        self.order: list[str] = []
+        """Of what workers took."""
         self.counting = threading.Lock()
         super().__init__(plan, LAPTOP, Stream([self.seen.append]), record={})
         monkeypatch.setattr(plan, "artifact", lambda ref: ref.node)
@@ -39,34 +43,39 @@ class Small(pipeline.Run):
         monkeypatch.setattr(stages, "get", self._stage)
         plan.refresh()
         self.cancelled = threading.Event()
-        pool = SimpleNamespace(
-            size=jobs, start=lambda: None, making_room=nullcontext, cancel=self.cancelled.set
-        )
-        cluster = SimpleNamespace(lease=lambda *_: nullcontext())
-        self.backend = SimpleNamespace(
-            cluster=cluster, pool=pool, access=lambda stage: Workers(pool)
-        )
+        pool = fake_pool(tmp_path, monkeypatch, jobs)
+        monkeypatch.setattr(pool, "cancel", self.cancelled.set)
+        self.backend = Backend(SimpleNamespace(lease=lambda *_: nullcontext()), pool)
 
     def _key(self, step) -> str | None:
         there = all(self.plan.steps[name].manifest for name in step.reads)
         return step.node.name.replace("/", "-") if there else None
 
     def _stage(self, name: str) -> stages.Stage:
-        access = Tasks if name == "ingest" else Workers
+        access = Tasks if name in ("ingest", "teacher") else Workers
         together = name in ("ingest", "evaluate")
         return stages.Stage(1, Facts, access, self._act, together=together)
 
     def _act(self, builds, access) -> list[stages.Built]:
+        for build in builds:
+            build.out.write("made", b"")
+            if isinstance(access, Tasks):
+                self.acts.get(build.node, lambda: None)()
+            else:
+                access.run([lambda session, build=build: self._job(build, access)])
+        return [stages.Built(Facts()) for _ in builds]
+
+    def _job(self, build, access) -> None:
         with self.counting:
             self.now += 1
             self.most = max(self.most, self.now)
-        for build in builds:
-            build.out.write("made", b"")
-            began = self.acts.get(build.node, lambda: None)()
-            access.began = began if isinstance(began, float) else None
-        with self.counting:
-            self.now -= 1
-        return [stages.Built(Facts()) for _ in builds]
+            self.order.append(build.node)
+        try:
+            if isinstance(began := self.acts.get(build.node, lambda: None)(), float):
+                access.began = began
+        finally:
+            with self.counting:
+                self.now -= 1
 
     def of(self, kind: type) -> list[str]:
         return [event.node for event in self.seen if isinstance(event, kind)]
@@ -97,6 +106,35 @@ def test_what_needs_no_teacher_does_not_wait_for_it(run):
     one = run({"pretrain": side_by_side.wait, "finetune/scratch": side_by_side.wait})
     one.execute(one.backend)
     assert not one.of(NodeFailed) and one.most == 2
+
+
+def test_workers_take_what_a_person_waits_for_then_what_most_nodes_wait_for(run):
+    one = run(jobs=1)
+    one.execute(one.backend)
+    chain = ["embed/statistics", "pretrain", "finetune/teacher"]
+    assert [name for name in one.order if name in chain] == chain
+    assert one.order.index("pretrain") < one.order.index("finetune/scratch")
+    for arm in ("floor", "scratch", "teacher"):
+        classifier = next(name for name in one.order if name.endswith(f"/{arm}"))
+        then = one.order[one.order.index(classifier) + 1]
+        assert then == f"evaluate/{arm}"
+
+
+def test_what_many_nodes_wait_for_begins_beside_more_of_what_none_waits_for(run):
+    """All workers' worth of less urgent nodes have begun: it waits for a worker, not for a node."""
+    begun, go_on = threading.Event(), threading.Event()
+
+    def scratch():
+        begun.set()
+        assert go_on.wait(PATIENCE)
+
+    def pretrain():
+        assert begun.wait(PATIENCE)
+        go_on.set()
+
+    one = run({"finetune/scratch": scratch, "pretrain": pretrain}, jobs=2)
+    one.execute(one.backend)
+    assert not one.of(NodeFailed)
 
 
 def test_what_fails_is_told_and_what_runs_beside_it_is_asked_to_give_up(run):
@@ -172,7 +210,7 @@ def test_two_runs_of_one_command_on_one_store_build_every_node_once(run):
     runs = [run() for _ in range(2)]
     for one in runs:
         one.acts |= {name: act(name) for name in one.plan.steps}
-        one.backend.cluster = runtime.Cluster(None, None, one.stream, LAPTOP, RunOptions())
+        _with_leases(one)
     threads = [threading.Thread(target=execute, args=(one,), daemon=True) for one in runs]
     for thread in threads:
         thread.start()
@@ -199,13 +237,18 @@ def test_a_run_that_waits_for_another_one_can_be_ended(run, why):
 
     one = run({"finetune/scratch": fail} if why == "failed" else {})
     one.stream.subscribe(watch)
-    one.backend.cluster = runtime.Cluster(None, None, one.stream, LAPTOP, RunOptions())
+    _with_leases(one)
     with (
         locks.held(one.plan.store.root.local / "work" / "pretrain-pretrain"),
         pytest.raises(ValueError if why == "failed" else runtime.Cancelled),
     ):
         one.execute(one.backend)
     assert "pretrain" not in one.of(NodeStarted)
+
+
+def _with_leases(one: Small) -> None:
+    cluster = runtime.Cluster(None, None, one.stream, LAPTOP, RunOptions())
+    one.backend = Backend(cluster, one.backend.pool)
 
 
 def _damage(one: Small, stage: str, key: str):

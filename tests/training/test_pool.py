@@ -7,36 +7,16 @@ import time
 
 import pytest
 
+from fake_sessions import fake_pool
 from unfused.stages import Workers
-from unfused.store import Folder
-from unfused.training import pool as rooms
 from unfused.training.session import TrainingFailed
 
 PATIENCE = 20.0
 
 
-class FakeSession:
-    """Runs functions in place of jobs, and notes what it is told."""
-
-    def __init__(self, cluster, storage) -> None:
-        self.storage, self.told = storage, []
-
-    def run(self, job):
-        self.told.append("run")
-        return job(self)
-
-    def __getattr__(self, name: str):
-        def note(*_, **__):
-            self.told.append(name)
-            return True
-
-        return note
-
-
 @pytest.fixture
 def pool(tmp_path, monkeypatch):
-    monkeypatch.setattr(rooms, "Session", FakeSession)
-    return rooms.Pool(None, Folder.of(tmp_path / "work"), 2)
+    return fake_pool(tmp_path, monkeypatch, 2)
 
 
 def test_two_jobs_run_at_the_same_time_and_a_third_waits_for_a_worker(pool):
@@ -75,6 +55,37 @@ def test_what_waits_for_a_worker_begins_when_it_has_one(pool):
     for thread in (before, waits):
         thread.join(PATIENCE)
     assert first.began < freed <= second.began
+
+
+def test_of_what_waits_the_lowest_turn_is_next_and_of_one_turn_what_came_first(
+    tmp_path, monkeypatch
+):
+    pool = fake_pool(tmp_path, monkeypatch, 1)
+    held, over = threading.Event(), threading.Event()
+    taken: list[str] = []
+
+    def job(session):
+        held.set()
+        assert over.wait(PATIENCE)
+
+    def note(name: str):
+        return lambda session: taken.append(name)
+
+    busy = threading.Thread(target=pool.run, args=([job],))
+    busy.start()
+    assert held.wait(PATIENCE)
+    waiting = {"last": (2.0, -5.0), "second": (1.0, -2.0), "third": (1.0, -2.0)}
+    waiting["first"] = (1.0, -3.0)
+    threads = [busy]
+    for name, turn in waiting.items():
+        threads.append(threading.Thread(target=pool.run, args=([note(name)], list, turn)))
+        threads[-1].start()
+        while len(pool._queue) < len(threads) - 1:
+            time.sleep(0.001)
+    over.set()
+    for thread in threads:
+        thread.join(PATIENCE)
+    assert taken == ["first", "second", "third", "last"]
 
 
 def test_facts_come_in_the_order_of_their_jobs(pool):

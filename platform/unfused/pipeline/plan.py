@@ -300,6 +300,15 @@ class Plan:
             groups.setdefault(stage if together else step.node.name, []).append(step)
         return list(groups.values())
 
+    def waiting(self) -> dict[str, float]:
+        """How many nodes wait for each, one after the other; infinitely many for what no node
+        waits for, which is what a person does."""
+        found = dict.fromkeys(self.steps, 0.0)
+        for name, step in reversed(self.steps.items()):
+            for read in step.reads:
+                found[read] = max(found[read], found[name] + 1)
+        return {name: number or math.inf for name, number in found.items()}
+
     def _is_ready(self, step: Step) -> bool:
         return step.key is not None and all(self.steps[name].manifest for name in step.reads)
 

@@ -51,10 +51,10 @@ class Backend:
     cluster: runtime.Cluster
     pool: Pool
 
-    def access(self, stage: stages.Stage) -> Any:
-        """What a stage may touch of it."""
+    def access(self, stage: stages.Stage, turn: tuple[float, ...]) -> Any:
+        """What a stage may touch of it; workers take what has the lowest turn first."""
         kinds = {
-            Workers: lambda: Workers(self.pool),
+            Workers: lambda: Workers(self.pool, turn),
             Tasks: lambda: Tasks(self.cluster),
         }
         return kinds[stage.access]()
@@ -91,6 +91,7 @@ class Run:
         """Whether the ingested clips were held against the request."""
         self._lock = threading.Lock()
         """Held while a step comes to know its artifact and tells of it."""
+        self._began = time.time()
         self.healing = Healing(plan, stream, self._lock)
         stream.subscribe(self._watch)
 
@@ -178,8 +179,8 @@ class Run:
                     raise runtime.Cancelled("cancelled")
                 with self._lock:
                     groups = [*self._startable(running, backend.pool.size)]
-                for group in groups:
-                    running.append(_Building(self, group, backend, ended))
+                for group, urgency in groups:
+                    running.append(_Building(self, group, urgency, backend, ended))
                     running[-1].start()
                 one = ended.get()
                 running.remove(one)
@@ -203,6 +204,11 @@ class Run:
         return any(step.node.stage == "ingest" for step in self.plan.missing)
 
     @property
+    def _bringing_in(self) -> bool:
+        """Whether anything is missing that is built on nothing."""
+        return any(not step.reads for step in self.plan.missing)
+
+    @property
     def _more_than_ingest(self) -> bool:
         return any(step.node.stage != "ingest" for step in self.plan.missing)
 
@@ -213,20 +219,30 @@ class Run:
             if self.plan.missing:
                 self._check_parts()
 
-    def _startable(self, running: Sequence[_Building], most: int) -> Iterator[list[Step]]:
-        """The nodes that may start now: first all clips, then as many at a time as jobs can run."""
+    def _startable(
+        self, running: Sequence[_Building], most: int
+    ) -> Iterator[tuple[list[Step], float]]:
+        """The nodes that may start now, and how urgent they are.
+
+        First what is built on nothing, clips and teachers. Then what most nodes wait for: as many
+        at a time as jobs can run, beside what was less urgent and has begun.
+        """
         keys = {step.key for one in running for step in one.group}
-        busy = sum(one.stage.access is Workers for one in running)
-        ingesting = self._ingesting
-        for group in self.plan.ready_groups():
-            stage = group[0].node.stage
-            if keys & {step.key for step in group} or (ingesting and stage != "ingest"):
+        busy = [one.urgency for one in running if one.stage.access is Workers]
+        waiting, bringing_in = self.plan.waiting(), self._bringing_in
+
+        def urgency(group: Sequence[Step]) -> float:
+            return max(waiting[step.node.name] for step in group)
+
+        for group in sorted(self.plan.ready_groups(), key=urgency, reverse=True):
+            if keys & {step.key for step in group} or (bringing_in and group[0].reads):
                 continue
-            if stages.get(stage).access is Workers:
-                if busy >= most:
+            urgent = urgency(group)
+            if stages.get(group[0].node.stage).access is Workers:
+                if sum(other >= urgent for other in busy) >= most:
                     continue
-                busy += 1
-            yield group
+                busy.append(urgent)
+            yield group, urgent
 
     def _end(
         self,
@@ -378,15 +394,22 @@ class _Building(threading.Thread):
     Args:
         run: that they are of.
         group: the nodes.
+        urgency: how many nodes wait for them.
         backend: that builds them.
         ended: where this goes when it has ended.
     """
 
     def __init__(
-        self, run: Run, group: list[Step], backend: Backend, ended: queue.SimpleQueue[_Building]
+        self,
+        run: Run,
+        group: list[Step],
+        urgency: float,
+        backend: Backend,
+        ended: queue.SimpleQueue[_Building],
     ) -> None:
         super().__init__(daemon=True)
         self._of, self.group, self._backend, self._ended = run, group, backend, ended
+        self.urgency = urgency
         self.stage = stages.get(group[0].node.stage)
         self._builds: list[tuple[Step, Build]] = []
         self._began = time.time()
@@ -442,7 +465,9 @@ class _Building(threading.Thread):
         self._builds = [(step, run._as_build(step)) for step in group]
         for step in group:
             run._announce_start(step)
-        began, access = time.time(), self._backend.access(self.stage)
+        # Of several runs the one that began first.
+        turn = (run._began, -self.urgency)
+        began, access = time.time(), self._backend.access(self.stage, turn)
         results = self.stage.run([build for _, build in self._builds], access)
         began = access.began or began
         # Nodes that one call has built share its time evenly.

@@ -41,7 +41,9 @@ class Pool(Protocol):
     @property
     def size(self) -> int: ...
 
-    def run(self, jobs: Sequence[Any], taken: Callable[[], None]) -> list[Any]: ...
+    def run(
+        self, jobs: Sequence[Any], taken: Callable[[], None], turn: tuple[float, ...]
+    ) -> list[Any]: ...
 
 
 @dataclass
@@ -50,6 +52,8 @@ class Workers:
     one."""
 
     pool: Pool
+    turn: tuple[float, ...] = ()
+    """Workers take what has the lowest first."""
     began: float | None = None
     """When a worker took the first job: others may have been before it."""
 
@@ -67,7 +71,7 @@ class Workers:
 
     def run(self, jobs: Sequence[Any]) -> list[Any]:
         """Run jobs (`training.Job`), side by side where there is room; what each returned."""
-        return self.pool.run(jobs, self._begin)
+        return self.pool.run(jobs, self._begin, self.turn)
 
     def _begin(self) -> None:
         if self.began is None:
@@ -83,8 +87,9 @@ class Workers:
         return self.run([_Call(node, function, arguments) for node, arguments in calls.items()])
 
     def share(self, total: int) -> list[range]:
-        """So many pieces of work, each of them whole, as what each job takes of them."""
-        parts = min(total, self.num_jobs)
+        """So many pieces of work, each of them whole, as what each job takes of them: twice as many
+        jobs as run side by side, for what is more urgent waits until one ends."""
+        parts = min(total, 2 * self.num_jobs) if self.num_jobs > 1 else 1
         return [range(part, total, parts) for part in range(parts)]
 
 

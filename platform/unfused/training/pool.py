@@ -9,11 +9,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from itertools import count
 from typing import Any
 
 from unfused.store import Folder
 from unfused.training.learner import Job
 from unfused.training.session import CLOSE_SECONDS, Session, SessionCluster
+
+Turn = tuple[float, ...]
 
 
 class Pool:
@@ -30,6 +33,9 @@ class Pool:
         self._sessions = [Session(cluster, storage / str(number)) for number in range(size)]
         self._free = [True] * size
         self._changed = threading.Condition()
+        self._queue: list[tuple[Turn, int]] = []
+        """Jobs that wait for a worker: their turns, those of one turn as they came."""
+        self._came = count()
         self._waiting = 0
         """How many wait for what free workers may hold."""
 
@@ -42,37 +48,44 @@ class Pool:
         """Start the first workers in the background."""
         self._sessions[0].start()
 
-    def run(self, jobs: Sequence[Job], taken: Callable[[], None] = lambda: None) -> list[Any]:
+    def run(
+        self, jobs: Sequence[Job], taken: Callable[[], None] = lambda: None, turn: Turn = ()
+    ) -> list[Any]:
         """Run jobs side by side; returns the facts of each.
 
         Args:
             jobs: that may wait for others to end.
             taken: called as workers take each.
+            turn: a free worker takes what has the lowest.
 
         Raises:
             TrainingFailed: with the reason a worker gave; the other jobs go on, for nobody.
             runtime.Cancelled: `cancel` was called.
         """
         if len(jobs) == 1:
-            return [self._run(jobs[0], taken)]
-        calls = [_Call(self._run, job, taken) for job in jobs]
+            return [self._run(jobs[0], taken, turn)]
+        calls = [_Call(self._run, job, taken, turn) for job in jobs]
         for call in calls:
             call.start()
         return [call.result() for call in calls]
 
-    def _run(self, job: Job, taken: Callable[[], None]) -> Any:
-        number = self._take()
+    def _run(self, job: Job, taken: Callable[[], None], turn: Turn) -> Any:
+        number = self._take(turn)
         try:
             taken()
             return self._sessions[number].run(job)
         finally:
             self._give_back(number)
 
-    def _take(self) -> int:
+    def _take(self, turn: Turn) -> int:
         with self._changed:
-            self._changed.wait_for(lambda: any(self._free))
+            mine = (turn, next(self._came))
+            self._queue.append(mine)
+            self._changed.wait_for(lambda: any(self._free) and mine == min(self._queue))
+            self._queue.remove(mine)
             number = self._free.index(True)
             self._free[number] = False
+            self._changed.notify_all()
         return number
 
     def _give_back(self, number: int) -> None:
@@ -80,7 +93,7 @@ class Pool:
             if self._waiting:
                 self._sessions[number].release()
             self._free[number] = True
-            self._changed.notify()
+            self._changed.notify_all()
 
     @contextmanager
     def making_room(self) -> Iterator[None]:
