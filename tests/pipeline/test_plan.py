@@ -154,11 +154,13 @@ def test_what_is_ready_is_built_side_by_side(folder):
 
 
 def test_what_most_nodes_wait_for_is_told_of_what_few_and_of_what_only_a_person_does(folder):
-    waiting = _plan(folder).waiting()
+    urgency = _plan(folder).urgency()
     chain = ["ingest/task", "pretrain", "embed", "cluster", "distill/unfused"]
-    assert sorted(chain, key=waiting.__getitem__, reverse=True) == chain
+    assert sorted(chain, key=urgency.__getitem__, reverse=True) == chain
+    waiting = {name: number for name, (number, _) in urgency.items()}
     assert len({waiting[name] for name in chain}) == len(chain)
-    assert waiting["finetune/scratch"] == 1
+    assert waiting["finetune/scratch"] == waiting["finetune/unfused"] == 1
+    assert urgency["finetune/unfused"] > urgency["finetune/scratch"]
     assert {name for name, number in waiting.items() if number == math.inf} == {
         name for name in waiting if name.startswith("evaluate/")
     }

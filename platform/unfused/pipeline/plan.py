@@ -30,6 +30,9 @@ from unfused.store import (
     digest,
 )
 
+Urgency = tuple[float, int]
+"""Of a node; what has the greatest is built first."""
+
 
 @dataclass
 class Step:
@@ -300,14 +303,19 @@ class Plan:
             groups.setdefault(stage if together else step.node.name, []).append(step)
         return list(groups.values())
 
-    def waiting(self) -> dict[str, float]:
-        """How many nodes wait for each, one after the other; infinitely many for what no node
-        waits for, which is what a person does."""
-        found = dict.fromkeys(self.steps, 0.0)
+    def urgency(self) -> dict[str, Urgency]:
+        """By node, how many others wait for it one after the other, then how many it has waited
+        for itself: what comes late and is long leaves nothing to do beside it.
+
+        Infinitely many wait for what no node waits for, which is what a person does.
+        """
+        waiting, waited = dict.fromkeys(self.steps, 0), dict.fromkeys(self.steps, 0)
+        for name, step in self.steps.items():
+            waited[name] = max((waited[read] + 1 for read in step.reads), default=0)
         for name, step in reversed(self.steps.items()):
             for read in step.reads:
-                found[read] = max(found[read], found[name] + 1)
-        return {name: number or math.inf for name, number in found.items()}
+                waiting[read] = max(waiting[read], waiting[name] + 1)
+        return {name: (waiting[name] or math.inf, waited[name]) for name in self.steps}
 
     def _is_ready(self, step: Step) -> bool:
         return step.key is not None and all(self.steps[name].manifest for name in step.reads)

@@ -31,7 +31,7 @@ from unfused.events import (
     Stream,
 )
 from unfused.pipeline.healing import MOST, Healing
-from unfused.pipeline.plan import Plan, Step
+from unfused.pipeline.plan import Plan, Step, Urgency
 from unfused.stages import Build, Built, Tasks, Workers
 from unfused.store import Damaged, Folder
 
@@ -221,23 +221,22 @@ class Run:
 
     def _startable(
         self, running: Sequence[_Building], most: int
-    ) -> Iterator[tuple[list[Step], float]]:
+    ) -> Iterator[tuple[list[Step], Urgency]]:
         """The nodes that may start now, and how urgent they are.
 
-        First what is built on nothing, clips and teachers. Then what most nodes wait for: as many
-        at a time as jobs can run, beside what was less urgent and has begun.
+        First what is built on nothing, clips and teachers. Then what is most urgent: as many at a
+        time as jobs can run, beside what is less urgent and has begun.
         """
         keys = {step.key for one in running for step in one.group}
         busy = [one.urgency for one in running if one.stage.access is Workers]
-        waiting, bringing_in = self.plan.waiting(), self._bringing_in
-
-        def urgency(group: Sequence[Step]) -> float:
-            return max(waiting[step.node.name] for step in group)
-
-        for group in sorted(self.plan.ready_groups(), key=urgency, reverse=True):
+        urgency, bringing_in = self.plan.urgency(), self._bringing_in
+        groups = [
+            (max(urgency[step.node.name] for step in group), group)
+            for group in self.plan.ready_groups()
+        ]
+        for urgent, group in sorted(groups, key=lambda one: one[0], reverse=True):
             if keys & {step.key for step in group} or (bringing_in and group[0].reads):
                 continue
-            urgent = urgency(group)
             if stages.get(group[0].node.stage).access is Workers:
                 if sum(other >= urgent for other in busy) >= most:
                     continue
@@ -394,7 +393,7 @@ class _Building(threading.Thread):
     Args:
         run: that they are of.
         group: the nodes.
-        urgency: how many nodes wait for them.
+        urgency: of them (`Plan.urgency`).
         backend: that builds them.
         ended: where this goes when it has ended.
     """
@@ -403,7 +402,7 @@ class _Building(threading.Thread):
         self,
         run: Run,
         group: list[Step],
-        urgency: float,
+        urgency: Urgency,
         backend: Backend,
         ended: queue.SimpleQueue[_Building],
     ) -> None:
@@ -466,7 +465,7 @@ class _Building(threading.Thread):
         for step in group:
             run._announce_start(step)
         # Of several runs the one that began first.
-        turn = (run._began, -self.urgency)
+        turn = (run._began, *(-number for number in self.urgency))
         began, access = time.time(), self._backend.access(self.stage, turn)
         results = self.stage.run([build for _, build in self._builds], access)
         began = access.began or began
