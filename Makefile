@@ -41,7 +41,7 @@ demo: install
 	$(BIN)/python pipelines/full.py --preset demo
 
 test: install lint
-	$(BIN)/python -m pytest -m 'not cluster and not long and not extra'
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m 'not cluster and not long and not extra'
 
 test-fast: install
 	$(BIN)/python -m pytest -m 'not slow and not cluster and not long and not extra'

@@ -56,11 +56,26 @@ LITTLE = (*(s for s in TINY if not s.startswith("rounds")), "rounds=1", "arms=[f
 
 STARTS_OTHERS = frozenset({"ray_cluster", "program", "finished", "two_ranks"})
 """Fixtures that start Ray or other processes."""
+SHARED_RUNS = ("finished", "ray_cluster")
+"""Fixtures that are made once for all who ask for them."""
+
+
+def pytest_configure() -> None:
+    """Workers that test side by side (`-n`) have a share of the cores each."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER")
+    if worker:
+        number, count = int(worker[2:]), int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, cores[number::count] or cores)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What starts Ray or processes is slow, said or not: `make test-fast` goes without."""
+    """What starts Ray or processes is slow, said or not: `make test-fast` goes without. Side by
+    side go files, and what shares a run stays together."""
     for item in items:
+        asked = getattr(item, "fixturenames", ())
+        group = next((name for name in SHARED_RUNS if name in asked), item.nodeid.partition("::")[0])
+        item.add_marker(pytest.mark.xdist_group(group))
         calls = getattr(getattr(item, "function", None), "__code__", None)
         spawns = calls is not None and "on_two_ranks" in calls.co_names
         if spawns or STARTS_OTHERS & set(getattr(item, "fixturenames", ())):
