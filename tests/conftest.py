@@ -73,8 +73,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What starts Ray or processes is slow, said or not: `make test-fast` goes without. Side by
     side go files, and what shares a run stays together."""
     for item in items:
-        asked = getattr(item, "fixturenames", ())
-        group = next((name for name in SHARED_RUNS if name in asked), item.nodeid.partition("::")[0])
+        asked, file = getattr(item, "fixturenames", ()), item.nodeid.partition("::")[0]
+        group = next((name for name in SHARED_RUNS if name in asked), file)
         item.add_marker(pytest.mark.xdist_group(group))
         calls = getattr(getattr(item, "function", None), "__code__", None)
         spawns = calls is not None and "on_two_ranks" in calls.co_names

@@ -161,6 +161,85 @@ def test_a_speaker_is_a_group_unless_it_is_the_label(manifest):
     assert [clip.group for clip in listing.clips] == [None, None]
 
 
+def test_a_speaker_is_a_group_where_every_speaker_has_one_label(manifest):
+    text = "path,client_id,gender\na.wav,x,m\nb.wav,y,m\nc.wav,z,f\n"
+    clips = corpora.read(manifest(text), Columns(label="gender")).clips
+    assert [clip.group for clip in clips] == ["x", "y", "z"]
+
+
+def test_where_the_speaker_is_the_label_its_sessions_are_the_groups(manifest):
+    text = "path,speaker,session\na.wav,x,1\nb.wav,x,2\nc.wav,y,3\n"
+    listing = corpora.read(manifest(text), Columns(label="speaker"))
+    assert [clip.group for clip in listing.clips] == ["1", "2", "3"]
+    assert any("'session' is taken for the group" in note for note in listing.notes)
+
+
+def test_a_quotation_mark_between_tabs_is_its_own_character(manifest):
+    text = 'path\tsentence\tlabel\na.wav\t"Yes, he said.\tdog\nb.wav\tand left."\tcat\n'
+    assert found(manifest(text, "task.tsv")) == DOG_CAT
+    quoted = 'path\tlabel\n"a.wav"\t"dog ""big"""\n"b.wav"\tcat\n'
+    assert found(manifest(quoted, "task.tsv")) == [("a.wav", 'dog "big"'), ("b.wav", "cat")]
+    lines = 'path\tsentence\tlabel\na.wav\t"two\nlines"\tdog\nb.wav\tone\tcat\n'
+    assert found(manifest(lines, "task.tsv")) == DOG_CAT
+
+
+def test_comments_before_a_table_are_left_out_and_told_and_one_may_be_its_header(manifest):
+    source = manifest("# made by hand\n# twice\npath,label\na.wav,dog\nb.wav,cat\n")
+    assert found(source) == DOG_CAT
+    assert any(note.startswith("2 lines that begin with #") for note in corpora.read(source).notes)
+    header = '# version 1\n# path, start_seconds, label\na.wav, 0, "dog"\nb.wav, 1, "cat"\n'
+    listing = corpora.read(manifest(header))
+    assert [clip.label for clip in listing.clips] == ["dog", "cat"]
+    assert any(note.startswith("1 line that begins with #") for note in listing.notes)
+
+
+def test_of_two_columns_of_files_the_one_that_is_no_address_is_taken(manifest):
+    text = "id,file,file-name,label\n1,https://a.org/1,a.wav,dog\n2,https://a.org/2,b.wav,cat\n"
+    assert found(manifest(text)) == DOG_CAT
+
+
+def test_numbers_that_are_none_are_no_labels_and_words_for_none_are_told(manifest, tmp_path):
+    lines = '{"path": "a.wav", "label": NaN}\n{"path": "b.wav", "label": 1.0}\n'
+    assert found(manifest(lines, "a.jsonl")) == [("a.wav", None), ("b.wav", "1")]
+    table = pa.table({"path": ["a.wav", "b.wav"], "label": [float("nan"), 1.5]})
+    pq.write_table(table, tmp_path / "task.parquet")
+    assert found(str(tmp_path / "task.parquet")) == [("a.wav", None), ("b.wav", "1.5")]
+    words = corpora.read(manifest("path,label\na.wav,NaN\nb.wav,cat\nc.wav,N/A\n"))
+    assert [clip.label for clip in words.clips] == ["NaN", "cat", "N/A"]
+    assert any("'N/A' (1), 'NaN' (1)" in note for note in words.notes)
+
+
+def test_rows_that_are_held_out_and_have_no_label_are_told_apart(manifest):
+    text = "path,label,split\na.wav,dog,train\nb.wav,,train\nc.wav,,test\n"
+    listing = corpora.read(manifest(text))
+    assert "1 row has no label, and joins the corpus." in listing.notes
+    assert "1 row of valid or test has no label: left out." in listing.notes
+
+
+def test_a_row_that_repeats_another_is_left_out_and_told(manifest):
+    listing = corpora.read(manifest("path,label\na.wav,dog\nb.wav,cat\na.wav,dog\n"))
+    assert len(listing.clips) == 2
+    assert "1 row repeats another, and is left out." in listing.notes
+
+
+def test_groups_on_both_sides_of_the_manifests_own_split_are_told(manifest):
+    text = "path,label,group,split\na.wav,dog,x,train\nb.wav,dog,x,test\nc.wav,dog,y,train\n"
+    notes = corpora.read(manifest(text)).notes
+    assert any(note.startswith("1 group is in train and in valid or test") for note in notes)
+
+
+def test_times_in_milliseconds_and_offsets_with_durations_are_stretches(manifest):
+    text = "path,label,start_ms,end_ms\na.wav,dog,500,1500\n"
+    (clip,) = corpora.read(manifest(text)).clips
+    assert (clip.start, clip.end) == (0.5, 1.5)
+    line = '{"audio_filepath": "a.wav", "offset": 2, "duration": 1.5, "label": "dog"}\n'
+    (clip,) = corpora.read(manifest(line, "task.jsonl")).clips
+    assert (clip.start, clip.end) == (2.0, 3.5)
+    alone = corpora.read(manifest("path,label,end\na.wav,dog,3\n"))
+    assert alone.clips[0].end is None
+    assert any("'end' has no begin beside it" in note for note in alone.notes)
+
+
 def test_stretches_of_one_recording_are_clips_that_stay_together(manifest):
     text = "path,label,start,end\na.wav,dog,0.5,1\na.wav,cat,2,\na.wav,dog,0.5,1\nb.wav,cat,,\n"
     clips = corpora.read(manifest(text)).clips

@@ -36,6 +36,26 @@ def test_sessions_below_a_class_below_a_split_are_groups_too(listing):
     ]  # fmt: skip
 
 
+def test_unlabelled_clips_may_lie_beside_the_folders_of_splits(listing):
+    found = listing("train/dog/a.wav", "test/dog/b.wav", "unlabeled/c.wav", "noise.wav")
+    assert {(c.name, c.split, c.label) for c in found.clips} == {
+        ("train/dog/a.wav", "train", "dog"), ("test/dog/b.wav", "test", "dog"),
+        ("unlabeled/c.wav", None, None), ("noise.wav", None, None),
+    }  # fmt: skip
+
+
+def test_other_folders_beside_those_of_splits_are_refused_but_not_in_a_corpus(listing, tmp_path):
+    with pytest.raises(ManifestError, match=r"splits \(test, train\) and 'noise' beside"):
+        listing("train/dog/a.wav", "test/dog/b.wav", "noise/c.wav")
+    assert len(corpora.read(tmp_path, labelled=False).clips) == 3
+
+
+def test_folds_without_classes_in_them_are_refused_but_not_in_a_corpus(listing, tmp_path):
+    with pytest.raises(ManifestError, match=r"are folds \(fold1, fold2, ...\).*manifest"):
+        listing("audio/fold1/a.wav", "audio/fold2/b.wav")
+    assert len(corpora.read(tmp_path, labelled=False).clips) == 2
+
+
 def test_a_folder_in_a_folder_is_looked_into(listing):
     found = listing("data/audio/dog/a.wav", "data/audio/cat/b.wav")
     assert [clip.label for clip in found.clips] == ["cat", "dog"]

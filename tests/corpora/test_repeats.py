@@ -93,6 +93,35 @@ def test_a_manifest_that_learns_and_scores_one_recording_is_refused(file):
     assert kept == clips[:3]
 
 
+@pytest.mark.parametrize(
+    "train, held_out",
+    [((0.0, 3.0), (0.01, 3.0)), ((None, None), (0.0, 3.0)), ((0.0, 6.0), (None, None)),
+     ((1.0, 9.0), (2.0, 4.0)), ((4.0, None), (5.0, 6.0))],
+)  # fmt: skip
+def test_stretches_that_are_mostly_one_sound_are_not_learned_and_scored(file, train, held_out):
+    one = file("a.wav", noise(1), split="train", start=train[0], end=train[1])
+    other = file("b.wav", noise(1), split="test", start=held_out[0], end=held_out[1])
+    with pytest.raises(OverlapError, match=r"the first 'a\.wav' and 'b\.wav'"):
+        once([other, one])
+    assert len(once([other, one], allow_overlap=True)[0]) == 2
+    assert len(once([other, one], silent=(one, other))[0]) == 2
+
+
+def test_stretches_that_touch_are_different_sounds(file):
+    some = [
+        file("a.wav", noise(1), split=split, start=start, end=end)
+        for split, start, end in (("train", 0.0, 3.0), ("test", 3.0, 6.0), ("train", 5.0, 8.0))
+    ]
+    assert len(once(some)[0]) == 3
+
+
+def test_a_whole_recording_is_in_one_group_with_stretches_of_its_copies(file):
+    whole = file("a.wav", noise(1))
+    stretch = file("b.wav", noise(1), start=0.0, end=3.0, group="b")
+    kept, _ = once([whole, stretch, file("c.wav", noise(2))])
+    assert [clip.group for clip in kept] == ["b", "b", None]
+
+
 def test_what_has_no_sound_is_a_copy_of_nothing(file):
     page = [
         file("a.wav", noise(0), split="train"), file("b.wav", noise(0), split="test"),

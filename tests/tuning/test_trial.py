@@ -90,11 +90,11 @@ def test_a_pruned_student_is_given_up_and_has_not_failed(
     cluster = SimpleNamespace(lease=lambda *_: nullcontext())
     backend = SimpleNamespace(
         cluster=cluster,
-        access=lambda stage: SimpleNamespace(began=None),
+        access=lambda stage, turn: SimpleNamespace(began=None),
         pool=SimpleNamespace(making_room=nullcontext),
     )
     ended: SimpleQueue = SimpleQueue()
-    _Building(run, [plan.steps["distill/unfused"]], backend, ended).run()
+    _Building(run, [plan.steps["distill/unfused"]], (1, 1), backend, ended).run()
     assert ended.get().error is error
     assert isinstance(seen[-1], NodeFailed)
     assert display.Plain()._line(OfTrial(3, seen[-1])) == line

@@ -38,3 +38,8 @@ class Clip:
     """Seconds into the recording at which the clip begins; None is its beginning."""
     end: float | None = None
     """Seconds at which it ends; None is the recording's end."""
+
+    @property
+    def is_stretch(self) -> bool:
+        """Whether it is a part of its recording."""
+        return self.start is not None or self.end is not None

@@ -7,7 +7,6 @@ sentence lists the columns and names the option that says it.
 from __future__ import annotations
 
 import re
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -18,8 +17,8 @@ from unfused.corpora.tables import Table
 
 PATHS = (
     "path", "files", "file", "wav", "wav_path", "file_path", "filepath", "file_name", "filename",
-    "slice_file_name", "audio_path", "audio_file", "audio_filename", "audio", "clip_path", "clip",
-    "recording", "fname", "begin_path", "begin_file", "uri", "url",
+    "slice_file_name", "audio_path", "audio_file", "audio_filename", "audio_filepath", "audio",
+    "clip_path", "clip", "recording", "fname", "begin_path", "begin_file", "uri", "url",
 )  # fmt: skip
 LABELS = (
     "label", "labels", "class", "class_name", "category", "species", "target_name", "label_name",
@@ -33,8 +32,9 @@ GROUPS = ("speaker", "speaker_id", "client_id", "session", "session_id")
 STRETCHES = (
     ("start", "end"), ("begin", "end"), ("onset", "offset"), ("start_time", "end_time"),
     ("begin_time", "end_time"), ("begin_time_(s)", "end_time_(s)"), ("start_s", "end_s"),
-    ("start_seconds", "end_seconds"),
+    ("start_seconds", "end_seconds"), ("start_ms", "end_ms"),
 )  # fmt: skip
+MILLISECONDS = "start_ms"
 DURATIONS = ("duration", "duration_s", "duration_seconds", "length_s")
 SLICES = "slice_file_name"
 """UrbanSound8K's: its start and end are of the recording that a file was cut from."""
@@ -52,6 +52,8 @@ class Meaning:
     stretch: tuple[str, str] | None
     lasts: bool = False
     """Whether the second of the stretch is its duration, not its end."""
+    unit: float = 1.0
+    """Of the stretch, in seconds."""
 
 
 def may_matter(chosen: Columns):
@@ -77,7 +79,7 @@ def meaning(
     for name in table:
         plain.setdefault(_plain(name), name)
     notes: list[str] = []
-    path = _chosen(table, chosen.path, "--path-column", place) or _first(plain, PATHS)
+    path = _chosen(table, chosen.path, "--path-column", place) or _path(table, plain)
     if path is None:
         raise ManifestError(
             f"{place!r} has no column `path`, only {', '.join(table) or 'nothing'}; name the"
@@ -88,9 +90,13 @@ def meaning(
         label = _chosen(table, chosen.label, "--label-column", place)
         label = label or _label(table, plain, place)
     group = plain.get("group")
-    if group is None and (alias := _first(plain, GROUPS)) and _groups(table, alias, label):
-        group = alias
-        notes.append(f"The column {alias!r} is taken for the group that a split keeps together.")
+    if group is None:
+        aliases = [plain[name] for name in GROUPS if name in plain]
+        group = next((alias for alias in aliases if _groups(table, alias, label)), None)
+        if group:
+            notes.append(
+                f"The column {group!r} is taken for the group that a split keeps together."
+            )
     split = plain.get("split")
     if split is None and (alias := _first(plain, SPLITS)):
         if odd := _no_split(table[alias]):
@@ -98,7 +104,19 @@ def meaning(
         else:
             split = alias
     stretch, lasts = _stretch(plain, notes)
-    return Meaning(path, label, split, group, plain.get("fold"), stretch, lasts), notes
+    unit = 0.001 if stretch and _plain(stretch[0]) == MILLISECONDS else 1.0
+    return Meaning(path, label, split, group, plain.get("fold"), stretch, lasts, unit), notes
+
+
+def _path(table: Table, plain: Mapping[str, str]) -> str | None:
+    """The column of files, of several one that has no addresses of the web."""
+    found = [plain[name] for name in PATHS if name in plain]
+    here = (name for name in found if not any(map(_is_on_the_web, table[name])))
+    return next(here, found[0] if found else None)
+
+
+def _is_on_the_web(cell: str | None) -> bool:
+    return (cell or "").strip().lower().startswith(("http://", "https://"))
 
 
 def _stretch(
@@ -110,12 +128,15 @@ def _stretch(
     for start, end in STRETCHES:
         if start in plain and end in plain:
             return (plain[start], plain[end]), False
-    for start, _ in STRETCHES:
-        if start in plain:
-            if lasting := _first(plain, DURATIONS):
-                return (plain[start], lasting), True
+    starts, ends = zip(*STRETCHES, strict=True)
+    # With `onset` beside it an offset is an end; with a duration alone it is a begin.
+    start = _first(plain, (*starts, "offset"))
+    if start and (lasting := _first(plain, DURATIONS)):
+        return (start, lasting), True
+    for name, other in ((_first(plain, starts), "end"), (_first(plain, ends), "begin")):
+        if name:
             notes.append(
-                f"The column {plain[start]!r} has no end beside it, and is ignored: a clip is the"
+                f"The column {name!r} has no {other} beside it, and is ignored: a clip is the"
                 " whole file."
             )
             break
@@ -178,9 +199,4 @@ def _say_the_same(table: Table, one: str, other: str) -> bool:
 
 def _groups(table: Table, group: str, label: str | None) -> bool:
     """Whether a column can keep clips together: not where it is the label under another name."""
-    if label is None or label == group:
-        return False
-    labels: dict[str | None, set[str | None]] = defaultdict(set)
-    for one, name in zip(table[group], table[label], strict=True):
-        labels[one].add(name)
-    return any(len(names) > 1 for names in labels.values())
+    return label is not None and label != group and not _say_the_same(table, group, label)

@@ -129,11 +129,16 @@ def _entries(folder: str) -> list[os.DirEntry]:
         ) from None
 
 
-def listing(place: str, found: Found) -> Listing:
+def listing(place: str, found: Found, *, labelled: bool = True) -> Listing:
     """The clips of a folder, with the class, split, fold and group that their folders say.
 
+    Args:
+        place: the folder, absolute.
+        found: what is in it.
+        labelled: whether its classes matter.
+
     Raises:
-        ManifestError: there is no audio in it.
+        ManifestError: there is no audio in it, or nothing that can be its classes.
     """
     if not found.audio:
         left = f" (there are {endings(found.others)})" if found.others else ""
@@ -149,6 +154,8 @@ def listing(place: str, found: Found) -> Listing:
     if top:
         of_labels.append(f"All clips lie in {top!r}; the classes are the folders in it.")
     clips = [_clip(place, name, status, top) for name, status in found.audio]
+    if labelled:
+        _refuse_no_classes(place, clips)
     clips = _with_folds(_with_splits(clips), of_labels)
     of_labels += _doubts(clips)
     clips, torn = sessions.where_they_can(clips)
@@ -186,14 +193,49 @@ def _clip(place: str, name: str, status: location.Listed, top: str) -> Clip:
     )
 
 
+def _refuse_no_classes(place: str, clips: Sequence[Clip]) -> None:
+    """Refuse folders that are splits beside others, and folds that have no folders in them.
+
+    Raises:
+        ManifestError: they are.
+    """
+    names = sorted({_outermost(clip) for clip in clips} - {""})
+    if others := [name for name in names if not _is_split(name)]:
+        inside = {_outermost(clip).lower() for clip in clips if _inner(clip)}
+        splits = {SPLIT_NAMES[name] for name in inside if name in SPLIT_NAMES}
+        if "train" in splits and len(splits) > 1:
+            raise ManifestError(
+                f"{place!r} has folders of splits ({', '.join(n for n in names if _is_split(n))})"
+                f" and {others[0]!r} beside them; move that elsewhere, or name it train, valid,"
+                " test or unlabeled."
+            )
+    if names and not any(map(_inner, clips)) and all(map(FOLD.fullmatch, names)):
+        raise ManifestError(
+            f"The folders of {place!r} are folds ({', '.join(names[:2])}, ...) without folders of"
+            " classes in them; give a manifest with a label for each file, or name the data set"
+            " that it is (unfused datasets)."
+        )
+
+
+def _is_split(name: str) -> bool:
+    return name.lower() in (*SPLIT_NAMES, *UNLABELLED)
+
+
 def _with_splits(clips: list[Clip]) -> list[Clip]:
-    """Those whose outermost folders are all splits."""
-    if not all(_outermost(clip).lower() in SPLIT_NAMES for clip in clips):
-        return clips
-    return [
-        replace(clip, split=SPLIT_NAMES[_outermost(clip).lower()], label=_inner(clip))
-        for clip in clips
-    ]
+    """Those whose outermost folders are all splits, or of clips without a label; what lies beside
+    the folders has none either."""
+    names = {_outermost(clip).lower() for clip in clips}
+    if names <= {*SPLIT_NAMES} or (
+        names <= {"", *SPLIT_NAMES, *UNLABELLED}
+        and any(_inner(clip) for clip in clips if _outermost(clip).lower() in SPLIT_NAMES)
+    ):
+        return [_with_split(clip) for clip in clips]
+    return clips
+
+
+def _with_split(clip: Clip) -> Clip:
+    split = SPLIT_NAMES.get(_outermost(clip).lower())
+    return replace(clip, split=split, label=_inner(clip) if split else None)
 
 
 def _with_folds(clips: list[Clip], notes: list[str]) -> list[Clip]:

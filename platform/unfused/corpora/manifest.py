@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,6 +24,8 @@ from unfused.corpora.tables import READERS, Table, extension, read_table
 
 SEPARATORS = re.compile(r"\s*[,;|]\s*")
 """Between several labels in one cell."""
+NO_LABELS = ("nan", "none", "null", "n/a", "na", "-", "?", "<na>")
+"""What programs write, and people, where there is no label."""
 
 
 def read(
@@ -60,7 +62,7 @@ def read(
                 f"{str(source)!r} is a folder, and its classes are the folders in it; leave"
                 " --path-column and --label-column out, or give a manifest."
             )
-        return annotated or folders.listing(place, found)
+        return annotated or folders.listing(place, found, labelled=labelled)
     return _read_file(place, chosen, labelled=labelled)
 
 
@@ -108,11 +110,44 @@ def _manifest(place: str, data: bytes, chosen: Columns, *, labelled: bool) -> Li
         for path, label, split, group, fold, status, name, start, end in rows
     ]
     clips = _without_repeats(clips, place)
-    bare = sum(clip.label is None for clip in clips)
-    if bare and bare < len(clips):
-        have = "1 row has" if bare == 1 else f"{bare} of {len(clips)} rows have"
-        of_labels.append(f"{have} no label, and {'joins' if bare == 1 else 'join'} the corpus.")
-    return Listing(annotations.grouped(clips), tuple(notes), tuple(of_labels), tuple(table))
+    if again := len(files) - len(clips):
+        repeat = "1 row repeats another" if again == 1 else f"{again} rows repeat others"
+        notes.append(f"{repeat}, and {'is' if again == 1 else 'are'} left out.")
+    of_labels += _bare(clips)
+    clips = annotations.grouped(clips)
+    of_labels += _torn(clips)
+    return Listing(clips, tuple(notes), tuple(of_labels), tuple(table))
+
+
+def _bare(clips: Sequence[Clip]) -> Iterator[str]:
+    """What is to be said of rows without a label, or with a word for none."""
+    bare = [clip for clip in clips if clip.label is None]
+    held_out = sum(clip.split in ("valid", "test") for clip in bare)
+    joining = len(bare) - held_out
+    if joining and len(bare) < len(clips):
+        have = "1 row has" if joining == 1 else f"{joining} of {len(clips)} rows have"
+        yield f"{have} no label, and {'joins' if joining == 1 else 'join'} the corpus."
+    if held_out and len(bare) < len(clips):
+        rows = "1 row" if held_out == 1 else f"{held_out} rows"
+        yield f"{rows} of valid or test {'has' if held_out == 1 else 'have'} no label: left out."
+    words = Counter(c.label for c in clips if c.label and c.label.casefold() in NO_LABELS)
+    if words:
+        told = ", ".join(f"{word!r} ({count})" for word, count in sorted(words.items()))
+        yield f"Labels that may mean none are classes: {told}; leave such cells empty."
+
+
+def _torn(clips: Sequence[Clip]) -> Iterator[str]:
+    """What is to be said of groups that are on both sides of the manifest's own split."""
+    sides: dict[str, set[bool]] = defaultdict(set)
+    for clip in clips:
+        if clip.group and clip.split:
+            sides[clip.group].add(clip.split == "train")
+    if torn := sorted(group for group, some in sides.items() if len(some) > 1):
+        are = "1 group is" if len(torn) == 1 else f"{len(torn)} of {len(sides)} groups are"
+        yield (
+            f"{are} in train and in valid or test by the manifest's own split, as {torn[0]!r}; the"
+            " score may be too good."
+        )
 
 
 def _files(table: Table, columns: Meaning, place: str) -> list[str]:
@@ -207,6 +242,7 @@ def _stretches(
         [_seconds(cell, row, place) for row, cell in enumerate(_cells(table, name, num_rows))]
         for name in columns.stretch
     ]
+    both = [[cell and cell * columns.unit for cell in cells] for cells in both]
     if columns.lasts:
         both[1] = [
             None if lasts is None else (start or 0.0) + lasts
@@ -249,7 +285,7 @@ def _without_repeats(clips: Sequence[Clip], place: str) -> list[Clip]:
                 )
     return [
         replace(clip, name=f"{clip.name}#{clip.start or 0:g}-{clip.end or math.inf:g}")
-        if clip.start is not None or clip.end is not None
+        if clip.is_stretch
         else clip
         for clip in first.values()
     ]

@@ -8,8 +8,9 @@ read whole.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -17,6 +18,8 @@ from unfused.corpora import location
 from unfused.corpora.clip import Clip
 from unfused.corpora.overlap import overlap
 
+MOST = 0.5
+"""Of a stretch that another one has in common with it: so much, and it is the same sound."""
 SPOT_BYTES = 4096
 THREADS = 16
 
@@ -52,7 +55,10 @@ def without_repeats(
              or has_sound(clips[some[0]].path))
     ]  # fmt: skip
     if not allow_overlap:
-        _refuse_torn([[clips[i] for i in some] for some in several])
+        pairs = _torn([clips[i] for i in some] for some in several)
+        pairs += _torn_stretches(clips, content, has_sound)
+        if pairs:
+            raise overlap(len(pairs), "{!r} and {!r}".format(*min(pairs)))
     contrary = [some for some in several if len({clips[i].label for i in some}) > 1]
     left_out = {i for some in contrary for i in some}
     for some in several:
@@ -68,25 +74,70 @@ def without_repeats(
 
 
 def _in_one_group(clips: Sequence[Clip], content: Mapping[str, Hashable]) -> Sequence[Clip]:
-    """Stretches of equal recordings in one group."""
+    """Stretches of equal recordings in one group, and the recordings as a whole with them."""
+    cut = {content[clip.path] for clip in clips if clip.is_stretch}
     first: dict[Hashable, str | None] = {}
+    for clip in sorted(clips, key=lambda clip: not clip.is_stretch):
+        if content[clip.path] in cut:
+            first.setdefault(content[clip.path], clip.group)
     return [
-        clip
-        if clip.start is None and clip.end is None
-        else replace(clip, group=first.setdefault(content[clip.path], clip.group))
+        replace(clip, group=first[content[clip.path]]) if content[clip.path] in cut else clip
         for clip in clips
     ]
 
 
-def _refuse_torn(several: Iterable[Sequence[Clip]]) -> None:
+def _torn(several: Iterable[Sequence[Clip]]) -> list[tuple[str, str]]:
+    """Of copies that are in train and in valid or test, the names of one on each side."""
     torn = []
     for some in several:
         train = next((clip for clip in some if clip.split == "train"), None)
         held_out = next((clip for clip in some if clip.split in ("valid", "test")), None)
         if train and held_out:
             torn.append((train.path, held_out.path))
-    if torn:
-        raise overlap(len(torn), "{!r} and {!r}".format(*min(torn)))
+    return torn
+
+
+def _torn_stretches(
+    clips: Sequence[Clip], content: Mapping[str, Hashable], has_sound: Callable[[str], bool]
+) -> list[tuple[str, str]]:
+    """Names of stretches of train and of valid or test that are one sound for most of the shorter:
+    of those with equal times see `_torn`."""
+    by: dict[Hashable, list[Clip]] = defaultdict(list)
+    for clip in clips:
+        if clip.split:
+            by[content[clip.path]].append(clip)
+    found: list[tuple[str, str]] = []
+    for some in by.values():
+        if any(clip.is_stretch for clip in some) and len({clip.split for clip in some}) > 1:
+            pairs = [*_common(sorted(some, key=_times))]
+            found += pairs if pairs and has_sound(some[0].path) else []
+    return found
+
+
+def _common(clips: Sequence[Clip]) -> Iterator[tuple[str, str]]:
+    """Those of train and of valid or test, in the order of their begins, that are one sound."""
+    begun: list[Clip] = []
+    for clip in clips:
+        begun = [one for one in begun if _times(one)[1] > _times(clip)[0]]
+        for one in begun:
+            if (one.split == "train") != (clip.split == "train") and _mostly(one, clip):
+                yield (one.name, clip.name) if one.split == "train" else (clip.name, one.name)
+        begun.append(clip)
+
+
+def _mostly(one: Clip, other: Clip) -> bool:
+    """Whether two stretches of one recording have most of the shorter in common; of one up to the
+    end, whose length nobody knows yet, any of it counts."""
+    (begin, end), (start, stop) = _times(one), _times(other)
+    if (begin, end) == (start, stop):
+        return False
+    common = min(end, stop) - max(begin, start)
+    shorter = min(end - begin, stop - start)
+    return common > 0 and (common == math.inf or common > MOST * shorter)
+
+
+def _times(clip: Clip) -> tuple[float, float]:
+    return clip.start or 0.0, math.inf if clip.end is None else clip.end
 
 
 def _notes(clips: Sequence[Clip], contrary: Sequence[Sequence[int]], copies: int) -> list[str]:

@@ -9,7 +9,9 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import posixpath
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -78,23 +80,73 @@ def text_of(data: bytes, notes: list[str]) -> str:
 
 
 def _read_csv(data: bytes, wanted: Callable[[str], bool], notes: list[str]) -> Table:
-    text = text_of(data, notes).lstrip("\r\n")
+    text = _from_header(text_of(data, notes).lstrip("\r\n"), notes)
     first, _, rest = text.partition("\n")
     if first.lower().startswith("sep="):
         # A line for spreadsheets alone.
         first, text = rest.partition("\n")[0], rest
     separator = max(SEPARATORS, key=first.count)
-    rows = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=separator)
-    header = [name.strip() for name in next(rows, [])]
+    header, body = _rows(text, separator)
     if twice := next((name for name in header if wanted(name) and header.count(name) > 1), ""):
         raise ValueError(f"there are two columns {twice!r}")
+    return dict(zip(header, zip(*body, strict=True) if body else [()] * len(header), strict=True))
+
+
+def _from_header(text: str, notes: list[str]) -> str:
+    """A table without the comments before it, of which the last may be its header."""
+    lines = text.splitlines(keepends=True)
+    count = next((i for i, line in enumerate(lines) if not line.startswith("#")), 0)
+    if not count:
+        return text
+    comment, first = lines[count - 1].lstrip("# "), lines[count]
+    separator = max(SEPARATORS, key=comment.count)
+    is_header = 0 < comment.count(separator) <= first.count(separator)
+    if left_out := count - is_header:
+        are = "1 line that begins" if left_out == 1 else f"{left_out} lines that begin"
+        notes.append(f"{are} with # before the table {'is' if left_out == 1 else 'are'} left out.")
+    return "".join([comment] * is_header + lines[count:])
+
+
+def _rows(text: str, separator: str) -> tuple[list[str], list[list[str]]]:
+    """The header, and the other rows, each with as many cells.
+
+    Between tabs a quotation mark is its own character, unless it stands at both ends of a cell; or
+    unless that leaves rows of other lengths, as cells of several lines do.
+
+    Raises:
+        _Ragged: a row has more or fewer.
+    """
+    if separator == "\t":
+        try:
+            header, body = _parsed(text, separator, csv.QUOTE_NONE)
+            return [_unquoted(name) for name in header], [[*map(_unquoted, row)] for row in body]
+        except _Ragged:
+            pass
+    return _parsed(text, separator, csv.QUOTE_MINIMAL)
+
+
+def _parsed(text: str, separator: str, quoting: int) -> tuple[list[str], list[list[str]]]:
+    spaced = re.search(rf'{separator} +"', text) is not None
+    rows = csv.reader(
+        io.StringIO(text, newline=""),
+        strict=True,
+        delimiter=separator,
+        quoting=quoting,
+        skipinitialspace=spaced,
+    )
+    header = [name.strip() for name in next(rows, [])]
     body = []
     for row in filter(None, rows):
         if len(row) != len(header):
             told = f"{len(row)} cells where the header has {len(header)}"
             raise _Ragged(f"There are {told} in line {rows.line_num}")
         body.append(row)
-    return dict(zip(header, zip(*body, strict=True) if body else [()] * len(header), strict=True))
+    return header, body
+
+
+def _unquoted(cell: str) -> str:
+    is_quoted = len(cell) > 1 and cell[0] == cell[-1] == '"'
+    return cell[1:-1].replace('""', '"') if is_quoted else cell
 
 
 def _read_parquet(data: bytes, wanted: Callable[[str], bool], notes: list[str]) -> Table:
@@ -106,6 +158,8 @@ def _read_parquet(data: bytes, wanted: Callable[[str], bool], notes: list[str]) 
         kind = table.schema.field(name).type
         if pa.types.is_list(kind) or pa.types.is_large_list(kind):
             columns[name] = [_single(name, cell) for cell in table[name].to_pylist()]
+        elif pa.types.is_floating(kind):
+            columns[name] = [_text(name, cell) for cell in table[name].to_pylist()]
         else:
             columns[name] = table[name].cast(pa.string()).to_pylist()
     return columns
@@ -124,6 +178,8 @@ def _read_json_lines(data: bytes, wanted: Callable[[str], bool], notes: list[str
 def _text(name: str, value: Any) -> str | None:
     if isinstance(value, list):
         return _single(name, value)
+    if isinstance(value, float):
+        return None if math.isnan(value) else f"{value:.17g}"
     return None if value is None else str(value)
 
 

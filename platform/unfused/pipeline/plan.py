@@ -324,4 +324,4 @@ class Plan:
 def _listed(clip: Clip) -> list[Any]:
     """What is cheap to know of a clip and tells that it has changed."""
     known = [clip.path, clip.label, clip.split, clip.size, clip.modified]
-    return known if clip.start is None and clip.end is None else [*known, clip.start, clip.end]
+    return [*known, clip.start, clip.end] if clip.is_stretch else known
