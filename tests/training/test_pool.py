@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import nullcontext
 
 import pytest
 
@@ -57,6 +58,24 @@ def test_what_waits_for_a_worker_begins_when_it_has_one(pool):
     assert first.began < freed <= second.began
 
 
+def test_what_others_take_between_two_jobs_is_no_time_of_either(tmp_path, monkeypatch):
+    pool = fake_pool(tmp_path, monkeypatch, 1)
+    workers, urgent = Workers(pool, (2.0,)), Workers(pool, (1.0,))
+    begun = threading.Event()
+
+    def first(session):
+        begun.set()
+        while not pool._queue[1:]:
+            time.sleep(0.001)
+
+    some = threading.Thread(target=workers.run, args=([first, lambda session: None],))
+    some.start()
+    assert begun.wait(PATIENCE)
+    urgent.run([lambda session: time.sleep(0.3)])
+    some.join(PATIENCE)
+    assert 0.3 <= workers.waited < 3.0 and urgent.waited == 0
+
+
 def test_of_what_waits_the_lowest_turn_is_next_and_of_one_turn_what_came_first(
     tmp_path, monkeypatch
 ):
@@ -78,7 +97,7 @@ def test_of_what_waits_the_lowest_turn_is_next_and_of_one_turn_what_came_first(
     waiting["first"] = (1.0, -3.0)
     threads = [busy]
     for name, turn in waiting.items():
-        threads.append(threading.Thread(target=pool.run, args=([note(name)], list, turn)))
+        threads.append(threading.Thread(target=pool.run, args=([note(name)], nullcontext, turn)))
         threads[-1].start()
         while len(pool._queue) < len(threads) - 1:
             time.sleep(0.001)

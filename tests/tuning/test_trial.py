@@ -90,7 +90,7 @@ def test_a_pruned_student_is_given_up_and_has_not_failed(
     cluster = SimpleNamespace(lease=lambda *_: nullcontext())
     backend = SimpleNamespace(
         cluster=cluster,
-        access=lambda stage, turn: SimpleNamespace(began=None),
+        access=lambda stage, turn: SimpleNamespace(began=None, waited=0.0),
         pool=SimpleNamespace(making_room=nullcontext),
     )
     ended: SimpleQueue = SimpleQueue()

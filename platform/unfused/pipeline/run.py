@@ -470,6 +470,6 @@ class _Building(threading.Thread):
         results = self.stage.run([build for _, build in self._builds], access)
         began = access.began or began
         # Nodes that one call has built share its time evenly.
-        seconds = (time.time() - began) / len(results)
+        seconds = (time.time() - began - access.waited) / len(results)
         for (step, build), built in zip(self._builds, results, strict=True):
             run._commit(step, build, built, began, seconds)

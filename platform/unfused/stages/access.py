@@ -7,9 +7,11 @@ cluster is held against the hardware before anything starts.
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from unfused import cores, runtime
@@ -30,6 +32,10 @@ class Access(Protocol):
     def began(self) -> float | None:
         """When the call got what it had to wait for; None where it waited for nothing."""
 
+    @property
+    def waited(self) -> float:
+        """Seconds since then in which it waited again."""
+
     @staticmethod
     def needs(options: RunOptions, hardware: runtime.Hardware) -> Resources:
         """CPUs and GPUs while a stage computes."""
@@ -42,7 +48,10 @@ class Pool(Protocol):
     def size(self) -> int: ...
 
     def run(
-        self, jobs: Sequence[Any], taken: Callable[[], None], turn: tuple[float, ...]
+        self,
+        jobs: Sequence[Any],
+        working: Callable[[], AbstractContextManager[None]],
+        turn: tuple[float, ...],
     ) -> list[Any]: ...
 
 
@@ -56,6 +65,11 @@ class Workers:
     """Workers take what has the lowest first."""
     began: float | None = None
     """When a worker took the first job: others may have been before it."""
+    waited: float = 0.0
+    """Seconds since then without a worker: what is more urgent may have come between two jobs."""
+    _at_work: int = 0
+    _left: float = 0.0
+    _counting: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     @staticmethod
     def needs(options: RunOptions, hardware: runtime.Hardware) -> Resources:
@@ -71,11 +85,22 @@ class Workers:
 
     def run(self, jobs: Sequence[Any]) -> list[Any]:
         """Run jobs (`training.Job`), side by side where there is room; what each returned."""
-        return self.pool.run(jobs, self._begin, self.turn)
+        return self.pool.run(jobs, self._working, self.turn)
 
-    def _begin(self) -> None:
-        if self.began is None:
-            self.began = time.time()
+    @contextmanager
+    def _working(self) -> Iterator[None]:
+        with self._counting:
+            now = time.time()
+            if self.began is None:
+                self.began = now
+            elif not self._at_work:
+                self.waited += now - self._left
+            self._at_work += 1
+        try:
+            yield
+        finally:
+            with self._counting:
+                self._at_work, self._left = self._at_work - 1, time.time()
 
     def call(
         self, function: Callable[..., Any], calls: Mapping[str, tuple[Any, ...]]
@@ -111,6 +136,7 @@ class Tasks:
 
     cluster: runtime.Cluster
     began: float | None = None
+    waited: float = 0.0
 
     @staticmethod
     def needs(options: RunOptions, hardware: runtime.Hardware) -> Resources:

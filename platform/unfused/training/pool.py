@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from itertools import count
 from typing import Any
 
@@ -49,13 +49,16 @@ class Pool:
         self._sessions[0].start()
 
     def run(
-        self, jobs: Sequence[Job], taken: Callable[[], None] = lambda: None, turn: Turn = ()
+        self,
+        jobs: Sequence[Job],
+        working: Callable[[], AbstractContextManager[None]] = nullcontext,
+        turn: Turn = (),
     ) -> list[Any]:
         """Run jobs side by side; returns the facts of each.
 
         Args:
             jobs: that may wait for others to end.
-            taken: called as workers take each.
+            working: entered as a worker takes each, and left as it ends.
             turn: a free worker takes what has the lowest.
 
         Raises:
@@ -63,17 +66,19 @@ class Pool:
             runtime.Cancelled: `cancel` was called.
         """
         if len(jobs) == 1:
-            return [self._run(jobs[0], taken, turn)]
-        calls = [_Call(self._run, job, taken, turn) for job in jobs]
+            return [self._run(jobs[0], working, turn)]
+        calls = [_Call(self._run, job, working, turn) for job in jobs]
         for call in calls:
             call.start()
         return [call.result() for call in calls]
 
-    def _run(self, job: Job, taken: Callable[[], None], turn: Turn) -> Any:
+    def _run(
+        self, job: Job, working: Callable[[], AbstractContextManager[None]], turn: Turn
+    ) -> Any:
         number = self._take(turn)
         try:
-            taken()
-            return self._sessions[number].run(job)
+            with working():
+                return self._sessions[number].run(job)
         finally:
             self._give_back(number)
 
