@@ -34,9 +34,14 @@ def by_ffmpeg(
     kind: str,
     codec: str,
     bits: int | None = 64000,
+    start: float = 0.0,
+    hole: tuple[float, float] = (0.0, 0.0),
     **options: str,
 ) -> bytes:
-    """A file of samples (N,) or (N, 2), float in [-1, 1]; `bits` a second, None: variable."""
+    """A file of samples (N,) or (N, 2), float in [-1, 1]; `bits` a second, None: variable.
+
+    The samples begin at the time `start`; what lies in a `hole` is left out (both in seconds).
+    """
     values = np.rint(samples.reshape(len(samples), -1) * 32767).astype(np.int16)
     layout = "mono" if values.shape[1] == 1 else "stereo"
     with tempfile.TemporaryDirectory() as folder:
@@ -49,9 +54,10 @@ def by_ffmpeg(
             else:
                 stream.bit_rate = bits
             frame = av.AudioFrame.from_ndarray(values.reshape(1, -1), format="s16", layout=layout)
-            frame.rate, frame.pts = rate, 0
-            container.mux(stream.encode(frame))
-            container.mux(stream.encode(None))
+            frame.rate, frame.pts = rate, round(start * rate)
+            for packet in [*stream.encode(frame), *stream.encode(None)]:
+                if not hole[0] <= packet.pts * packet.time_base < hole[1]:
+                    container.mux(packet)
         return path.read_bytes()
 
 

@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 import soundfile
-from sounds import RATE, by_ffmpeg, encoded, noise, tone
+from sounds import RATE, by_ffmpeg, encoded, noise, pages, tone
 
 from unfused.audio.decode import BadClip, Grid, Parts, decode
 
@@ -118,6 +118,52 @@ def test_a_flac_that_is_damaged_in_the_middle_keeps_the_time_of_what_follows():
     (part,) = parts
     np.testing.assert_array_equal(part.samples, whole[50 * RATE : 52 * RATE])
     assert 0 < parts.heard.lost < 2
+
+
+def tone_from_four_to_five(rate: int) -> np.ndarray:
+    """(8 rate,), silent before and after."""
+    wave = np.zeros(8 * rate)
+    wave[4 * rate : 5 * rate] = tone(1.0, rate)
+    return wave
+
+
+def assert_heard_from_four_to_five(data: bytes, lost: float) -> None:
+    parts = Parts(data, RATE, [(3.1, 3.9), (4.1, 4.9), (5.1, 5.9)])
+    before, there, behind = (np.abs(part.samples).max() / 32768 for part in parts)
+    assert there == pytest.approx(0.3, abs=0.05) and max(before, behind) < 0.05
+    assert parts.heard.lost == pytest.approx(lost, abs=0.1)
+    assert parts.heard.seconds == pytest.approx(8.0 - lost, abs=0.1)
+    with pytest.raises(BadClip, match=r"truncated: \d\.\d\d of [78]\.\d\d s are lost"):
+        decode(data, RATE, 600.0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "codec"),
+    [("webm", "libopus"), ("matroska", "aac"), ("mp4", "aac"), ("mpegts", "aac")],
+)
+@pytest.mark.parametrize("hole", [(1.0, 1.5), (2.0, 3.0)])
+def test_what_lies_behind_missing_packets_keeps_its_time(kind, codec, hole):
+    wave = tone_from_four_to_five(48000)
+    data = by_ffmpeg(wave, 48000, kind, codec, hole=hole)
+    assert_heard_from_four_to_five(data, hole[1] - hole[0])
+
+
+@pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
+def test_what_lies_behind_missing_pages_keeps_its_time(subtype):
+    wave = tone_from_four_to_five(RATE) + 0.05 * noise(8 * RATE)[:, 0]
+    parts = pages(encoded(wave, kind="OGG", subtype=subtype))
+    ends = [int.from_bytes(page[6:14], "little") for page in parts]
+    left_out = next(number for number, end in enumerate(ends) if end > ends[-1] / 8)
+    lost = 8 * (ends[left_out] - ends[left_out - 1]) / ends[-1]
+    assert lost > 0.3
+    assert_heard_from_four_to_five(b"".join(parts[:left_out] + parts[left_out + 1 :]), lost)
+
+
+def test_time_stamps_that_jump_by_days_cost_no_memory():
+    wave = tone_from_four_to_five(48000)
+    first, second = (by_ffmpeg(wave, 48000, "mpegts", "aac", start=start) for start in (0, 9e4))
+    parts = list(Parts(first + second, RATE, Grid(4.0)))
+    assert len(parts) == 4
 
 
 def test_a_part_with_samples_that_are_no_numbers_is_refused_alone():

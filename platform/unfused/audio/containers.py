@@ -212,6 +212,9 @@ class _Page(NamedTuple):
     ends: bool
     unfinished: bool
     """Its last packet goes on in the next page."""
+    stream: int
+    number: int
+    """Pages of a stream are counted."""
 
 
 @dataclass
@@ -223,8 +226,12 @@ class _Link:
 
 
 def _ogg(file: BinaryIO, size: int) -> Container:
-    """Walk the pages (RFC 3533): a link begins with the pages that begin its streams."""
+    """Walk the pages (RFC 3533): a link begins with the pages that begin its streams.
+
+    Where pages are missing, libsndfile goes on as if nothing were; FFmpeg says when.
+    """
     links, cut, at = list[_Link](), "", 0
+    numbers, hole = dict[int, int](), False
     while at < size:
         page = _page(file, at)
         if page is None:
@@ -235,6 +242,8 @@ def _ogg(file: BinaryIO, size: int) -> Container:
         at = page.end
         if at > size:
             break
+        hole |= not page.begins and page.number > numbers.get(page.stream, page.number) + 1
+        numbers[page.stream] = page.number
         if page.begins and not (links and links[-1].last.begins):
             links.append(_Link(page.at, page))
         elif links:
@@ -243,8 +252,8 @@ def _ogg(file: BinaryIO, size: int) -> Container:
     if at > size or (last and last.unfinished and not last.ends):
         cut = "the last Ogg page is missing or cut"
     if not last or (len(links) == 1 and not cut and last.ends):
-        return Container((file,), cut=cut)
-    return Container(tuple(_ended(file, link) for link in links), cut=cut)
+        return Container((file,), cut=cut, beyond=hole)
+    return Container(tuple(_ended(file, link) for link in links), cut=cut, beyond=hole)
 
 
 def _ended(file: BinaryIO, link: _Link) -> View:
@@ -274,7 +283,9 @@ def _page(file: BinaryIO, at: int) -> _Page | None:
     if len(lacing) < head[26]:
         return None
     end = at + 27 + len(lacing) + sum(lacing)
-    return _Page(at, end, bool(head[5] & 2), bool(head[5] & 4), lacing[-1:] == b"\xff")
+    stream, number = struct.unpack_from("<II", head, 14)
+    begins, ends = bool(head[5] & 2), bool(head[5] & 4)
+    return _Page(at, end, begins, ends, lacing[-1:] == b"\xff", stream, number)
 
 
 def _find_page(file: BinaryIO, at: int, size: int) -> int:

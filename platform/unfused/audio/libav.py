@@ -25,8 +25,13 @@ DEMUXERS = (
 )
 STATED = ("mov", "matroska", "flac", "flv", "tta", "wv")
 """Demuxers whose files state how long they are; of others FFmpeg guesses it from their size."""
+STAMPED = (*STATED, "ogg", "asf", "mpegts", "mpeg")
+"""Demuxers whose files say when a frame is heard; in others FFmpeg adds up what came before."""
 LITTLE_SECONDS = 0.1
-"""A header that promises so much more than there is counts what an encoder adds."""
+"""A header that promises so much more than there is counts what an encoder adds; time stamps are
+off by less, but for FLAC's, which count samples."""
+LONGEST_HOLE = 3600.0
+"""Seconds in all; time stamps that jump farther, or back, are no sign of a loss."""
 
 
 class Libav:
@@ -35,7 +40,8 @@ class Libav:
     Attributes:
         rate: Hz, of its first frame.
         channels: C, of its first frame.
-        lost: seconds that its header promises beyond those read; right after the last piece.
+        filled: seconds of silence in place of what is missing; right after the last piece.
+        lost: those, and what its header promises beyond its end; right after the last piece.
         damage: what does not decode, in words.
     """
 
@@ -47,7 +53,9 @@ class Libav:
         first = next(frames)
         self._frames = chain([first], frames)
         self.rate, self.channels = first.sample_rate, first.layout.nb_channels
-        self.lost, self.damage = 0.0, ""
+        self._exact = container.format.name == "flac"
+        self._start = self._beginning(first)
+        self.filled, self.lost, self.damage = 0.0, 0.0, ""
 
     @classmethod
     def of(cls, file: BinaryIO) -> Libav | None:
@@ -61,32 +69,51 @@ class Libav:
         except (av.FFmpegError, IndexError, StopIteration):
             return None
 
-    def pieces(self, skip: float = 0.0, filled: bool = False) -> Iterator[Piece]:
-        """All that is there.
+    def pieces(self, skip: float = 0.0) -> Iterator[Piece]:
+        """All that is there, and silence where something is missing in between, so that what
+        follows keeps its time.
 
         Args:
             skip: seconds at the beginning that are left out.
-            filled: what is missing in between is silence, so that later frames keep their time.
         """
-        at, hole, total, first = 0, 0, 0.0, round(skip * self.rate)
+        at = 0.0
         for frame in self._frames:
-            block = _samples(frame)
-            gap = self._start_of(frame) - at if filled and at else 0
-            if gap > 0:
-                block = np.concatenate([np.zeros((gap, block.shape[1]), np.float32), block])
-                hole += gap
-            at += len(block)
-            total += len(block) / frame.sample_rate
-            kept = block[max(0, first - at + len(block)) :]
-            if len(kept):
-                yield frame.sample_rate, kept
-        self._compare(total)
-        self.lost += hole / self.rate
+            for block in chain(_silence(self._gap(frame, at), frame), [_samples(frame)]):
+                at += len(block) / frame.sample_rate
+                kept = block[max(0, len(block) - round((at - skip) * frame.sample_rate)) :]
+                if len(kept):
+                    yield frame.sample_rate, kept
+        self._compare(at)
+        self.lost += self.filled
         self._container.close()
 
-    def _start_of(self, frame: av.AudioFrame) -> int:
-        """Where a frame begins, in frames of the first one's rate; 0 where it is not told."""
-        return 0 if frame.time is None else round(frame.time * self.rate)
+    def _beginning(self, first: av.AudioFrame) -> float | None:
+        """Seconds at which the sound begins by the file, of which `first` is what decodes first."""
+        if self._exact:
+            return 0.0
+        start = self._stream.start_time
+        if self._bad_packets and start is not None:
+            return float(start * self._stream.time_base)
+        return self._time_of(first)
+
+    def _gap(self, frame: av.AudioFrame, at: float) -> int:
+        """How many frames are missing in front of one that comes after `at` seconds."""
+        time = self._time_of(frame)
+        if time is None or self._start is None:
+            return 0
+        seconds = time - self._start - at
+        if seconds < -LITTLE_SECONDS or self.filled + seconds > LONGEST_HOLE:
+            self._start += seconds
+            return 0
+        gap = round(seconds * frame.sample_rate)
+        if gap <= (0 if self._exact else LITTLE_SECONDS * frame.sample_rate):
+            return 0
+        self.filled += gap / frame.sample_rate
+        return gap
+
+    def _time_of(self, frame: av.AudioFrame) -> float | None:
+        """Seconds at which a frame is heard by the file; None where it does not say."""
+        return frame.time if self._container.format.name.startswith(STAMPED) else None
 
     def _decoded(self) -> Iterator[av.AudioFrame]:
         import av
@@ -115,6 +142,13 @@ class Libav:
             return float(stream.duration * stream.time_base)
         alone = len(container.streams) == 1 and container.duration is not None
         return container.duration / 1e6 if alone else 0.0
+
+
+def _silence(frames: int, like: av.AudioFrame) -> Iterator[np.ndarray]:
+    """Zeros (N, C) of that many frames, a second at a time."""
+    for first in range(0, frames, like.sample_rate):
+        count = min(like.sample_rate, frames - first)
+        yield np.zeros((count, like.layout.nb_channels), np.float32)
 
 
 def _samples(frame: av.AudioFrame) -> np.ndarray:

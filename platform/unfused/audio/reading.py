@@ -38,7 +38,7 @@ class Heard:
         rate: Hz, the file's own.
         channels: the file's own.
         seconds: of sound that is there, in the file.
-        lost: seconds that are missing of what its header promises.
+        lost: seconds that are missing of what its header or its time stamps promise.
         cancelled: channels cancelled each other and the loudest was taken.
         damage: what is lost, in words; "" of a recording that is whole. It is told where `lost` is
             0, too, if nothing says how much it was.
@@ -75,8 +75,8 @@ class Reading:
         self.num_frames = 0
 
     def blocks(self, limit: float = math.inf) -> Iterator[np.ndarray]:
-        """Float32 (N, C) in [-1, 1], one after the other: all, or a little more than `limit`
-        frames."""
+        """Float32 (N, C) in [-1, 1], one after the other: all, with silence where time stamps
+        say that something is missing; or a little more than `limit` frames."""
         for block in self._alike(limit):
             self.num_frames += len(block)
             yield block
@@ -102,7 +102,7 @@ class Reading:
         Args:
             cancelled: as in `Heard`.
         """
-        seconds = self.num_frames / self.rate
+        seconds = self.num_frames / self.rate - sum(sound.filled for sound in self._sounds)
         lost = seconds * self._container.missing
         damage = self._container.cut
         for sound in self._sounds:

@@ -52,7 +52,8 @@ class Sndfile:
     Attributes:
         rate: Hz.
         channels: C.
-        lost: seconds that its header promises beyond those read; right after the last piece.
+        filled: seconds of silence in place of what is missing; right after the last piece.
+        lost: those, and what its header promises beyond its end; right after the last piece.
         damage: what does not decode, in words.
 
     Args:
@@ -68,7 +69,7 @@ class Sndfile:
         source.seek(0)
         self._file = _ForwardFile(_Source(source))
         self.rate, self.channels = self._file.samplerate, self._file.channels
-        self.lost, self.damage = 0.0, ""
+        self.filled, self.lost, self.damage = 0.0, 0.0, ""
 
     def pieces(self, limit: float = math.inf) -> Iterator[Piece]:
         """All that is there, or a little more than `limit` frames of it."""
@@ -103,6 +104,7 @@ class Sndfile:
         rest = Libav.of(self._source)
         if rest is None:
             return
-        pieces = rest.pieces(skip=total / self.rate, filled=True)
+        pieces = rest.pieces(skip=total / self.rate)
         yield from ((self.rate, block) for block in joined(pieces, self.rate, self.channels))
-        self.lost = 0.0 if self._guessed else rest.lost
+        self.filled = rest.filled
+        self.lost = rest.filled if self._guessed else rest.lost
