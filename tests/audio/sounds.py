@@ -63,7 +63,7 @@ def by_ffmpeg(
 
 def heard_by_ffmpeg(data: bytes, **options: str) -> np.ndarray:
     """Float (N, C) of the first audio stream, as FFmpeg decodes it."""
-    with av.open(io.BytesIO(data), options=options) as container:
+    with av.open(io.BytesIO(data), options=options, metadata_errors="replace") as container:
         to_float = av.AudioResampler(format="flt")
         frames = [f for frame in container.decode(audio=0) for f in to_float.resample(frame)]
     channels = frames[0].layout.nb_channels

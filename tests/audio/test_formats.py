@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 
 import numpy as np
 import pytest
@@ -97,6 +98,38 @@ def test_a_variable_mp3_without_its_count_of_frames_is_whole():
     decoded, heard = decode_heard(data, 44100, 60.0)
     assert heard.seconds == pytest.approx(12.0, abs=0.1)
     np.testing.assert_allclose(decoded / 32768, heard_by_ffmpeg(data)[:, 0], atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["matroska", "avi"])
+def test_a_tag_in_a_code_page_does_not_hide_the_sound(kind):
+    data = by_ffmpeg(tone(2.0, 44100), 44100, kind, "libmp3lame")
+    tagged = data.replace(b"Lavf", b"M\xfcll")
+    assert tagged != data
+    np.testing.assert_array_equal(decode(tagged, RATE, 60.0), decode(data, RATE, 60.0))
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_a_wav_of_integers_of_64_bits_comes_back(channels):
+    samples = noise(1000, channels)
+    values = (samples.astype(np.float64) * 2.0**63).astype("<i8").tobytes()
+    size = 8 * channels
+    head = struct.pack("<4sI4s4sIHHIIHH", b"RIFF", len(values) + 36, b"WAVE", b"fmt ", 16, 1,
+                       channels, RATE, RATE * size, size, 64)  # fmt: skip
+    data = head + struct.pack("<4sI", b"data", len(values)) + values
+    np.testing.assert_array_equal(
+        decode(data, RATE, 60.0), decode(encoded(samples, subtype="FLOAT"), RATE, 60.0)
+    )
+
+
+@pytest.mark.parametrize("error", [ValueError("an odd layout"), ZeroDivisionError("an odd layout")])
+def test_whatever_a_library_raises_of_a_file_is_a_reason(error, monkeypatch):
+    def failing(frame):
+        raise error
+
+    data = by_ffmpeg(tone(1.0, RATE), RATE, "mp4", "aac")
+    monkeypatch.setattr("unfused.audio.libav._samples", failing)
+    with pytest.raises(BadClip, match="damaged: an odd layout"):
+        decode(data, RATE, 60.0)
 
 
 def test_a_picture_and_a_list_of_further_files_are_not_audio():

@@ -65,7 +65,8 @@ class Libav:
 
         file.seek(0)
         try:
-            return cls(av.open(file, options={"format_whitelist": DEMUXERS}))
+            whitelist = {"format_whitelist": DEMUXERS}
+            return cls(av.open(file, options=whitelist, metadata_errors="replace"))
         except (av.FFmpegError, IndexError, StopIteration):
             return None
 
@@ -153,7 +154,7 @@ def _silence(frames: int, like: av.AudioFrame) -> Iterator[np.ndarray]:
 
 def _samples(frame: av.AudioFrame) -> np.ndarray:
     """Float32 (N, C) in [-1, 1] of a frame of any sample format."""
-    values: Any = frame.to_ndarray()
+    values = _values(frame)
     if frame.format.is_planar:
         values = values.T
     values = values.reshape(-1, frame.layout.nb_channels)
@@ -162,3 +163,11 @@ def _samples(frame: av.AudioFrame) -> np.ndarray:
     middle = 128 if values.dtype == np.uint8 else 0
     full = 2.0 ** (8 * values.dtype.itemsize - 1)
     return ((values.astype(np.float64) - middle) / full).astype(np.float32)
+
+
+def _values(frame: av.AudioFrame) -> Any:
+    """Samples as they lie in a frame; of 64-bit integers, too, which PyAV does not convert."""
+    if frame.format.name.removesuffix("p") != "s64":
+        return frame.to_ndarray()
+    count = frame.samples * (1 if frame.format.is_planar else frame.layout.nb_channels)
+    return np.stack([np.frombuffer(plane, np.int64, count) for plane in frame.planes])

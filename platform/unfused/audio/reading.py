@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -61,7 +62,9 @@ class Reading:
         num_frames: that have been read so far.
 
     Raises:
-        BadClip: not audio, empty, or truncated in its header.
+        BadClip: not audio, empty, truncated in its header, or damaged so that a library fails,
+            which blocks raise, too.
+        OSError: of a file that cannot be read.
     """
 
     def __init__(self, source: Source) -> None:
@@ -69,19 +72,21 @@ class Reading:
         size = file.seek(0, io.SEEK_END)
         if not size:
             raise BadClip("empty", "the file has no bytes")
-        self._container = examine(file, size)
-        self._sounds = [_opened(self._container.links[0], self._container)]
+        with _told():
+            self._container = examine(file, size)
+            self._sounds = [_opened(self._container.links[0], self._container)]
         self.rate, self.channels = self._sounds[0].rate, self._sounds[0].channels
         self.num_frames = 0
 
     def blocks(self, limit: float = math.inf) -> Iterator[np.ndarray]:
         """Float32 (N, C) in [-1, 1], one after the other: all, with silence where time stamps
         say that something is missing; or a little more than `limit` frames."""
-        for block in self._alike(limit):
-            self.num_frames += len(block)
-            yield block
-            if self.num_frames > limit:
-                return
+        with _told():
+            for block in self._alike(limit):
+                self.num_frames += len(block)
+                yield block
+                if self.num_frames > limit:
+                    return
 
     def _alike(self, limit: float) -> Iterator[np.ndarray]:
         """Blocks of one rate and number of channels."""
@@ -110,6 +115,17 @@ class Reading:
         if lost:
             damage = f"{lost:.2f} of {seconds + lost:.2f} s are lost"
         return Heard(self.rate, self.channels, seconds, lost, cancelled, damage)
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Whatever a library raises of a file's content, as a BadClip."""
+    try:
+        yield
+    except (BadClip, OSError, MemoryError):
+        raise
+    except Exception as error:
+        raise BadClip("damaged", str(error) or type(error).__name__) from None
 
 
 def _opened(file: BinaryIO, container: Container) -> Sndfile | Libav:
