@@ -14,6 +14,7 @@ from sounds import (
     heard_by_ffmpeg,
     noise,
     pages,
+    patched,
     tone,
     unended,
 )
@@ -74,6 +75,16 @@ def test_what_is_lost_is_told_in_seconds(kind):
     with pytest.raises(BadClip) as caught:
         decode(data[: -3 * RATE], RATE, 600.0)
     assert str(caught.value) == "truncated: 1.50 of 3.00 s are lost"
+
+
+def test_a_bw64_is_an_rf64_by_another_name():
+    rf64 = encoded(noise(3 * RATE), kind="RF64", subtype="PCM_16")
+    bw64 = b"BW64" + rf64[4:]
+    np.testing.assert_array_equal(samples_of(bw64), samples_of(rf64))
+    with pytest.raises(BadClip, match=r"truncated: 1\.50 of 3\.00 s are lost"):
+        decode(bw64[: -3 * RATE], RATE, 600.0)
+    untold = patched(bw64, bw64.index(b"ds64") + 8, "<QQQ", 0, 0, 0)
+    np.testing.assert_array_equal(samples_of(untold), samples_of(rf64))
 
 
 def test_a_flac_that_promises_a_sample_more_is_whole():

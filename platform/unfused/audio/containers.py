@@ -99,7 +99,7 @@ def examine(file: BinaryIO, size: int) -> Container:
     """
     head = _read(file, 0, 40)
     plain = Container((file,))
-    if head[:4] in (b"RIFF", b"RIFX", b"RF64") and head[8:12] == b"WAVE":
+    if head[:4] in (b"RIFF", b"RIFX", b"RF64", b"BW64") and head[8:12] == b"WAVE":
         return _wav(file, size, head)
     if head[:4] == b"fLaC":
         return _flac(file, size, head)
@@ -133,7 +133,7 @@ def _missing(start: int, claimed: int, size: int) -> float:
 
 
 def _wav(file: BinaryIO, size: int, head: bytes) -> Container:
-    """Walk the chunks (RIFF, big-endian RIFX, or RF64 with its 64-bit sizes) to the samples."""
+    """Walk the chunks (of RIFF, big-endian RIFX, RF64 and BW64) to the samples."""
     order = ">" if head[:4] == b"RIFX" else "<"
     long_at = 0
     for at, name, claimed in _chunks(file, size, 12, f"{order}4sI"):
