@@ -87,6 +87,15 @@ def test_a_bw64_is_an_rf64_by_another_name():
     np.testing.assert_array_equal(samples_of(untold), samples_of(rf64))
 
 
+@pytest.mark.parametrize("subtype", ["ULAW", "GSM610", "IMA_ADPCM", "MS_ADPCM"])
+def test_what_a_sector_holds_of_a_telephone_call_is_a_loss(subtype):
+    data = encoded(tone(1.0, 8000), 8000, subtype=subtype)
+    start = data.index(b"data") + 8
+    assert len(samples_of(data[:-44], 8000)) == pytest.approx(8000, abs=700)
+    with pytest.raises(BadClip, match=r"truncated: 0\.\d+ of 1\.\d+ s are lost"):
+        decode(data[: (start + len(data)) // 2], 8000, 600.0)
+
+
 def test_a_flac_that_promises_a_sample_more_is_whole():
     data = encoded(noise(), kind="FLAC")
     more = data[:22] + struct.pack(">I", RATE + 1) + data[26:]

@@ -79,6 +79,7 @@ class Container:
     Attributes:
         links: what is decoded, one after the other; each is an audio file by itself.
         missing: bytes of samples that are promised and not there, in proportion to those there.
+        little: they are no more than a sector.
         cut: what is damaged, where nothing says how much is lost.
         guessed: the number of frames is nowhere stated (libsndfile guesses it).
         beyond: libsndfile would not read all of it; FFmpeg does.
@@ -86,6 +87,7 @@ class Container:
 
     links: tuple[BinaryIO, ...]
     missing: float = 0.0
+    little: bool = False
     cut: str = ""
     guessed: bool = False
     beyond: bool = False
@@ -110,7 +112,7 @@ def examine(file: BinaryIO, size: int) -> Container:
         beyond = not counted and mpeg.is_variable(file)
         return replace(plain, guessed=not counted, beyond=beyond)
     claim = _claim(file, size, head)
-    return plain if claim is None else replace(plain, missing=_missing(*claim, size))
+    return plain if claim is None else _held(plain, *claim, size)
 
 
 def _read(file: BinaryIO, at: int, count: int) -> bytes:
@@ -118,18 +120,19 @@ def _read(file: BinaryIO, at: int, count: int) -> bytes:
     return file.read(count)
 
 
-def _missing(start: int, claimed: int, size: int) -> float:
-    """Bytes that a claim of samples from `start` on lacks, in proportion to those there.
+def _held(container: Container, start: int, claimed: int, size: int) -> Container:
+    """A container of `size` bytes against its claim of samples from `start` on.
 
     Raises:
         BadClip: none is there.
     """
     there = max(0, size - start)
-    if claimed <= there or claimed - there <= min(SECTOR, there):
-        return 0.0
+    if claimed <= there:
+        return container
     if not there:
         raise BadClip("truncated", f"0 of {claimed} bytes of samples are there")
-    return (claimed - there) / there
+    short = claimed - there
+    return replace(container, missing=short / there, little=short <= min(SECTOR, there))
 
 
 def _wav(file: BinaryIO, size: int, head: bytes) -> Container:
@@ -167,11 +170,11 @@ def _sized(file: BinaryIO, size: int, start: int, at: int, kind: str) -> Contain
         return Container((file,))
     if claimed == 0 and length == 4 and _is_chunk(file, size, start, kind[0]):
         return Container((file,))
-    missing = 0.0 if claimed in untold else _missing(start, claimed, size)
     if length == 4 and there >= 2**32:
         # To FFmpeg, samples of no size go on to the file's end; behind others it looks for chunks.
         return Container((View(file, 0, size, {at: bytes(4)}),), beyond=True)
-    return Container((View(file, 0, size, {at: struct.pack(kind, there)}),), missing)
+    sized = Container((View(file, 0, size, {at: struct.pack(kind, there)}),))
+    return sized if claimed in untold else _held(sized, start, claimed, size)
 
 
 def _goes_on(file: BinaryIO, size: int, end: int, order: str) -> bool:

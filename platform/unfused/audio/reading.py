@@ -27,6 +27,9 @@ from unfused.audio.sndfile import Sndfile
 Source = bytes | BinaryIO
 """The whole of a file, or the file: binary and seekable."""
 
+LITTLE_SECONDS = 0.15
+"""What a header claims too much is no loss if it is no more than a sector, and no longer."""
+
 BEGINNINGS = ((0, b"fLaC"), (0, b"OggS"), (4, b"ftyp"), (0, b"\x1a\x45\xdf\xa3"), (0, b"caff"))
 """Where a file that does not decode says what it was to be: FLAC, Ogg, MP4, Matroska, CAF."""
 
@@ -109,6 +112,8 @@ class Reading:
         """
         seconds = self.num_frames / self.rate - sum(sound.filled for sound in self._sounds)
         lost = seconds * self._container.missing
+        if self._container.little and lost <= LITTLE_SECONDS:
+            lost = 0.0
         damage = self._container.cut
         for sound in self._sounds:
             lost, damage = lost + sound.lost, damage or sound.damage
