@@ -69,12 +69,28 @@ def test_chunks_and_padding_behind_the_samples_are_no_sound(chunk):
     np.testing.assert_array_equal(samples_of(data + chunk), samples_of(data))
 
 
-@pytest.mark.parametrize("kind", ["WAV", "RF64", "AIFF", "AU", "W64"])
+@pytest.mark.parametrize("kind", ["WAV", "RF64", "AIFF", "AU", "W64", "NIST", "VOC"])
 def test_what_is_lost_is_told_in_seconds(kind):
     data = encoded(noise(3 * RATE), kind=kind, subtype="PCM_16")
     with pytest.raises(BadClip) as caught:
         decode(data[: -3 * RATE], RATE, 600.0)
     assert str(caught.value) == "truncated: 1.50 of 3.00 s are lost"
+
+
+@pytest.mark.parametrize("kind", ["NIST", "VOC"])
+@pytest.mark.parametrize("subtype", ["PCM_16", "ULAW"])
+def test_a_sphere_and_a_voc_that_are_whole_are_whole(kind, subtype):
+    wave = noise(RATE, channels=2)
+    heard = samples_of(encoded(wave, kind=kind, subtype=subtype))
+    np.testing.assert_array_equal(heard, samples_of(encoded(wave, subtype=subtype)))
+
+
+def test_a_voc_of_many_blocks_is_told_where_it_is_cut():
+    data = by_ffmpeg(tone(3.0), RATE, "voc", "pcm_u8")
+    blocks = data[:-1] + b"\2" + (2 * RATE).to_bytes(3, "little") + bytes([128]) * 2 * RATE + b"\0"
+    assert len(samples_of(blocks)) == pytest.approx(5 * RATE, rel=0.01)
+    with pytest.raises(BadClip, match=r"truncated: 1\.51 of 5\.04 s are lost"):
+        decode(blocks[: -3 * RATE // 2], RATE, 600.0)
 
 
 def test_a_bw64_is_an_rf64_by_another_name():

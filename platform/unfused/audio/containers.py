@@ -7,6 +7,8 @@ repairs in a view of the file, and no more of the file is read than its headers.
 from __future__ import annotations
 
 import io
+import math
+import re
 import struct
 import zlib
 from collections.abc import Iterator, Mapping
@@ -34,6 +36,9 @@ ASF_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
 """Names of a Windows Media file and of the object in its header that states its size."""
 MIRRORED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 """Every byte with its bits the other way round."""
+NIST_FIELD = re.compile(rb"^(\w+) -\S+ (\S+)", re.MULTILINE)
+"""A line of a SPHERE header."""
+VOC = b"Creative Voice File\x1a"
 W64_DATA = b"data\xf3\xac\xd3\x11\x8c\xd1\x00\xc0\x4f\x8e\xdb\x8a"
 
 
@@ -302,8 +307,8 @@ def _find_page(file: BinaryIO, at: int, size: int) -> int:
 
 
 def _claim(file: BinaryIO, size: int, head: bytes) -> tuple[int, int] | None:
-    """Where samples begin and how many bytes the header claims, of AIFF, AU, CAF, Wave64, AVI and
-    Windows Media (where headers among them count)."""
+    """Where samples begin and how many bytes the header claims, of AIFF, AU, CAF, Wave64, SPHERE,
+    VOC, AVI and Windows Media (where headers among them count)."""
     if head[:4] == b"FORM" and head[8:11] == b"AIF":
         return _first(_chunks(file, size, 12, ">4sI"), b"SSND", 8)
     if head[:4] == b".snd" and len(head) >= 12:
@@ -316,6 +321,10 @@ def _claim(file: BinaryIO, size: int, head: bytes) -> tuple[int, int] | None:
         return _first(_caf_chunks(file, size), b"data", 12)
     if head[:4] == b"riff" and head[24:28] == b"wave":
         return _first(_w64_chunks(file, size), W64_DATA, 24)
+    if head[:7] == b"NIST_1A":
+        return _nist_claim(_read(file, 0, SECTOR))
+    if head[:20] == VOC:
+        return _voc_claim(file, size)
     return _asf_claim(_read(file, 0, SECTOR)) if head[:16] == ASF else None
 
 
@@ -327,6 +336,27 @@ def _asf_claim(head: bytes) -> tuple[int, int] | None:
     (claimed,) = struct.unpack_from("<Q", head, at + 40)
     (flags,) = struct.unpack_from("<I", head, at + 88)
     return None if flags & 1 else (0, claimed)
+
+
+def _nist_claim(head: bytes) -> tuple[int, int] | None:
+    """The samples behind a SPHERE header, unless it does not count them or they are compressed."""
+    fields = dict(NIST_FIELD.findall(head.partition(b"end_head")[0]))
+    wanted = (b"sample_count", b"sample_n_bytes", b"channel_count")
+    counts = [int(number) if (number := fields.get(name, b"")).isdigit() else 0 for name in wanted]
+    compressed = b"," in fields.get(b"sample_coding", b"")
+    return None if compressed or not all(counts) else (int(head[8:16]), math.prod(counts))
+
+
+def _voc_claim(file: BinaryIO, size: int) -> tuple[int, int]:
+    """All blocks of a VOC: a byte of kind, three of size, and so many; a kind of 0 ends them."""
+    (start,) = struct.unpack("<H", _read(file, 20, 2))
+    at = start
+    while at + 4 <= size:
+        word = int.from_bytes(_read(file, at, 4), "little")
+        if word & 255 not in range(1, 10):
+            break
+        at += 4 + (word >> 8)
+    return start, at - start
 
 
 def _first(
