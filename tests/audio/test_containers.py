@@ -174,6 +174,32 @@ def test_an_ogg_with_a_damaged_page_in_the_middle_is_truncated():
         decode(b"".join(parts[:4]) + bytes(500) + b"".join(parts[5:]), RATE, 600.0)
 
 
+@pytest.mark.parametrize("tag", [b"", b"TAG".ljust(128, b"\0")])
+@pytest.mark.parametrize("options", [{}, {"write_xing": "0"}])
+def test_mp3s_joined_to_one_are_all_heard(tag, options):
+    first = encoded(tone(2.0, 44100), 44100, kind="MP3")
+    second = by_ffmpeg(tone(3.0, 44100), 44100, "mp3", "libmp3lame", **options)
+    expected = np.concatenate([samples_of(part, 44100) for part in (first, first, second)])
+    joined = first + tag + first + tag + second
+    np.testing.assert_array_equal(samples_of(joined, 44100), expected)
+    assert len(expected) / 44100 == pytest.approx(7.0, abs=0.1)
+
+
+def test_mp3s_joined_to_one_whose_last_is_cut_are_truncated():
+    data = encoded(noise(2 * RATE), kind="MP3")
+    with pytest.raises(BadClip, match=r"truncated: \d\.\d\d of 4\.\d\d s are lost"):
+        decode(data + data[: len(data) // 2], RATE, 600.0)
+
+
+def test_frames_that_an_mp3_does_not_count_are_heard_but_for_a_few():
+    data = encoded(tone(2.0, 44100), 44100, kind="MP3")
+    bare = by_ffmpeg(tone(1.0, 44100), 44100, "mp3", "libmp3lame", write_xing="0")
+    length = len(bare) // 38
+    alone = samples_of(data, 44100)
+    np.testing.assert_array_equal(samples_of(data + bare[45 : 45 + 2 * length], 44100), alone)
+    assert len(samples_of(data + bare, 44100)) > 2.9 * 44100
+
+
 def test_an_mp3_inside_a_wav_is_whole():
     data = by_ffmpeg(tone(3.0, 44100), 44100, "wav", "libmp3lame")
     assert len(samples_of(data, 44100)) == pytest.approx(3 * 44100, abs=2500)

@@ -113,9 +113,7 @@ def examine(file: BinaryIO, size: int) -> Container:
     if head[:4] == b"OggS":
         return _ogg(file, size)
     if mpeg.is_layer_three(head):
-        counted = mpeg.states_frames(file)
-        beyond = not counted and mpeg.is_variable(file)
-        return replace(plain, guessed=not counted, beyond=beyond)
+        return _mp3(file, size)
     claim = _claim(file, size, head)
     return plain if claim is None else _held(plain, *claim, size)
 
@@ -211,6 +209,18 @@ def _flac(file: BinaryIO, size: int, head: bytes) -> Container:
         return Container((file,))
     patch = {21: bytes([head[21] | 0x0F]) + b"\xff" * 4}
     return Container((View(file, 0, size, patch),), guessed=True)
+
+
+def _mp3(file: BinaryIO, size: int) -> Container:
+    """All MP3s that were joined to one; libsndfile stops where the first one's count ends."""
+    links, last, at = list[BinaryIO](), file, 0
+    while length := mpeg.following(last):
+        links.append(View(file, at, at + length))
+        at += length
+        last = View(file, at, size)
+    counted = mpeg.states_frames(last)
+    beyond = not counted and mpeg.is_variable(last)
+    return Container((*links, last), guessed=not counted, beyond=beyond)
 
 
 class _Page(NamedTuple):
