@@ -91,6 +91,16 @@ def test_compressed_files_cut_short_are_truncated(kind, codec, options, share):
     assert caught.value.reason == "truncated"
 
 
+@pytest.mark.parametrize(("kind", "codec"), [("webm", "libopus"), ("matroska", "aac")])
+def test_sound_that_begins_later_than_its_file_is_whole(kind, codec):
+    late = by_ffmpeg(tone(4.0, 48000), 48000, kind, codec, start=2.0)
+    decoded, heard = decode_heard(late, RATE, 60.0)
+    assert (heard.lost, heard.damage) == (0.0, "")
+    assert len(decoded) == pytest.approx(4 * RATE, abs=0.1 * RATE)
+    with pytest.raises(BadClip, match=r"truncated: [12]\.\d\d of 4\.\d\d s are lost"):
+        decode(late[: 6 * len(late) // 10], RATE, 60.0)
+
+
 def test_a_variable_mp3_without_its_count_of_frames_is_whole():
     loud_then_quiet = np.concatenate([noise(4 * 44100)[:, 0], np.zeros(8 * 44100)])
     data = by_ffmpeg(loud_then_quiet, 44100, "mp3", "libmp3lame", None, write_xing="0")

@@ -166,6 +166,15 @@ def test_time_stamps_that_jump_by_days_cost_no_memory():
     assert len(parts) == 4
 
 
+def test_a_hole_that_is_too_long_to_be_filled_is_told_all_the_same(monkeypatch):
+    monkeypatch.setattr("unfused.audio.libav.LONGEST_HOLE", 0.5)
+    data = by_ffmpeg(tone_from_four_to_five(48000), 48000, "webm", "libopus", hole=(2.0, 3.0))
+    parts = Parts(data, RATE, [(0.0, None)])
+    (part,) = parts
+    assert len(part.samples) == pytest.approx(7 * RATE, abs=0.1 * RATE)
+    assert parts.heard.lost == pytest.approx(1.0, abs=0.1)
+
+
 def test_a_part_with_samples_that_are_no_numbers_is_refused_alone():
     samples = noise(3 * RATE)
     samples[RATE + 5] = np.nan

@@ -54,7 +54,7 @@ class Libav:
         self._frames = chain([first], frames)
         self.rate, self.channels = first.sample_rate, first.layout.nb_channels
         self._exact = container.format.name == "flac"
-        self._start = self._beginning(first)
+        self._start = self._origin = self._beginning(first)
         self.filled, self.lost, self.damage = 0.0, 0.0, ""
 
     @classmethod
@@ -100,11 +100,11 @@ class Libav:
     def _gap(self, frame: av.AudioFrame, at: float) -> int:
         """How many frames are missing in front of one that comes after `at` seconds."""
         time = self._time_of(frame)
-        if time is None or self._start is None:
+        if time is None or self._origin is None:
             return 0
-        seconds = time - self._start - at
+        seconds = time - self._origin - at
         if seconds < -LITTLE_SECONDS or self.filled + seconds > LONGEST_HOLE:
-            self._start += seconds
+            self._origin += seconds
             return 0
         gap = round(seconds * frame.sample_rate)
         if gap <= (0 if self._exact else LITTLE_SECONDS * frame.sample_rate):
@@ -138,11 +138,12 @@ class Libav:
         self.lost = short if short > LITTLE_SECONDS else 0.0
 
     def _promised(self) -> float:
+        """Seconds; a container's are counted from 0, wherever its sound begins."""
         stream, container = self._stream, self._container
         if stream.duration is not None:
             return float(stream.duration * stream.time_base)
         alone = len(container.streams) == 1 and container.duration is not None
-        return container.duration / 1e6 if alone else 0.0
+        return container.duration / 1e6 - max(0.0, self._start or 0.0) if alone else 0.0
 
 
 def _silence(frames: int, like: av.AudioFrame) -> Iterator[np.ndarray]:
