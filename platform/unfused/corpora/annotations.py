@@ -2,7 +2,7 @@
 
     Raven           selection tables, tab-separated, "Begin Time (s)"
     Audacity        label tracks: begin, end, label
-    Label Studio    its JSON export, of regions in audio
+    Label Studio    its JSON export, of regions in audio (`label_studio`)
 
 The rule of this file: a table says which recording it is of, or has its name; what cannot be found
 is told, and a recording that nothing is said of has no label.
@@ -12,17 +12,14 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
 import posixpath
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
-from urllib.parse import parse_qs, unquote, urlparse
+from dataclasses import replace
 
-from unfused.corpora import location
-from unfused.corpora.clip import Clip, ManifestError
+from unfused.corpora import label_studio, location
+from unfused.corpora.clip import Clip, ManifestError, Stretch
 from unfused.corpora.columns import LABELS
 from unfused.corpora.folders import AUDIO_EXTENSIONS, Found, by_name, look
 from unfused.corpora.listing import Columns, Listing
@@ -44,26 +41,10 @@ UPLOADED = re.compile(r"^[0-9a-f]{8}-")
 """What Label Studio puts before the name of an uploaded file."""
 
 
-@dataclass(frozen=True)
-class Stretch:
-    """A labelled stretch of a recording.
-
-    Attributes:
-        file: the recording, as the table names it; "" is the one of the table's own name.
-        start, end: seconds; an infinite end is of the whole recording.
-        label: None where there is none.
-    """
-
-    file: str
-    start: float
-    end: float
-    label: str | None
-
-
 def is_annotation(place: str, data: bytes) -> bool:
     """Whether a file holds annotations in one of the forms."""
     if place.endswith(".json"):
-        return _is_label_studio(data)
+        return label_studio.is_export(data)
     head = data[:4096]
     return BEGIN.encode() in head or BEGIN.encode("utf-16-le") in head or _is_audacity(data)
 
@@ -192,7 +173,7 @@ def _either_case(endings: Sequence[str]) -> Iterator[str]:
 
 def _stretches(table: str, data: bytes, chosen: Columns) -> Iterator[Stretch]:
     if table.endswith(".json"):
-        yield from _of_label_studio(data)
+        yield from label_studio.stretches(data)
         return
     text = text_of(data, [])
     if BEGIN in text.split("\n", 1)[0]:
@@ -263,61 +244,6 @@ def _of_audacity(text: str) -> Iterator[Stretch]:
         if line.strip() and not line.startswith("\\") and (row := _audacity_row(line)):
             start, end, label = row
             yield Stretch("", start, end, label.strip() or None)
-
-
-def _is_label_studio(data: bytes) -> bool:
-    try:
-        tasks = json.loads(data)
-    except ValueError:
-        return False
-    return (
-        isinstance(tasks, list)
-        and bool(tasks)
-        and all(isinstance(one, dict) for one in tasks)
-        and any("annotations" in one or "audio" in one for one in tasks)
-    )
-
-
-def _of_label_studio(data: bytes) -> Iterator[Stretch]:
-    for task in json.loads(data):
-        file = _named(task)
-        for region in _regions(task):
-            value = region.get("value", region)
-            labels = value.get("labels") or value.get("choices") or []
-            if not labels and ("start" not in value or "end" not in value):
-                continue
-            if len(labels) > 1:
-                raise ManifestError(
-                    f"A region of {file!r} has several labels ({', '.join(labels)}); give each a"
-                    " region of its own: several at a time are not supported yet."
-                )
-            label = labels[0] if labels else None
-            if "start" in value and "end" in value:
-                yield Stretch(file, float(value["start"]), float(value["end"]), label)
-            else:
-                yield Stretch(file, 0.0, math.inf, label)
-
-
-def _regions(task: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """Of the full export, of all its annotators, and of the short one."""
-    for annotation in task.get("annotations") or ():
-        if not annotation.get("was_cancelled"):
-            yield from annotation.get("result") or ()
-    for value in task.values():
-        if isinstance(value, list):
-            yield from (one for one in value if isinstance(one, dict) and "start" in one)
-
-
-def _named(task: Mapping[str, Any]) -> str:
-    """The recording's path: of an upload, a local file, or an address."""
-    told = task.get("data") if isinstance(task.get("data"), dict) else task
-    texts = {name: value for name, value in told.items() if isinstance(value, str)}
-    places = [value for value in texts.values() if "/" in value]
-    sounds = [value for value in places if urlparse(value).path.lower().endswith(AUDIO_EXTENSIONS)]
-    values = [*([texts["audio"]] if "audio" in texts else []), *sounds, *places]
-    address = urlparse(values[0] if values else str(task.get("file_upload", "")))
-    local = parse_qs(address.query).get("d")
-    return unquote(local[0] if local else address.path)
 
 
 def grouped(clips: Sequence[Clip]) -> list[Clip]:

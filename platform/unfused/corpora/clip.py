@@ -1,4 +1,4 @@
-"""One clip of a corpus or a task, as listed.
+"""One clip of a corpus or a task, as listed, and a stretch that annotations make a clip of.
 
 The rule of this file: plain data about a clip, never its samples.
 """
@@ -43,3 +43,18 @@ class Clip:
     def is_stretch(self) -> bool:
         """Whether it is a part of its recording."""
         return self.start is not None or self.end is not None
+
+@dataclass(frozen=True)
+class Stretch:
+    """A labelled stretch of a recording.
+
+    Attributes:
+        file: the recording, as the table names it; "" is the one of the table's own name.
+        start, end: seconds; an infinite end is of the whole recording.
+        label: None where there is none.
+    """
+
+    file: str
+    start: float
+    end: float
+    label: str | None
