@@ -68,6 +68,69 @@ def test_one_table_of_many_recordings_says_which_and_where_in_them(folder):
     assert stretches(listing) == [("night/a.wav", "owl", 2.5, 3.5), ("c.flac", "fox", 0, 2)]
 
 
+@pytest.fixture
+def sites(tmp_path):
+    """Recordings of the same names at two sites, as recorders that name them by the time do."""
+    names = [f"{site}/day{n}/21.WAV" for site in ("siteA", "siteB") for n in (1, 2)]
+    for name in (*names, "siteA/x.wav", "siteB/x.wav", "eX/x.wav"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(name.encode())
+    (tmp_path / "tables").mkdir()
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("table", "file", "meant"),
+    [
+        ("tables/all.txt", "D:\\rec\\siteB\\day2\\21.WAV", "siteB/day2/21.WAV"),
+        ("tables/all.txt", "/rec/siteB/x.wav", "siteB/x.wav"),
+        ("tables/all.txt", "siteA/x.wav", "siteA/x.wav"),
+        ("tables/siteB_day1.Table.1.selections.txt", "21.WAV", "siteB/day1/21.WAV"),
+        ("tables/siteb-x.Table.1.selections.txt", "x.wav", "siteB/x.wav"),
+        ("tables/siteB/day1.txt", "21.WAV", "siteB/day1/21.WAV"),
+        ("siteA/day2/all.txt", "21.WAV", "siteA/day2/21.WAV"),
+        ("siteA/day2/all.txt", "C:\\old\\21.WAV", "siteA/day2/21.WAV"),
+        ("siteA/all.txt", "day1\\21.WAV", "siteA/day1/21.WAV"),
+        ("eX/all.txt", "x.wav", "eX/x.wav"),
+    ],
+)
+def test_of_recordings_of_one_name_a_table_means_that_of_its_path_or_place(
+    sites, table, file, meant
+):
+    (sites / table).parent.mkdir(exist_ok=True)
+    row = f"1\tS\t1\t0\t1\t1\t9\t{file}\towl"
+    (sites / table).write_text(raven(row, columns="Begin Path\tcall"))
+    assert stretches(corpora.read(sites))[0] == (meant, "owl", 0, 1)
+
+
+@pytest.mark.parametrize(
+    ("table", "file"),
+    [
+        ("tables/all.txt", "x.wav"),
+        ("tables/all.txt", "D:\\rec\\siteC\\21.WAV"),
+        ("tables/siteA.txt", "21.WAV"),
+        ("tables/siteA_siteB.txt", "x.wav"),
+        ("tables/siteAB.txt", "x.wav"),
+        ("siteA/siteB.txt", "x.wav"),
+    ],
+)
+def test_a_table_that_may_be_of_several_recordings_is_refused(sites, table, file):
+    row = f"1\tS\t1\t0\t1\t1\t9\t{file}\towl"
+    (sites / table).write_text(raven(row, columns="Begin Path\tcall"))
+    told = r"has annotations of '.*', which may be '.*' or .*; put the table beside"
+    with pytest.raises(ManifestError, match=told):
+        corpora.read(sites)
+
+
+def test_a_table_named_after_two_recordings_is_refused_until_it_has_the_ending(folder):
+    (folder / "c.wav").write_bytes(b"c")
+    (folder / "c.txt").write_text("0\t1\towl\n")
+    with pytest.raises(ManifestError, match=r"'c.txt' may be of 'c.wav' or 'c.flac'; call it"):
+        corpora.read(folder)
+    (folder / "c.txt").rename(folder / "c.flac.txt")
+    assert stretches(corpora.read(folder))[0] == ("c.flac", "owl", 0, 1)
+
+
 def test_the_column_of_labels_is_the_last_that_is_no_measurement_or_the_one_that_is_named(folder):
     text = raven("1\tS\t1\t0\t1\t1\t9\tx\towl\t3", columns="observer\tcall type\tPeak Freq (Hz)")
     (folder / "c.txt").write_text(text)
