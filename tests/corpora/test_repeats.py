@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections import Counter
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import soundfile
 
-from unfused.config import Config, RunOptions, override
+from unfused.config import Config, ConfigError, RunOptions, override
 from unfused.corpora import Clip, OverlapError, without_copies, without_repeats
 from unfused.corpora.repeats import SPOT_BYTES, contents
 from unfused.pipeline import Request, read_inputs
@@ -176,6 +178,16 @@ def test_one_clip_under_ten_names_is_on_one_side(tmp_path, file):
     found = inputs(tmp_path / "task")
     assert Counter(clip.label for clip in found.tasks[0].clips) == {"a": 15, "b": 15}
     assert found.notes == ("10 clips are copies of another; each recording is kept once.",)
+
+
+def test_a_task_of_nothing_but_contradictions_is_refused_in_a_sentence(tmp_path, file):
+    for i in range(4):
+        sound, wave = io.BytesIO(), np.random.default_rng(i // 2).uniform(-1, 1, 800)
+        soundfile.write(sound, wave, 8000, format="WAV")
+        file(f"task/{'ab'[i % 2]}/{i // 2}.wav", sound.getvalue())
+    told = r"^No labelled clip of '.*task' is left: 4 clips are copies with different labels .*;"
+    with pytest.raises(ConfigError, match=told):
+        inputs(tmp_path / "task")
 
 
 def test_clips_without_a_label_join_the_corpus(tmp_path, file):

@@ -172,6 +172,11 @@ def _read(request: Request, corpus_path: str | None, task_path: str) -> Inputs:
         )
     allowed = request.config.data.allow_overlap
     labelled, repeats = corpora.without_repeats(labelled, has_sound, allow_overlap=allowed)
+    if not labelled:
+        raise ConfigError(
+            f"No labelled clip of {task_path!r} is left: {repeats[-1].rstrip('.')}; keep each"
+            " recording under one label."
+        )
     tasks = _tasks(request, labelled)
     corpus, told = _corpus(request, corpus_path, unlabelled, tasks)
     return Inputs(corpus, tasks, (*listing.notes, *repeats, *told))
