@@ -206,6 +206,48 @@ def test_label_studios_export_is_read_as_it_is(folder):
     assert stretches(corpora.read(folder / "export.json")) == [("night/a.wav", "owl", 0, 1)]
 
 
+def export(folder, *results: dict, audio: str = "a.wav") -> None:
+    """A file of one task with these results."""
+    tasks = [{"data": {"audio": audio}, "annotations": [{"result": list(results)}]}]
+    (folder / "export.json").write_text(json.dumps(tasks))
+
+
+def chosen(choice: str, **value) -> dict:
+    return {"type": "choices", "value": {"choices": [choice], **value}}
+
+
+def test_a_choice_for_a_region_is_an_attribute_beside_its_label(folder):
+    owl, fox = {"id": "x", **region(0, 1, "owl")}, region(2, 3, "fox")
+    loud = {"id": "x", **chosen("loud", start=0, end=1)}
+    export(folder, loud, owl, fox, chosen("faint", start=2, end=3), chosen("far", start=5, end=6))
+    listing = corpora.read(folder / "export.json")
+    assert stretches(listing) == [("night/a.wav", "owl", 0, 1), ("night/a.wav", "fox", 2, 3)]
+    assert listing.notes[:2] == (
+        "3 choices (as 'loud') for regions of 'export.json' are attributes beside the labels, and"
+        " no labels.",
+        "1 annotations have no label or no length, and are left out.",
+    )
+    short = [
+        {
+            "audio": "a.wav",
+            "loud": [{"start": 0, "end": 1, "choices": ["loud"]}],
+            "label": [{"start": 0, "end": 1, "labels": ["owl"]}],
+        }
+    ]
+    (folder / "export.json").write_text(json.dumps(short))
+    assert stretches(corpora.read(folder / "export.json")) == [("night/a.wav", "owl", 0, 1)]
+
+
+def test_choices_for_regions_are_labels_where_there_are_no_others(folder):
+    export(folder, chosen("owl", start=0, end=1), chosen("fox", start=2, end=3))
+    listing = corpora.read(folder / "export.json")
+    assert stretches(listing) == [("night/a.wav", "owl", 0, 1), ("night/a.wav", "fox", 2, 3)]
+    assert len(listing.notes) == 1
+    export(folder, chosen("owl", start=0, end=1), chosen("loud", start=0, end=1))
+    with pytest.raises(ManifestError, match=r"several labels \(owl, loud\)"):
+        corpora.read(folder / "export.json")
+
+
 def test_an_address_beside_the_audio_is_no_recording(folder):
     value = {"start": 0, "end": 1, "labels": ["owl"]}
     task = {

@@ -98,7 +98,7 @@ def _clips(
     clips: list[Clip] = []
     for table, data in tables.items():
         recording = cache(partial(_recording, table=table, names=names))
-        for one in _stretches(table, data, chosen):
+        for one in _stretches(table, data, chosen, notes):
             name = recording(one.file)
             if name is None:
                 lost.append(one.file or table)
@@ -241,9 +241,11 @@ def _either_case(endings: Sequence[str]) -> Iterator[str]:
         yield ending.upper()
 
 
-def _stretches(table: str, data: bytes, chosen: Columns) -> Iterator[Stretch]:
+def _stretches(
+    table: str, data: bytes, chosen: Columns, notes: list[str]
+) -> Iterator[Stretch]:
     if table.endswith(".json"):
-        yield from label_studio.stretches(data)
+        yield from label_studio.stretches(table, data, notes)
         return
     text = text_of(data, [])
     if BEGIN in text.split("\n", 1)[0]:

@@ -1,18 +1,35 @@
 """Label Studio's JSON export, the full and the short one, of regions in audio.
 
-The rule of this file: a region has one label; what is none of audio is passed over.
+The rule of this file: a region has one label; a choice is one only where no label is given, and
+what is not taken for a label is told.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlparse
 
 from unfused.corpora.clip import ManifestError, Stretch
 from unfused.corpora.folders import AUDIO_EXTENSIONS
+
+
+@dataclass(eq=False)
+class _Region:
+    """What one person says of a stretch of a recording, or of all of it, whose end is infinite."""
+
+    file: str
+    start: float
+    end: float
+    labels: list[str]
+    choices: list[str]
+
+    @property
+    def is_whole(self) -> bool:
+        return math.isinf(self.end)
 
 
 def is_export(data: bytes) -> bool:
@@ -29,35 +46,78 @@ def is_export(data: bytes) -> bool:
     )
 
 
-def stretches(data: bytes) -> Iterator[Stretch]:
-    """The regions of an export, and the choices for whole recordings."""
-    for task in json.loads(data):
-        file = _named(task)
-        for region in _regions(task):
-            value = region.get("value", region)
-            labels = value.get("labels") or value.get("choices") or []
-            if not labels and ("start" not in value or "end" not in value):
-                continue
-            if len(labels) > 1:
-                raise ManifestError(
-                    f"A region of {file!r} has several labels ({', '.join(labels)}); give each a"
-                    " region of its own: several at a time are not supported yet."
-                )
-            label = labels[0] if labels else None
-            if "start" in value and "end" in value:
-                yield Stretch(file, float(value["start"]), float(value["end"]), label)
+def stretches(table: str, data: bytes, notes: list[str]) -> Iterator[Stretch]:
+    """The regions of an export, and the choices for whole recordings.
+
+    Args:
+        table: the file's name.
+        data: its bytes.
+        notes: to which is added what is no label.
+
+    Raises:
+        ManifestError: a region has several labels.
+    """
+    regions = [one for task in json.loads(data) for one in _regions(task)]
+    labelled = any(one.labels for one in regions)
+    attributes = [one for one in regions if one.choices and labelled and not one.is_whole]
+    if attributes:
+        notes.append(
+            f"{_choices(attributes)} for regions of {table!r} are attributes beside the labels, and"
+            " no labels."
+        )
+    for one in regions:
+        names = one.labels or ([] if one in attributes else one.choices)
+        if names or not one.is_whole:
+            yield Stretch(one.file, one.start, one.end, _single(names, one.file))
+
+
+def _choices(regions: list[_Region]) -> str:
+    """How many there are, and one of them."""
+    return f"{len(regions)} choices (as {regions[0].choices[0]!r})"
+
+
+def _single(names: list[str], file: str) -> str | None:
+    if len(distinct := list(dict.fromkeys(names))) > 1:
+        raise ManifestError(
+            f"A region of {file!r} has several labels ({', '.join(distinct)}); give each a"
+            " region of its own: several at a time are not supported yet."
+        )
+    return distinct[0] if distinct else None
+
+
+def _regions(task: Mapping[str, Any]) -> Iterator[_Region]:
+    """What is said of one region by one person, known by its id or its times, is one."""
+    file = _named(task)
+    for results in _answers(task):
+        found, at = [], {}
+        read = [(one.get("id"), _region(file, one.get("value", one))) for one in results]
+        # Labels first: whatever else is said of their regions is added to them.
+        for name, new in sorted(read, key=lambda one: not one[1].labels):
+            times = new.start, new.end
+            known = (name and at.get(str(name))) or (None if new.labels else at.get(times))
+            if known:
+                known.labels += new.labels
+                known.choices += new.choices
             else:
-                yield Stretch(file, 0.0, math.inf, label)
+                found.append(new)
+                at[times] = at[str(name)] = new
+        yield from found
 
 
-def _regions(task: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """Of the full export, of all its annotators, and of the short one."""
+def _region(file: str, value: Mapping[str, Any]) -> _Region:
+    labels, choices = (list(value.get(name) or ()) for name in ("labels", "choices"))
+    if "start" in value and "end" in value:
+        return _Region(file, float(value["start"]), float(value["end"]), labels, choices)
+    return _Region(file, 0.0, math.inf, labels, choices)
+
+
+def _answers(task: Mapping[str, Any]) -> Iterator[Sequence[Mapping[str, Any]]]:
+    """The results of each annotator in the full export; those of the short one."""
     for annotation in task.get("annotations") or ():
         if not annotation.get("was_cancelled"):
-            yield from annotation.get("result") or ()
-    for value in task.values():
-        if isinstance(value, list):
-            yield from (one for one in value if isinstance(one, dict) and "start" in one)
+            yield annotation.get("result") or ()
+    lists = [value for value in task.values() if isinstance(value, list)]
+    yield [one for some in lists for one in some if isinstance(one, dict) and "start" in one]
 
 
 def _named(task: Mapping[str, Any]) -> str:
