@@ -248,6 +248,26 @@ def test_choices_for_regions_are_labels_where_there_are_no_others(folder):
         corpora.read(folder / "export.json")
 
 
+def test_a_choice_for_a_whole_recording_is_no_label_beside_labelled_regions(folder):
+    for label in (region(0, 1, "owl"), chosen("owl", start=0, end=1)):
+        export(folder, label, chosen("good"))
+        listing = corpora.read(folder / "export.json")
+        assert stretches(listing) == [("night/a.wav", "owl", 0, 1)]
+        assert listing.notes[0] == (
+            "1 choices (as 'good') for whole recordings of 'export.json' stand beside labelled"
+            " regions, and are no labels."
+        )
+
+
+def test_recordings_without_a_region_have_no_label_of_a_choice_that_others_have_beside_theirs(
+    folder,
+):
+    results = {"a.wav": [region(0, 1, "owl"), chosen("good")], "c.flac": [chosen("bad")]}
+    tasks = [{"data": {"audio": a}, "annotations": [{"result": r}]} for a, r in results.items()]
+    (folder / "export.json").write_text(json.dumps(tasks))
+    assert {label for _, label, *_ in stretches(corpora.read(folder))} == {"owl", None}
+
+
 def test_an_address_beside_the_audio_is_no_recording(folder):
     value = {"start": 0, "end": 1, "labels": ["owl"]}
     task = {

@@ -59,19 +59,31 @@ def stretches(table: str, data: bytes, notes: list[str]) -> Iterator[Stretch]:
     """
     regions = [one for task in json.loads(data) for one in _regions(task)]
     labelled = any(one.labels for one in regions)
-    attributes = [one for one in regions if one.choices and labelled and not one.is_whole]
-    if attributes:
-        notes.append(
-            f"{_choices(attributes)} for regions of {table!r} are attributes beside the labels, and"
-            " no labels."
-        )
+    marked = labelled or any(one.choices and not one.is_whole for one in regions)
+    no_labels = [one for one in regions if one.choices and (marked if one.is_whole else labelled)]
+    notes += _told(table, no_labels)
+    aside = set(no_labels)
     for one in regions:
-        names = one.labels or ([] if one in attributes else one.choices)
+        names = one.labels or ([] if one in aside else one.choices)
         if names or not one.is_whole:
             yield Stretch(one.file, one.start, one.end, _single(names, one.file))
 
 
-def _choices(regions: list[_Region]) -> str:
+def _told(table: str, no_labels: Sequence[_Region]) -> Iterator[str]:
+    """What is to be said of choices that are no labels."""
+    if of_regions := [one for one in no_labels if not one.is_whole]:
+        yield (
+            f"{_choices(of_regions)} for regions of {table!r} are attributes beside the labels, and"
+            " no labels."
+        )
+    if of_whole := [one for one in no_labels if one.is_whole]:
+        yield (
+            f"{_choices(of_whole)} for whole recordings of {table!r} stand beside labelled regions,"
+            " and are no labels."
+        )
+
+
+def _choices(regions: Sequence[_Region]) -> str:
     """How many there are, and one of them."""
     return f"{len(regions)} choices (as {regions[0].choices[0]!r})"
 
