@@ -268,6 +268,53 @@ def test_recordings_without_a_region_have_no_label_of_a_choice_that_others_have_
     assert {label for _, label, *_ in stretches(corpora.read(folder))} == {"owl", None}
 
 
+def result_of(**value) -> dict:
+    return {"data": {"audio": "a.wav"}, "annotations": [{"result": [{"value": value}]}]}
+
+
+@pytest.mark.parametrize(
+    ("task", "told"),
+    [
+        ({"audio": "a.wav", "annotations": "dog"}, "has 'dog' where annotations have regions"),
+        ({"audio": "a.wav", "annotations": [7]}, r"has \[7\] where annotations"),
+        ({"audio": "a.wav", "annotations": [{"result": {"a": 1}}]}, "has {'a': 1} where"),
+        ({"audio": "a.wav", "annotations": [{"result": [{"value": None}]}]}, r"has \[None\] where"),
+        (result_of(start="0:01", end="0:02", labels=["owl"]), "has '0:01' for the start of a reg"),
+        (result_of(start=None, end=1, labels=["owl"]), "has None for the start of a region; give"),
+        (result_of(start=1, labels=["owl"]), "has None for the end of a region; give seconds"),
+        (result_of(choices=[[1, 2], [3]]), r"has \[1, 2\] for a label; give each a name"),
+        (result_of(labels={"a": 1}), "has {'a': 1} for a label; give each a name"),
+        ({**result_of(choices=["owl"]), "data": {"audio": "http://[::1/a.wav"}},
+         r"has 'http://\[::1/a.wav' for its recording \(.*\); write a path or an address"),
+        ({**result_of(choices=["owl"]), "data": {"audio": None}}, "names no recording; give"),
+    ],
+)  # fmt: skip
+def test_a_task_that_is_none_of_label_studio_is_refused_by_its_number(folder, task, told):
+    whole = {"data": {"audio": "c.flac"}, "annotations": []}
+    (folder / "export.json").write_text(json.dumps([whole, task]))
+    with pytest.raises(ManifestError, match=rf"^Task 2 of 'export.json' {told}.*\.$"):
+        corpora.read(folder / "export.json")
+
+
+def test_a_text_and_a_number_are_labels(folder):
+    for told, label in (("owl", "owl"), ([1], "1"), ([" owl "], "owl"), (3, "3")):
+        for name in ("labels", "choices"):
+            export(folder, {"value": {"start": 0, "end": 1, name: told}})
+            assert stretches(corpora.read(folder))[0] == ("night/a.wav", label, 0, 1)
+    export(folder, {"value": {"start": 0, "end": 1, "choices": [1, 2]}})
+    with pytest.raises(ManifestError, match=r"several labels \(1, 2\)"):
+        corpora.read(folder)
+
+
+def test_an_export_without_a_label_asks_for_one(folder):
+    export(folder, region(0, 1))
+    with pytest.raises(ManifestError, match=r"has a label and a length .* label stretches"):
+        corpora.read(folder / "export.json")
+    (folder / "export.json").write_text("[" * 100_000)
+    with pytest.raises(ManifestError, match="no export of Label Studio"):
+        corpora.read(folder / "export.json")
+
+
 def test_an_address_beside_the_audio_is_no_recording(folder):
     value = {"start": 0, "end": 1, "labels": ["owl"]}
     task = {

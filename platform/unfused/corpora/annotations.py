@@ -114,11 +114,15 @@ def _clips(
         )
     if odd:
         notes.append(f"{odd} annotations have no label or no length, and are left out.")
+    if not clips and lost:
+        raise ManifestError(
+            f"No annotation in {root!r} has a label and a recording (the first is of {lost[0]!r});"
+            " put the tables beside the recordings, or say with --audio-root where these are."
+        )
     if not clips:
         raise ManifestError(
-            f"No annotation in {root!r} has a label and a recording"
-            f"{f' (the first is of {lost[0]!r})' if lost else ''}; put the tables beside the"
-            " recordings, or say with --audio-root where these are."
+            f"No annotation in {root!r} has a label and a length (those of {next(iter(tables))!r},"
+            " for one); label stretches or recordings there, or give a .csv."
         )
     annotated = {clip.path for clip in clips}
     notes.append(

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import math
+import re
+import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -36,7 +38,7 @@ def is_export(data: bytes) -> bool:
     """Whether a file holds tasks of Label Studio."""
     try:
         tasks = json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     return (
         isinstance(tasks, list)
@@ -55,9 +57,10 @@ def stretches(table: str, data: bytes, notes: list[str]) -> Iterator[Stretch]:
         notes: to which is added what is no label.
 
     Raises:
-        ManifestError: a region has several labels.
+        ManifestError: a region has several labels, or a task is none of Label Studio.
     """
-    regions = [one for task in json.loads(data) for one in _regions(task)]
+    tasks = enumerate(json.loads(data), 1)
+    regions = [one for i, task in tasks for one in _regions(task, f"Task {i} of {table!r}")]
     labelled = any(one.labels for one in regions)
     marked = labelled or any(one.choices and not one.is_whole for one in regions)
     no_labels = [one for one in regions if one.choices and (marked if one.is_whole else labelled)]
@@ -97,12 +100,12 @@ def _single(names: list[str], file: str) -> str | None:
     return distinct[0] if distinct else None
 
 
-def _regions(task: Mapping[str, Any]) -> Iterator[_Region]:
+def _regions(task: Mapping[str, Any], where: str) -> Iterator[_Region]:
     """What is said of one region by one person, known by its id or its times, is one."""
-    file = _named(task)
-    for results in _answers(task):
+    for results in _answers(task, where):
         found, at = [], {}
-        read = [(one.get("id"), _region(file, one.get("value", one))) for one in results]
+        file = _named(task, where) if results else ""
+        read = [(one.get("id"), _region(file, one, where)) for one in results]
         # Labels first: whatever else is said of their regions is added to them.
         for name, new in sorted(read, key=lambda one: not one[1].labels):
             times = new.start, new.end
@@ -116,29 +119,80 @@ def _regions(task: Mapping[str, Any]) -> Iterator[_Region]:
         yield from found
 
 
-def _region(file: str, value: Mapping[str, Any]) -> _Region:
-    labels, choices = (list(value.get(name) or ()) for name in ("labels", "choices"))
-    if "start" in value and "end" in value:
-        return _Region(file, float(value["start"]), float(value["end"]), labels, choices)
-    return _Region(file, 0.0, math.inf, labels, choices)
+def _region(file: str, result: Mapping[str, Any], where: str) -> _Region:
+    (value,) = _objects([result.get("value", result)], where)
+    labels, choices = (_texts(value.get(name), where) for name in ("labels", "choices"))
+    if "start" not in value and "end" not in value:
+        return _Region(file, 0.0, math.inf, labels, choices)
+    start, end = (_seconds(value.get(name), name, where) for name in ("start", "end"))
+    return _Region(file, start, end, labels, choices)
 
 
-def _answers(task: Mapping[str, Any]) -> Iterator[Sequence[Mapping[str, Any]]]:
+def _texts(told: Any, where: str) -> list[str]:
+    """One label or a list of them, of which numbers are labels too."""
+    some = told if isinstance(told, list) else [] if told is None else [told]
+    if odd := [one for one in some if not isinstance(one, str | int | float)]:
+        raise ManifestError(f"{where} has {_short(odd[0])} for a label; give each a name.")
+    return [text for one in some if (text := str(one).strip())]
+
+
+def _seconds(told: Any, name: str, where: str) -> float:
+    try:
+        seconds = float(told)
+    except (TypeError, ValueError, OverflowError):
+        seconds = math.nan
+    if not math.isfinite(seconds):
+        raise ManifestError(f"{where} has {_short(told)} for the {name} of a region; give seconds.")
+    return seconds
+
+
+def _answers(task: Mapping[str, Any], where: str) -> Iterator[Sequence[Mapping[str, Any]]]:
     """The results of each annotator in the full export; those of the short one."""
-    for annotation in task.get("annotations") or ():
+    for annotation in _objects(task.get("annotations"), where):
         if not annotation.get("was_cancelled"):
-            yield annotation.get("result") or ()
+            yield _objects(annotation.get("result"), where)
     lists = [value for value in task.values() if isinstance(value, list)]
     yield [one for some in lists for one in some if isinstance(one, dict) and "start" in one]
 
 
-def _named(task: Mapping[str, Any]) -> str:
+def _objects(told: Any, where: str) -> Sequence[Mapping[str, Any]]:
+    """A list of what has names and values, or nothing.
+
+    Raises:
+        ManifestError: it is anything else.
+    """
+    some = told or ()
+    if isinstance(some, list | tuple) and all(isinstance(one, dict) for one in some):
+        return some
+    raise ManifestError(
+        f"{where} has {_short(told)} where annotations have regions or choices; export it anew as"
+        " JSON, or give a .csv."
+    )
+
+
+def _short(told: Any) -> str:
+    return reprlib.repr(told)
+
+
+def _named(task: Mapping[str, Any], where: str) -> str:
     """The recording's path: of an upload, a local file, or an address."""
     told = task.get("data") if isinstance(task.get("data"), dict) else task
     texts = {name: value for name, value in told.items() if isinstance(value, str)}
     places = [value for value in texts.values() if "/" in value]
-    sounds = [value for value in places if urlparse(value).path.lower().endswith(AUDIO_EXTENSIONS)]
+    sounds = [value for value in places if _ends_like_audio(value)]
     values = [*([texts["audio"]] if "audio" in texts else []), *sounds, *places]
-    address = urlparse(values[0] if values else str(task.get("file_upload", "")))
-    local = parse_qs(address.query).get("d")
-    return unquote(local[0] if local else address.path)
+    written = values[0] if values else str(task.get("file_upload") or "")
+    try:
+        address = urlparse(written)
+        local = parse_qs(address.query).get("d")
+    except ValueError as error:
+        raise ManifestError(
+            f"{where} has {written!r} for its recording ({error}); write a path or an address."
+        ) from None
+    if not (path := unquote(local[0] if local else address.path)):
+        raise ManifestError(f"{where} names no recording; give its path as `audio`.")
+    return path
+
+
+def _ends_like_audio(address: str) -> bool:
+    return re.split(r"[?#]", address)[0].lower().endswith(AUDIO_EXTENSIONS)
