@@ -273,9 +273,17 @@ def test_what_spreadsheets_put_before_the_header_is_no_row(manifest):
     assert found(manifest("\n\npath,label\na.wav,dog\nb.wav,cat\n")) == DOG_CAT
 
 
-def test_two_columns_of_one_name_are_refused(manifest):
+def test_two_columns_of_one_name_are_refused(manifest, tmp_path):
     with pytest.raises(ManifestError, match="two columns 'label'"):
         corpora.read(manifest("path,label,label\na.wav,dog,cat\n"))
+    columns = [pa.array([cell]) for cell in ("a.wav", "dog", "cat", "x", "y")]
+    names = ["path", "label", "label", "note", "note"]
+    pq.write_table(pa.table(columns, names=names), tmp_path / "task.parquet")
+    with pytest.raises(ManifestError, match="two columns 'label'"):
+        corpora.read(tmp_path / "task.parquet")
+    del columns[2], names[2]
+    pq.write_table(pa.table(columns, names=names), tmp_path / "task.parquet")
+    assert found(str(tmp_path / "task.parquet")) == [("a.wav", "dog")]
 
 
 @pytest.mark.parametrize(

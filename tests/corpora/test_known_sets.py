@@ -280,6 +280,41 @@ def test_a_list_that_is_not_as_published_is_refused(tmp_path):
         corpora.read(f"esc50:{tmp_path}")
 
 
+@pytest.mark.parametrize(
+    ("told", "sentence"),
+    [
+        ("[]", "examples.json below .* is no JSON object; unpack NSynth"),
+        ('{"a": 3}', "'a' of nsynth-train/examples.json below .* has no 'instrument_family_str'"),
+        ('{"a": {"instrument_family_str": "bass", "instrument_str": null}}', "no 'instrument_str'"),
+        ("{}", "The lists of NSynth.* name no clip; unpack it again"),
+        ("", "not as they were published"),
+        ("[" * 100_000, "not as they were published"),
+    ],
+)
+def test_examples_that_are_not_as_published_are_refused(tmp_path, told, sentence):
+    lines(tmp_path, "nsynth-train/examples.json", told)
+    with pytest.raises(ManifestError, match=sentence):
+        corpora.read(f"nsynth:{tmp_path}")
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "rows", "sentence"),
+    [
+        ("esc50", "meta/esc50.csv", [""], "no column 'filename'"),
+        ("esc50", "meta/esc50.csv", ["filename,fold,category,esc10,src_file"], "name no clip"),
+        ("freefield1010", "metadata.csv", ["itemid,hasbird", "1,"], "Line 2 of .* no 'hasbird'"),
+        ("freefield1010", "metadata.csv", ["itemid,hasbird", "7"], "Line 2 of .* no 'hasbird'"),
+        ("freefield1010", "metadata.csv", [f"itemid,hasbird,{'x' * 200_000}"], "not as they were"),
+        ("voxceleb1", "iden_split.txt", [""], "name no clip"),
+        ("iemocap", "Session1/dialog/EmoEvaluation/a.txt", ["x"], "name no clip"),
+    ],
+)
+def test_tables_without_a_row_a_column_or_a_cell_are_refused(tmp_path, name, file, rows, sentence):
+    lines(tmp_path, file, *rows)
+    with pytest.raises(ManifestError, match=sentence):
+        corpora.read(f"{name}:{tmp_path}")
+
+
 def test_an_unknown_name_is_answered_with_those_known(tmp_path):
     with pytest.raises(ManifestError, match=r"no known data set 'urbansound9k'.*urbansound8k"):
         corpora.read(f"urbansound9k:{tmp_path}")

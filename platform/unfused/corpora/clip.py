@@ -44,6 +44,7 @@ class Clip:
         """Whether it is a part of its recording."""
         return self.start is not None or self.end is not None
 
+
 @dataclass(frozen=True)
 class Stretch:
     """A labelled stretch of a recording.

@@ -87,8 +87,7 @@ def _read_csv(data: bytes, wanted: Callable[[str], bool], notes: list[str]) -> T
         first, text = rest.partition("\n")[0], rest
     separator = max(SEPARATORS, key=first.count)
     header, body = _rows(text, separator)
-    if twice := next((name for name in header if wanted(name) and header.count(name) > 1), ""):
-        raise ValueError(f"there are two columns {twice!r}")
+    _refuse_twice([name for name in header if wanted(name)])
     return dict(zip(header, zip(*body, strict=True) if body else [()] * len(header), strict=True))
 
 
@@ -149,9 +148,15 @@ def _unquoted(cell: str) -> str:
     return cell[1:-1].replace('""', '"') if is_quoted else cell
 
 
+def _refuse_twice(names: Sequence[str]) -> None:
+    if twice := next((name for name in names if names.count(name) > 1), ""):
+        raise ValueError(f"there are two columns {twice!r}")
+
+
 def _read_parquet(data: bytes, wanted: Callable[[str], bool], notes: list[str]) -> Table:
     file = pq.ParquetFile(io.BytesIO(data))
     names = [name for name in file.schema_arrow.names if wanted(name)]
+    _refuse_twice(names)
     table = file.read(columns=names)
     columns: dict[str, Sequence[str | None]] = dict.fromkeys(file.schema_arrow.names, ())
     for name in names:

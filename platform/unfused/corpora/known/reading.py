@@ -6,6 +6,7 @@ has more is said.
 
 from __future__ import annotations
 
+import csv
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -62,7 +63,7 @@ def read(source: str | Path) -> Listing:
 def _listed(known: KnownSet, where: str) -> Listing:
     try:
         return known.clips_of(Tree(where, known.title))
-    except (OSError, ValueError, LookupError) as error:
+    except (OSError, ValueError, LookupError, RecursionError, csv.Error) as error:
         if isinstance(error, ManifestError):
             raise
         raise ManifestError(
@@ -78,6 +79,10 @@ def _canonical(name: str) -> str:
 def _those_there(known: KnownSet, where: str, listed: Listing) -> Listing:
     clips = [clip for clip in listed.clips if clip.size >= 0]
     num_listed = len(listed.clips)
+    if not num_listed:
+        raise ManifestError(
+            f"The lists of {known.title} below {where!r} name no clip; unpack it again."
+        )
     if not clips:
         raise ManifestError(
             f"None of the {num_listed:,} files that the lists of {known.title} name is below"

@@ -6,9 +6,6 @@ recording, or recorded at one place, is a group.
 
 from __future__ import annotations
 
-import json
-
-from unfused.corpora import location
 from unfused.corpora.known.known_set import KnownSet
 from unfused.corpora.known.tree import Tree
 from unfused.corpora.listing import Listing
@@ -74,13 +71,13 @@ def _location(name: str) -> str:
 
 def _nsynth(tree: Tree) -> Listing:
     clips, notes = [], []
+    keys = ("instrument_family_str", "instrument_str")
     for split in NSYNTH_SPLITS:
         folder = f"nsynth-{split}"
         if not any(f"/{name}".endswith(f"/{folder}/examples.json") for name in tree.files):
             notes.append(f"{folder}/examples.json is not there, and no clip of {split}")
             continue
         base, table = tree.base(f"{folder}/examples.json")
-        examples = json.loads(location.read_bytes(location.join(tree.place, table)))
         clips += [
             tree.clip(
                 f"{base}{folder}/audio/{name}.wav",
@@ -88,9 +85,9 @@ def _nsynth(tree: Tree) -> Listing:
                 split=split,
                 group=facts["instrument_str"],
             )
-            for name, facts in sorted(examples.items())
+            for name, facts in tree.entries(table, keys)
         ]
-    if not clips:
+    if len(notes) == len(NSYNTH_SPLITS):
         raise tree.lacking("nsynth-train/examples.json")
     return Listing(clips, tuple(notes))
 

@@ -25,9 +25,10 @@ NOBODY = "anonymous"
 
 def _iemocap(tree: Tree) -> Listing:
     clips, others = [], 0
-    for name in tree.files:
-        if not (place := EVALUATION.match(name)):
-            continue
+    tables = [(name, place) for name in tree.files if (place := EVALUATION.match(name))]
+    if not tables:
+        raise tree.lacking("Session1/dialog/EmoEvaluation/*.txt")
+    for name, place in tables:
         for line in tree.lines(name):
             if not (turn := TURN.match(line)):
                 continue
@@ -40,8 +41,6 @@ def _iemocap(tree: Tree) -> Listing:
             file = f"{place[1]}Session{session}/sentences/wav/{dialog}/{utterance}.wav"
             speaker = f"Ses0{session}{who[0]}"
             clips.append(tree.clip(file, EMOTIONS[emotion], group=speaker, fold=session))
-    if not clips:
-        raise tree.lacking("Session1/dialog/EmoEvaluation/*.txt")
     total = len(clips) + others
     told = f"{others:,} of {total:,} utterances show another emotion than the four, left out"
     return Listing(clips, (told,) if others else ())

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -69,7 +70,7 @@ class Tree:
         """The rows of a table by the names of its header.
 
         Raises:
-            ManifestError: a column is missing.
+            ManifestError: a column is missing, or a cell of it is empty.
         """
         text = io.StringIO("\n".join(self.lines(name)))
         table = csv.DictReader(text, delimiter=delimiter, restval="")
@@ -79,7 +80,33 @@ class Tree:
                     f"{name} below {self.place!r} has no column {column!r}; unpack {self.title}"
                     " again."
                 )
-        yield from table
+        for row in table:
+            if empty := next((column for column in columns if not row[column].strip()), ""):
+                raise ManifestError(
+                    f"Line {table.line_num} of {name} below {self.place!r} has no {empty!r}; unpack"
+                    f" {self.title} again."
+                )
+            yield row
+
+    def entries(self, name: str, keys: Sequence[str]) -> Iterator[tuple[str, Mapping[str, str]]]:
+        """The entries of a JSON object, sorted by their names.
+
+        Raises:
+            ManifestError: it is none, or an entry lacks a text of one of the keys.
+        """
+        told = json.loads(location.read_bytes(location.join(self.place, name)))
+        if not isinstance(told, dict):
+            raise ManifestError(
+                f"{name} below {self.place!r} is no JSON object; unpack {self.title} again."
+            )
+        for entry, facts in sorted(told.items()):
+            known = facts if isinstance(facts, dict) else {}
+            if lacks := next((key for key in keys if not isinstance(known.get(key), str)), ""):
+                raise ManifestError(
+                    f"{entry!r} of {name} below {self.place!r} has no {lacks!r}; unpack"
+                    f" {self.title} again."
+                )
+            yield entry, facts
 
     def clip(self, name: str, label: str, **more: Any) -> Clip:
         """A file as a clip; of size -1 where there is none."""
