@@ -131,6 +131,26 @@ def test_a_table_named_after_two_recordings_is_refused_until_it_has_the_ending(f
     assert stretches(corpora.read(folder))[0] == ("c.flac", "owl", 0, 1)
 
 
+@pytest.mark.parametrize("name", ["filename", "Audio File", "recording"])
+def test_a_column_of_any_usual_name_says_which_recording_a_selection_is_of(folder, name):
+    rows = "a.wav,0,1,owl\nnight/b.WAV,2,3,fox\n"
+    (folder / "m.csv").write_text(f"{name},Begin Time (s),End Time (s),note of it\n{rows}")
+    (folder / "c.txt").write_text(raven("1\tS\t1\t0\t1\t1\t9\tbad\telk", columns=f"{name}\tcall"))
+    found = [("night/a.wav", "owl", 0, 1), ("night/b.WAV", "fox", 2, 3)]
+    chosen = Columns(label="note of it")
+    assert stretches(corpora.read(folder / "m.csv", chosen)) == found
+    assert stretches(corpora.read(folder / "c.txt")) == [("c.flac", "elk", 0, 1)]
+
+
+def test_the_column_of_recordings_may_be_named(folder):
+    text = raven("1\tS\t1\t0\t1\t1\t9\tc.flac\ta.wav\towl", columns="Begin File\ttape\tcall")
+    (folder / "all.txt").write_text(text)
+    named = Columns(path="tape", label="call")
+    assert stretches(corpora.read(folder / "all.txt", named)) == [("night/a.wav", "owl", 0, 1)]
+    with pytest.raises(ManifestError, match=r"--path-column reel: 'all.txt' has no such column"):
+        corpora.read(folder / "all.txt", Columns(path="reel"))
+
+
 def test_the_column_of_labels_is_the_last_that_is_no_measurement_or_the_one_that_is_named(folder):
     text = raven("1\tS\t1\t0\t1\t1\t9\tx\towl\t3", columns="observer\tcall type\tPeak Freq (Hz)")
     (folder / "c.txt").write_text(text)

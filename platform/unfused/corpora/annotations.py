@@ -22,7 +22,7 @@ from itertools import takewhile
 
 from unfused.corpora import label_studio, location
 from unfused.corpora.clip import Clip, ManifestError, Stretch
-from unfused.corpora.columns import LABELS
+from unfused.corpora.columns import LABELS, PATHS
 from unfused.corpora.folders import AUDIO_EXTENSIONS, Found, by_name, look
 from unfused.corpora.listing import Columns, Listing
 from unfused.corpora.tables import text_of
@@ -263,24 +263,52 @@ def _of_raven(table: str, text: str, chosen: Columns) -> Iterator[Stretch]:
     # Raven puts no quotes around a cell: one in a label is its own.
     quoting = csv.QUOTE_NONE if separator == "\t" else csv.QUOTE_MINIMAL
     rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator, quoting=quoting)
-    label = _ravens_label(table, list(rows.fieldnames or ()), chosen.label)
-    for row in rows:
+    names, told = list(rows.fieldnames or ()), list(rows)
+    files = _files(table, names, told, chosen.path)
+    label = _ravens_label(table, [name for name in names if name not in files], chosen.label)
+    for row in told:
         start, end = _seconds(row.get(BEGIN)), _seconds(row.get(END))
-        file = next((row[name] for name in FILES if row.get(name)), "")
+        file = next((row[name] for name in files if row.get(name)), "")
         if file and (offset := _seconds(row.get(OFFSET))) == offset:
             start, end = offset, offset + end - start
         yield Stretch(file, start, end, (row.get(label) or "").strip() or None)
 
 
+def _files(
+    table: str, names: Sequence[str], rows: Sequence[Mapping[str, str]], chosen: str | None
+) -> Sequence[str]:
+    """The columns that name a row's recording: Raven's own, else a usual one with audio in it."""
+    if chosen is not None:
+        return [_chosen(table, names, chosen, "--path-column")]
+    if own := [name for name in FILES if name in names]:
+        return own
+    plain = _plain(names)
+    usual = [plain[name] for name in PATHS if name in plain]
+    return [name for name in usual if any(_is_audio(row.get(name)) for row in rows)][:1]
+
+
+def _is_audio(cell: str | None) -> bool:
+    return (cell or "").strip().lower().endswith(AUDIO_EXTENSIONS)
+
+
+def _plain(names: Sequence[str]) -> Mapping[str, str]:
+    """The names of columns by how they are usually written."""
+    return {re.sub(r"[\s-]+", "_", name.strip().lower()): name for name in names}
+
+
+def _chosen(table: str, names: Sequence[str], chosen: str, option: str) -> str:
+    if chosen not in names:
+        raise ManifestError(
+            f"{option} {chosen}: {table!r} has no such column, only {', '.join(names)}."
+        )
+    return chosen
+
+
 def _ravens_label(table: str, names: Sequence[str], chosen: str | None) -> str:
     """The column of labels: a usual name, else the last that is no measurement."""
     if chosen is not None:
-        if chosen not in names:
-            raise ManifestError(
-                f"--label-column {chosen}: {table!r} has no such column, only {', '.join(names)}."
-            )
-        return chosen
-    plain = {re.sub(r"[\s-]+", "_", name.strip().lower()): name for name in names}
+        return _chosen(table, names, chosen, "--label-column")
+    plain = _plain(names)
     usual = [plain[name] for name in LABELS if name in plain]
     own = [name for name in names if name and not RAVENS_OWN.fullmatch(name.strip())]
     if found := [*usual[:1], *own[-1:]]:
