@@ -91,6 +91,35 @@ def test_a_folder_without_audio_says_what_is_in_it(listing):
 
 
 @pytest.mark.parametrize(
+    ("name", "text", "told"),
+    [
+        ("notes.json", '[{"audio": "dog/a.wav", "note": "loud"}]', "has tasks without regions"),
+        ("notes.json", '[{"audio": "dog/a.wav", "annotations": "x"}]', "has tasks without regions"),
+        ("dog/a.txt", "0.0\t120.5\t0.9\n0.1\t121\t.8\n", "has numbers where"),
+        ("dog/a.txt", "0.0\t120.5\tNaN\n0.1\t121,5\n.2\t9\n.3\tnan\n", "has numbers where"),
+    ],
+)
+def test_files_that_are_no_annotations_leave_the_folders_their_classes(
+    listing, tmp_path, name, text, told
+):
+    listing("dog/a.wav", "cat/b.wav")
+    (tmp_path / name).write_text(text)
+    found = listing()
+    assert [(clip.name, clip.label) for clip in found.clips] == [
+        ("cat/b.wav", "cat"), ("dog/a.wav", "dog"),
+    ]  # fmt: skip
+    assert found.notes[0].startswith(f"1 file {told}") and repr(name) in found.notes[0]
+
+
+def test_numbers_are_labels_where_there_are_no_classes_or_words_among_them(listing, tmp_path):
+    listing("a.wav", "b.wav")
+    (tmp_path / "a.txt").write_text("0\t1\t7\n2\t3\t8\n")
+    assert {clip.label for clip in listing().clips} == {"7", "8", None}
+    (tmp_path / "a.txt").write_text("0\t1\t7\n2\t3\towl 2\n")
+    assert {clip.label for clip in listing("night/c.wav").clips} == {"7", "owl 2", None}
+
+
+@pytest.mark.parametrize(
     ("names", "told"),
     [
         (["2024-05-01/a.wav", "2024-05-02/b.wav", "2024-05-02/c.wav"], "look like days"),

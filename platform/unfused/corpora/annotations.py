@@ -47,17 +47,38 @@ def is_annotation(place: str, data: bytes) -> bool:
     return BEGIN.encode() in head or BEGIN.encode("utf-16-le") in head or _is_audacity(data)
 
 
-def in_folder(place: str, found: Found, chosen: Columns) -> Listing | None:
-    """The stretches of a folder's recordings, if tables of annotations lie among them."""
+def among(place: str, found: Found) -> tuple[dict[str, bytes], Found]:
+    """The tables of annotations among a folder's files, and the folder with what is to be said of
+    those that only look like tables."""
     tables: dict[str, bytes] = {}
+    left_out: dict[str, list[str]] = {}
+    has_classes = len({posixpath.dirname(name) for name, _ in found.audio}) > 1
     for name in found.others:
         if name.lower().endswith(ENDINGS):
             data = _content(location.join(place, name))
-            if is_annotation(name, data):
+            if not is_annotation(name, data):
+                continue
+            if doubt := _doubt(name, data, has_classes):
+                left_out.setdefault(doubt, []).append(name)
+            else:
                 tables[name] = data
-    if not tables:
-        return None
-    return _clips(place, found, tables, chosen)
+    notes = [
+        f"{'1 file has' if len(names) == 1 else f'{len(names)} files have'} {doubt} (the first is"
+        f" {names[0]!r})."
+        for doubt, names in left_out.items()
+    ]
+    return tables, replace(found, notes=[*found.notes, *notes])
+
+
+def _doubt(table: str, data: bytes, has_classes: bool) -> str:
+    """Why what looks like a table of annotations is not taken for one; "" if it is."""
+    if table.endswith(".json"):
+        told = "tasks without regions or choices of Label Studio, left out"
+        return "" if label_studio.has_answers(data) else told
+    text = text_of(data, [])
+    if not has_classes or BEGIN in text or any(map(_has_words, _of_audacity(text))):
+        return ""
+    return "numbers where a label track has labels, left out; name such labels in a manifest"
 
 
 def _content(place: str) -> bytes:
@@ -75,10 +96,10 @@ def _content(place: str) -> bytes:
 def in_file(place: str, data: bytes, chosen: Columns) -> Listing:
     """The stretches of one table, of recordings in its folder or below `chosen.root`."""
     root = location.absolute(chosen.root) if chosen.root else location.parent(place)
-    return _clips(root, look(root), {posixpath.basename(place): data}, chosen, alone=True)
+    return in_folder(root, look(root), {posixpath.basename(place): data}, chosen, alone=True)
 
 
-def _clips(
+def in_folder(
     root: str,
     found: Found,
     tables: Mapping[str, bytes],
@@ -86,6 +107,18 @@ def _clips(
     *,
     alone: bool = False,
 ) -> Listing:
+    """The stretches of a folder's recordings.
+
+    Args:
+        root: the folder, absolute.
+        found: what is in it.
+        tables: of annotations, by name.
+        chosen: what their columns are called.
+        alone: whether recordings without annotations are left out.
+
+    Raises:
+        ManifestError: no annotation can be used, or it may be of several recordings.
+    """
     status = dict(found.audio)
     names = by_name([name for name, _ in found.audio])
     notes, lost, odd = list(found.notes), [], 0
@@ -239,6 +272,12 @@ def _audacity_row(line: str) -> tuple[float, float, str] | None:
     end, _, label = rest.partition("\t")
     found = _seconds(start), _seconds(end)
     return None if any(map(math.isnan, found)) else (*found, label)
+
+
+def _has_words(one: Stretch) -> bool:
+    """Whether a label is more than numbers."""
+    parts = (one.label or "").lower().split()
+    return any(part != "nan" and math.isnan(_seconds(part)) for part in parts)
 
 
 def _of_audacity(text: str) -> Iterator[Stretch]:

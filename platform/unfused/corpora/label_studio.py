@@ -48,6 +48,18 @@ def is_export(data: bytes) -> bool:
     )
 
 
+def has_answers(data: bytes) -> bool:
+    """Whether the tasks of an export have regions or choices at all."""
+    return any(map(_has_answers, json.loads(data)))
+
+
+def _has_answers(task: Mapping[str, Any]) -> bool:
+    some = [one for value in task.values() if isinstance(value, list) for one in value]
+    parts = [one for one in some if isinstance(one, dict)]
+    full = any(isinstance(one.get("result"), list) and one["result"] for one in parts)
+    return full or any("start" in one and one.keys() & {"labels", "choices"} for one in parts)
+
+
 def stretches(table: str, data: bytes, notes: list[str]) -> Iterator[Stretch]:
     """The regions of an export, and the choices for whole recordings.
 

@@ -56,13 +56,15 @@ def read(
         raise ManifestError(f"There is no file or folder {str(source)!r}; check the path.")
     if kind == fs.FileType.Directory:
         found = folders.look(place)
-        annotated = annotations.in_folder(place, found, chosen) if labelled else None
-        if labelled and not annotated and (chosen.path or chosen.label):
+        tables, found = annotations.among(place, found) if labelled else ({}, found)
+        if tables:
+            return annotations.in_folder(place, found, tables, chosen)
+        if labelled and (chosen.path or chosen.label):
             raise ManifestError(
                 f"{str(source)!r} is a folder, and its classes are the folders in it; leave"
                 " --path-column and --label-column out, or give a manifest."
             )
-        return annotated or folders.listing(place, found, labelled=labelled)
+        return folders.listing(place, found, labelled=labelled)
     return _read_file(place, chosen, labelled=labelled)
 
 
