@@ -122,6 +122,15 @@ def test_a_table_that_may_be_of_several_recordings_is_refused(sites, table, file
         corpora.read(sites)
 
 
+@pytest.mark.parametrize("base", ["21.WAV", "1.WAV"])
+def test_a_path_means_the_recording_of_its_folder_and_not_one_that_ends_like_it(sites, base):
+    for name in ("21.WAV", "1.WAV", "siteB/21.WAV", "siteB/1.WAV"):
+        (sites / name).write_bytes(name.encode())
+    row = f"1\tS\t1\t0\t1\t1\t9\tD:\\rec\\siteB\\{base}\towl"
+    (sites / "all.txt").write_text(raven(row, columns="Begin Path\tcall"))
+    assert stretches(corpora.read(sites / "all.txt")) == [(f"siteB/{base}", "owl", 0, 1)]
+
+
 def test_a_table_named_after_two_recordings_is_refused_until_it_has_the_ending(folder):
     (folder / "c.wav").write_bytes(b"c")
     (folder / "c.txt").write_text("0\t1\towl\n")
