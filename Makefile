@@ -2,7 +2,7 @@
 # make demo      all stages on the embedded corpus
 # make test      the test suite
 # make test-fast what needs no Ray and no training, in a minute
-# make test-long      a whole search, killed and gone on with; six kill points
+# make test-long      a whole search, killed and gone on with; a dozen kill points
 # make test-extra     secrets of a search, a store that fails, 2,000 random requests
 # make test-cluster   ray up, jobs, several nodes; ends every Ray process of this machine
 # make chaos     runs that are killed at fifty points, started again and compared
