@@ -35,6 +35,7 @@ from unfused.inference import Model, TimelineConfig, read_facts
 from unfused.inference.card import card
 from unfused.inference.files import Looking, predicted
 from unfused.inference.folder import ModelFacts
+from unfused.inference.hearing import Hearing
 from unfused.store import Folder
 from unfused.teachers import TeacherFacts
 
@@ -97,6 +98,20 @@ def test_samples_at_a_files_rate_are_labelled_as_the_file(model, tmp_path, rate,
     np.testing.assert_allclose(
         list(one.probabilities.values()), list(other.probabilities.values()), atol=1e-3
     )
+
+
+@pytest.mark.parametrize("channel", ["mean", "left", "right", "loudest"])
+@pytest.mark.parametrize("sides", [(1, -1), (0.2, 0.9)])
+def test_channels_of_samples_are_heard_as_those_of_a_file(tmp_path, channel, sides):
+    one, other = tones(CROP, count=2) / 32768
+    second = one if sides == (1, -1) else other
+    stereo = np.stack([sides[0] * one, sides[1] * second], 1)
+    path = wav(tmp_path / "stereo.wav", stereo, 22050, subtype="FLOAT")
+    hearing = Hearing(16000, channel=channel)
+    wanted = hearing.wave(path)
+    assert np.abs(wanted).max() > 1000
+    for samples in (stereo, stereo.T):
+        np.testing.assert_allclose(hearing.wave(samples, 22050), wanted, atol=1)
 
 
 def test_what_cannot_be_understood_is_refused(model, tmp_path):

@@ -20,8 +20,9 @@ from typing import BinaryIO
 
 import numpy as np
 
-from unfused.audio.decode import Source, decode, resample, stretches
-from unfused.audio.samples import LOUDEST, to_int16
+from unfused.audio.decode import Source, decode, stretches
+from unfused.audio.parts import finished
+from unfused.audio.samples import LOUDEST
 from unfused.config import Channel
 from unfused.corpora import location
 from unfused.data.recordings import digest_of, open_recording
@@ -54,7 +55,7 @@ class Hearing:
         sample_rate: Hz of what is given.
         max_seconds: longer files are refused; where they are wanted whole, those of more than
             `MAX_SECONDS`, too.
-        channel: what is taken of a file's channels.
+        channel: what is taken of several channels, of a file or of samples.
         max_samples: files of more samples (frames x channels) are refused.
     """
 
@@ -67,7 +68,7 @@ class Hearing:
         """Int16 (S,) at `sample_rate`.
 
         Args:
-            audio: a path, bytes or samples; several channels are averaged.
+            audio: a path, bytes or samples; several channels become one, as `channel` says.
             rate: Hz of samples; a file states its own.
 
         Raises:
@@ -123,10 +124,15 @@ class Hearing:
                 f"These are {max(samples.shape) / rate:.0f} s of sound at {rate:g} Hz, and"
                 f" {self.max_seconds:g} are taken; give parts of them, or their own rate."
             )
-        wave = in_full_scale(samples)
-        if wave.ndim == 2:
-            wave = wave.mean(axis=int(wave.shape[1] <= wave.shape[0]))
-        return to_int16(wave if rate == wanted else resample(wave, rate, wanted))
+        block = _by_channel(in_full_scale(samples))
+        return finished([block], rate, wanted, self.channel)[0]
+
+
+def _by_channel(samples: np.ndarray) -> np.ndarray:
+    """Samples (S,), (S, C) or (C, S) as (S, C)."""
+    if samples.ndim == 1:
+        return samples[:, None]
+    return samples if samples.shape[1] <= samples.shape[0] else samples.T
 
 
 def taken(audio: Audio) -> File | np.ndarray:

@@ -83,7 +83,8 @@ class Model:
         """The label of one clip.
 
         Args:
-            audio: a path, bytes or samples (see `hearing.Audio`); several channels are averaged.
+            audio: a path, bytes or samples (see `hearing.Audio`); of several channels is taken what
+                training took (`ModelFacts.channel`).
             rate: Hz of samples; a file states its own.
 
         Raises:
