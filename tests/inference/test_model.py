@@ -150,7 +150,9 @@ def test_samples_of_every_type_and_order_are_one_sound(model, kind):
     assert model.predict(KINDS[kind](wave), 16000).label == model.predict(wave, 16000).label
 
 
-@pytest.mark.parametrize("rate", [0, -1, 0.5, np.nan, np.inf, "16000"])
+@pytest.mark.parametrize(
+    "rate", [0, -1, 0.5, np.nan, np.inf, "16000", 16, 44.1, True, np.True_, 2e7]
+)
 def test_a_rate_that_is_none_is_refused(model, rate):
     with pytest.raises(ValueError, match="A rate is Hz, as in rate=16000; got "):
         model.predict(np.zeros(100), rate)

@@ -35,6 +35,9 @@ Audio = File | np.ndarray | Sequence[float]
 [-1, 1], or int16, int32 or uint8 as files have them. Other libraries' arrays do as well."""
 INTEGERS = {np.dtype(kind): 2.0 ** (1 - 8 * np.dtype(kind).itemsize) for kind in ("i2", "i4", "u1")}
 """What a step of such samples is worth."""
+LOWEST_RATE, HIGHEST_RATE = 1_000, 10_000_000
+"""Hz that samples may be said to have: what is less was meant as kHz. A file states its own, which
+nobody has typed, and has no such bounds."""
 MAX_SECONDS = 4 * 3600.0
 """Of a recording that is wanted whole: a gigabyte of memory for each of its hours at most."""
 HELD_BYTES = 2**26
@@ -69,10 +72,11 @@ class Hearing:
 
         Args:
             audio: a path, bytes or samples; several channels become one, as `channel` says.
-            rate: Hz of samples; a file states its own.
+            rate: Hz of samples, 1000 to 10 million; a file states its own.
 
         Raises:
-            ValueError: samples without a rate or too long at it, none at all, or such as are none.
+            ValueError: samples without a rate in Hz or too long at it, none at all, or such as are
+                none.
             BadClip: the file cannot be read.
         """
         audio = taken(audio)
@@ -112,8 +116,11 @@ class Hearing:
             raise ValueError(
                 f"Nothing says at which rate these samples are; give it, as in rate={wanted}."
             )
-        if not isinstance(rate, Real) or not 1 <= rate < math.inf:
-            raise ValueError(f"A rate is Hz, as in rate={wanted}; got {rate!r}.")
+        if not _is_rate(rate):
+            raise ValueError(
+                f"A rate is Hz, as in rate={wanted}; got {rate!r}, and samples have"
+                f" {LOWEST_RATE} to {HIGHEST_RATE}."
+            )
         if samples.ndim not in (1, 2) or not samples.size:
             raise ValueError(
                 f"Got samples of shape {samples.shape} at {rate} Hz; give (samples,) or"
@@ -126,6 +133,11 @@ class Hearing:
             )
         block = _by_channel(in_full_scale(samples))
         return finished([block], rate, wanted, self.channel)[0]
+
+
+def _is_rate(rate: object) -> bool:
+    known = isinstance(rate, Real) and not isinstance(rate, bool)
+    return known and LOWEST_RATE <= rate <= HIGHEST_RATE
 
 
 def _by_channel(samples: np.ndarray) -> np.ndarray:

@@ -85,7 +85,7 @@ class Model:
         Args:
             audio: a path, bytes or samples (see `hearing.Audio`); of several channels is taken what
                 training took (`ModelFacts.channel`).
-            rate: Hz of samples; a file states its own.
+            rate: Hz of samples, 1000 to 10 million; a file states its own.
 
         Raises:
             ValueError: samples without a rate, none at all, or one that is no number.
