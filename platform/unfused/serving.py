@@ -11,7 +11,8 @@ from __future__ import annotations
 import base64
 import binascii
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ import pandas as pd
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
 from unfused.inference import Model
-from unfused.inference.folder import RATE
+from unfused.inference.folder import RATE, RATE_IN_PYTHON
 from unfused.inference.hearing import INTEGERS, SAMPLES_A_SECOND, SERVED_SECONDS
 from unfused.store import Folder
 
@@ -33,6 +34,8 @@ FOLDER = "UNFUSED_SERVED_FOLDER"
 """The folder whose files such a server reads by their paths; it reads none without."""
 COLUMNS = ("path", "audio", "samples")
 """Of a data frame: where files lie, their bytes (raw or as base64), or lists of samples."""
+RATES = (RATE, RATE_IN_PYTHON)
+"""Either says what rate samples have: a parameter for all of them, or a column for each."""
 
 
 class Classifier(PythonModel):
@@ -54,23 +57,38 @@ class Classifier(PythonModel):
     ) -> pd.DataFrame:
         """What MLflow calls: see `classify`, which takes more than arrays. With this type alone
         MLflow neither holds the input against it nor advises to name one."""
-        return self.classify(model_input, int((params or {}).get(RATE) or 0))
+        return self.classify(model_input, self._stated(params or {}))
 
-    def classify(self, clips: Any, rate: int = 0) -> pd.DataFrame:
+    def _stated(self, params: Mapping[str, Any]) -> int | None:
+        """The rate of samples that parameters state: `RATE` is the model's own where it is not
+        given.
+
+        Raises:
+            ValueError: they state two.
+        """
+        rate, other = (params.get(name) for name in RATES)
+        if other is None or rate in (None, self.model.facts.sample_rate):
+            return rate if other is None else other
+        if rate != other:
+            raise ValueError(f"{RATES[0]} is {rate} and {RATES[1]} is {other}; give one of them.")
+        return rate
+
+    def classify(self, clips: Any, rate: int | None = None) -> pd.DataFrame:
         """Label clips.
 
         Args:
             clips: waveforms (B, S) or (S,), mono, in [-1, 1] or of int16, int32 or uint8; or paths,
-                bytes of files or their base64, in a list or in a data frame with one of `COLUMNS`.
-            rate: Hz of waveforms; 0 is the model's own. Another one is resampled.
+                bytes of files or their base64, in a list or in a data frame with one of `COLUMNS`,
+                and one of `RATES` where samples have rates of their own.
+            rate: Hz of waveforms; by default the model's own. Another one is resampled.
 
         Returns:
             A row for each clip: `label`, and `probability.<class>` for every class.
 
         Raises:
-            ValueError: there is nothing to label, or it cannot be read.
+            ValueError: there is nothing to label, it cannot be read, or no rate is like that.
         """
-        waves = [self._wave(one, rate) for one in _each(clips)]
+        waves = [self._wave(one, rate if own is None else own) for one, own in _each(clips)]
         if not waves:
             raise ValueError("There is no clip to label; give waveforms, paths or bytes of files.")
         probabilities = self.model.probabilities(waves)
@@ -79,7 +97,7 @@ class Classifier(PythonModel):
         table.insert(0, "label", classes[probabilities.argmax(1)])
         return table
 
-    def _wave(self, clip: Any, rate: int) -> np.ndarray:
+    def _wave(self, clip: Any, rate: int | None) -> np.ndarray:
         if isinstance(clip, str):
             clip = _bytes_or_path(clip)
         if isinstance(clip, str) and _in_a_server():
@@ -93,16 +111,42 @@ class Classifier(PythonModel):
             raise ValueError(
                 f"A clip is of {type(clip).__name__}; give waveforms, paths or bytes of files."
             ) from None
-        return self.model.wave(samples, rate or self.model.facts.sample_rate)
+        return self.model.wave(samples, self.model.facts.sample_rate if rate is None else rate)
 
 
-def _each(clips: Any) -> Iterable[Any]:
-    """The clips one by one."""
+def _each(clips: Any) -> Iterator[tuple[Any, Any]]:
+    """The clips one by one, each with the rate that is stated beside it, if one is."""
     if isinstance(clips, pd.DataFrame):
-        column = next((name for name in COLUMNS if name in clips.columns), None)
-        return clips.to_numpy() if column is None else clips[column]
+        return _rows(clips)
     if isinstance(clips, Mapping):
         return _each(pd.DataFrame({name: list(values) for name, values in clips.items()}))
+    return zip(_clips(clips), repeat(None), strict=False)
+
+
+def _rows(frame: pd.DataFrame) -> Iterator[tuple[Any, Any]]:
+    """The rows of a data frame: with none of `COLUMNS` each is a waveform, a column to a sample.
+
+    Raises:
+        ValueError: nothing says what a column means.
+    """
+    rate = next((name for name in RATES if name in frame.columns), None)
+    column = next((name for name in COLUMNS if name in frame.columns), None)
+    rest = frame.drop(columns=[name for name in (rate, column) if name])
+    if other := [name for name in rest.columns if column or not _is_numbered(name)]:
+        raise ValueError(
+            f"Nothing says what the column {other[0]!r} means; give one of {', '.join(COLUMNS)},"
+            f" and {RATE} where samples have rates of their own."
+        )
+    clips = frame[column] if column else rest.to_numpy()
+    rates = (None if pd.isna(one) else one for one in frame[rate]) if rate else repeat(None)
+    return zip(clips, rates, strict=False)
+
+
+def _is_numbered(name: Any) -> bool:
+    return str(name)[-1:].isdigit()
+
+
+def _clips(clips: Any) -> Any:
     if isinstance(clips, str | bytes):
         return [clips]
     if isinstance(clips, np.ndarray) and clips.ndim > 2:

@@ -122,6 +122,54 @@ def test_a_rate_that_is_not_the_models_is_resampled(classifier):
     assert off < 0.01 and far > 5 * off, (off, far)
 
 
+@pytest.mark.parametrize("rate", [0, -1, 16, True])
+def test_a_rate_that_is_none_is_refused_by_a_served_model(classifier, rate):
+    model, waves = served(classifier), np.zeros((2, 1000), np.float32)
+    with pytest.raises(ValueError, match="A rate is Hz"):
+        model.predict(None, waves, {"sample_rate": rate})
+    with pytest.raises(ValueError, match="A rate is Hz"):
+        model.classify(pd.DataFrame({"samples": [*waves], "sample_rate": rate}))
+    assert len(model.predict(None, waves, {"sample_rate": None})) == 2
+
+
+def test_a_rate_is_heard_by_either_name_and_two_are_refused(classifier):
+    model, waves = served(classifier), tones(CROP).astype(np.float32) / 32768
+    wanted = model.predict(None, waves, {"sample_rate": 44100})
+    assert not wanted.equals(model.predict(None, waves))
+    assert wanted.equals(model.predict(None, waves, {"rate": 44100}))
+    assert wanted.equals(model.predict(None, waves, {"sample_rate": 16000, "rate": 44100}))
+    with pytest.raises(ValueError, match="sample_rate is 44100 and rate is 8000; give one"):
+        model.predict(None, waves, {"sample_rate": 44100, "rate": 8000})
+
+
+def test_a_column_states_the_rate_of_every_row(classifier):
+    model, (one, other) = served(classifier), tones(CROP, count=2).astype(np.float32) / 32768
+    frame = pd.DataFrame({"samples": [one, other, one], "sample_rate": [44100, 8000, None]})
+    wanted = [(one, 44100), (other, 8000), (one, None)]
+    for given in (frame, frame.rename(columns={"sample_rate": "rate"})):
+        found = probabilities(model.classify(given))
+        for row, (wave, rate) in zip(found, wanted, strict=True):
+            np.testing.assert_allclose(
+                row, probabilities(model.classify(wave, rate))[0], atol=1e-6
+            )
+
+
+@pytest.mark.parametrize("name", ["sr", "start", "file"])
+@pytest.mark.parametrize("beside", ["samples", "path", "waves"])
+def test_a_column_that_nothing_is_known_of_is_refused_by_its_name(classifier, name, beside):
+    known = {"samples": [np.zeros(1000)], "path": ["a.wav"], "waves": [0.0]}[beside]
+    frame = pd.DataFrame({"s0" if beside == "waves" else beside: known, name: [1]})
+    with pytest.raises(ValueError, match=f"column '{name}' means; give one of path, audio"):
+        served(classifier).classify(frame)
+
+
+def test_waveforms_may_be_the_rows_of_a_data_frame(classifier):
+    model, waves = served(classifier), tones(CROP // 4).astype(np.float32) / 32768
+    wanted = model.classify(waves)
+    assert wanted.equals(model.classify(pd.DataFrame(waves)))
+    assert wanted.equals(model.classify(pd.DataFrame(waves).add_prefix("s")))
+
+
 def test_whoever_asks_a_server_has_files_of_the_folder_that_is_served_alone(
     classifier, tmp_path, monkeypatch
 ):
@@ -200,6 +248,17 @@ def registered(classifier: Folder, tmp_path_factory: pytest.TempPathFactory) -> 
     return SimpleNamespace(uri=uri, client=client, runs=runs, versions=versions)
 
 
+def test_mlflow_hands_a_rate_on_by_either_name(registered):
+    import mlflow
+
+    model, waves = mlflow.pyfunc.load_model(registered.versions[0].source), tones(CROP) / 32768
+    wanted = model.predict(waves, params={"sample_rate": 44100})
+    assert wanted.equals(model.predict(waves, params={"rate": 44100}))
+    assert not wanted.equals(model.predict(waves))
+    with pytest.raises(ValueError, match="A rate is Hz"):
+        model.predict(waves, params={"sample_rate": 0})
+
+
 def test_every_new_classifier_is_a_version_that_leads_back_to_its_pipeline(registered):
     first, _, third = registered.runs
     assert [version.run_id for version in registered.versions] == [first, third]
@@ -276,8 +335,8 @@ def test_the_model_is_signed_holds_one_draw_and_no_pickle(registered):
     assert {"head-00.safetensors", "start.safetensors", "serving.py", "model.json"} <= files
     assert not {name for name in files if name.endswith((".pkl", ".pyc")) or "head-01" in name}
     signature = Model.load(str(folder)).signature
-    (rate,) = signature.params.params
-    assert (rate.name, rate.default) == ("sample_rate", 16000)
+    params = {one.name: one.default for one in signature.params.params}
+    assert params == {"sample_rate": 16000, "rate": None}
     names = [column.name for column in signature.outputs.inputs]
     assert names == ["label", *(f"probability.{name}" for name in CLASSES)]
     assert "+" not in (folder / "requirements.txt").read_text()

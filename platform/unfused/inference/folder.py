@@ -27,6 +27,8 @@ CARD_FILE = "README.md"
 CLASSIFIER = "classifier"
 RATE = "sample_rate"
 """The parameter of a served model that says what rate arrays have, in Hz."""
+RATE_IN_PYTHON = "rate"
+"""What `Model.predict` calls it, which a served model takes as well."""
 
 
 class Measured(Facts):

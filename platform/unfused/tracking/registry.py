@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from unfused import scorers
-from unfused.inference.folder import CLASSIFIER, RATE, ModelFacts
+from unfused.inference.folder import CLASSIFIER, RATE, RATE_IN_PYTHON, ModelFacts
 from unfused.secrets import hidden
 from unfused.store import Folder, digest
 from unfused.tracking import champions, metrics, notes
@@ -237,15 +237,20 @@ def _example(facts: ModelFacts) -> Any:
 
 
 def _signature(facts: ModelFacts) -> Any:
-    """The rate that arrays have unless told otherwise, and a table with a label and the
-    probability of every class; none of the input, which is arrays, paths, bytes or base64."""
+    """The rate that arrays have unless told otherwise, by either name, and a table with a label and
+    the probability of every class; none of the input, which is arrays, paths, bytes or base64."""
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 
     table = [ColSpec("float", f"probability.{name}") for name in facts.classes]
     return ModelSignature(
         outputs=Schema([ColSpec("string", "label"), *table]),
-        params=ParamSchema([ParamSpec(RATE, DataType.long, facts.sample_rate)]),
+        params=ParamSchema(
+            [
+                ParamSpec(RATE, DataType.long, facts.sample_rate),
+                ParamSpec(RATE_IN_PYTHON, DataType.long, None),
+            ]
+        ),
     )
 
 
