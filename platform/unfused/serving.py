@@ -28,6 +28,9 @@ from unfused.store import Folder
 
 SHORTEST_BASE64 = 60
 """Characters: no file of audio is shorter than its header. Shorter text is a path."""
+IN_URLS = str.maketrans("-_", "+/")
+"""What base64 has in URLs, where it may lack the `=` at its end; text with `/` or `+` is none such,
+and a path with folders is not taken for it."""
 IN_A_SERVER = "_MLFLOW_IS_IN_SERVING_ENVIRONMENT"
 """MLflow's own variable, set where its server asks the model for whoever asks the server."""
 FOLDER = "UNFUSED_SERVED_FOLDER"
@@ -177,10 +180,14 @@ def _check_served(path: str) -> None:
 
 
 def _bytes_or_path(text: str) -> bytes | str:
-    """What a file's base64 stands for, with `data:...;base64,` before it or not; or a path."""
+    """What a file's base64 stands for, of either alphabet and with line breaks or not, with
+    `data:...;base64,` before it or not; or a path."""
     body = text.partition(";base64,")[2] if text.startswith("data:") else text
+    body = "".join(body.splitlines())
     if len(body) < SHORTEST_BASE64:
         return text
+    if "/" not in body and "+" not in body:
+        body = body.translate(IN_URLS) + "=" * (-len(body) % 4)
     try:
         return base64.b64decode(body, validate=True)
     except binascii.Error:

@@ -103,6 +103,7 @@ def test_what_is_louder_than_full_scale_is_clipped_as_by_ingest(classifier):
         (np.array([[0.0, np.nan]]), "NaN"),
         ([{}], "A clip is of dict"),
         (["no/such.wav"], "missing"),
+        (["/my-recordings/2024_01/deployment_0001/raw-audio/a-night_in-june"], "missing"),
         ([base64.b64encode(b"this is no audio" * 9).decode()], "not audio"),
     ],
 )
@@ -204,7 +205,7 @@ def test_what_a_small_file_unpacks_to_in_a_server_has_a_bound(classifier, monkey
         served(classifier).classify([whole.getvalue()])
 
 
-@pytest.mark.parametrize("column", ["path", "audio", "base64", "data", "alone"])
+@pytest.mark.parametrize("column", ["path", "audio", "base64", "lines", "url", "data", "alone"])
 def test_files_are_given_by_path_by_their_bytes_or_as_base64(classifier, column, tmp_path):
     model, wave = served(classifier), tones(CROP, count=1)[0]
     path = tmp_path / "clip.flac"
@@ -214,6 +215,8 @@ def test_files_are_given_by_path_by_their_bytes_or_as_base64(classifier, column,
         "path": pd.DataFrame({"path": [str(path)]}),
         "audio": pd.DataFrame({"audio": [path.read_bytes()]}),
         "base64": [text],
+        "lines": [base64.encodebytes(path.read_bytes()).decode()],
+        "url": [base64.urlsafe_b64encode(path.read_bytes()).decode().rstrip("=")],
         "data": f"data:audio/flac;base64,{text}",
         "alone": str(path),
     }[column]
