@@ -60,6 +60,8 @@ def refused(place, monkeypatch, capsys):
         ("predict ~nobody-here file", "There is no model"),
         ("embed KEY file --out folder.csv", "--out folder.csv"),
         ("pseudo-label KEY file --out folder.csv", "--out folder.csv is no file"),
+        ("pseudo-label KEY file --out p.selections.txt", "write .csv, .parquet, .jsonl, or - for"),
+        ("pseudo-label KEY file --out p.labels.txt", "write .csv, .parquet, .jsonl, or - for"),
         ("pseudo-label KEY file --store foo://", "--store foo://"),
         ("export KEY --out folder.csv", "--out folder.csv is no file"),
         ("export KEY --out=", "--out"),

@@ -26,6 +26,7 @@ from unfused.corpora.tables import READERS, extension
 from unfused.inference import Model, read_facts
 from unfused.inference.files import Looking, embedded, predicted
 from unfused.inference.tables import (
+    OF_VECTORS,
     STANDARD_OUTPUT,
     WRITERS,
     Writer,
@@ -104,9 +105,8 @@ def finish(
 
 def embed(asked: Asked) -> None:
     """Write the vectors of recordings."""
-    known = {ending: WRITERS[ending] for ending in (".parquet", ".jsonl")}
     out = str(asked.out)
-    write, clips = usable_writer(out, known), listed(asked.places)
+    write, clips = usable_writer(out, OF_VECTORS), listed(asked.places)
     rows = _Told(_rows(asked, clips, embedded))
     first = rows.first_with_vectors()
     names = ["path", "digest", "reason", *(name for name in first if name.startswith("embedding"))]

@@ -24,6 +24,7 @@ from unfused.config import AudioConfig, ConfigError, EmbedConfig
 from unfused.inference.files import blocks, told_of
 from unfused.inference.folder import read_facts
 from unfused.inference.hearing import Hearing
+from unfused.inference.tables import OF_ANY_COLUMNS
 from unfused.store import Folder, Store
 from unfused.teachers import Teacher, TeacherFacts
 
@@ -114,10 +115,13 @@ def pseudo_label(
         store: folder or URI of the artifacts.
         tracking_uri: MLflow, for a registered model.
         places: files, folders, manifests, as typed.
-        out: as `unfused predict` has it.
+        out: a file's name, .csv, .parquet or .jsonl; none and "-" are CSV on the standard output.
+
+    Raises:
+        ConfigError: there are no such clusters or recordings, or `out` cannot be written.
     """
     if out is not None:
-        usable_writer(out)
+        usable_writer(out, OF_ANY_COLUMNS)
     kept, clips = usable(store), listed(places)
     key = _key(name, store, tracking_uri)
     cores.prepare_process(cores.available_cpus())

@@ -183,6 +183,10 @@ WRITERS: Mapping[str, Writer] = {
     ".labels.txt": write_audacity,
 }
 
+OF_ANY_COLUMNS = {ending: WRITERS[ending] for ending in (".csv", ".parquet", ".jsonl")}
+"""What writes rows that have no label and no moments, too."""
+OF_VECTORS = {ending: WRITERS[ending] for ending in (".parquet", ".jsonl")}
+
 
 def writer(out: str, known: Mapping[str, Writer] = WRITERS) -> Writer:
     """What writes a file of this name; `-` is CSV.
