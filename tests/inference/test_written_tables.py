@@ -10,7 +10,7 @@ import pytest
 
 from unfused.config import ConfigError
 from unfused.inference.prediction import Segment
-from unfused.inference.tables import columns_of, opened, row, writer
+from unfused.inference.tables import ROWS_TOGETHER, columns_of, opened, row, writer
 
 CLASSES = ["a,b", "c"]
 ROWS = [
@@ -40,6 +40,21 @@ def test_parquet_has_numbers_as_numbers_also_where_the_first_rows_have_none(tmp_
     found = pq.read_table(written(tmp_path / "x.parquet", [ROWS[2], *ROWS])).to_pylist()
     assert [one["label"] for one in found] == [None, "a,b", "c", None]
     assert found[2]["probability.c"] == 0.875 and found[0]["start"] is None
+
+
+@pytest.mark.parametrize("unread", [0, 1, ROWS_TOGETHER, 2 * ROWS_TOGETHER])
+def test_vectors_are_written_however_many_recordings_before_them_cannot_be_read(tmp_path, unread):
+    told = {"path": "bad.wav", "digest": None, "reason": "missing"}
+    rows = [*[told] * unread, {"path": "a.wav", "digest": "d", "reason": None, "embedding": [1, 2]}]
+    with opened(str(tmp_path / "x.parquet")) as file:
+        writer("x.parquet")(file, ["path", "digest", "reason", "embedding"], rows)
+    found = pq.read_table(tmp_path / "x.parquet")["embedding"].to_pylist()
+    assert found == [*[None] * unread, [1.0, 2.0]]
+
+
+def test_a_parquet_table_without_rows_has_its_columns(tmp_path):
+    found = pq.read_table(written(tmp_path / "x.parquet", []))
+    assert found.num_rows == 0 and found.column_names == columns_of(CLASSES)
 
 
 def test_json_lines_leave_out_what_is_not_known(tmp_path):

@@ -28,6 +28,7 @@ from unfused.inference.files import Looking, embedded, predicted
 from unfused.inference.tables import (
     OF_VECTORS,
     STANDARD_OUTPUT,
+    VECTORS,
     WRITERS,
     Writer,
     columns_of,
@@ -109,7 +110,7 @@ def embed(asked: Asked) -> None:
     write, clips = usable_writer(out, OF_VECTORS), listed(asked.places)
     rows = _Told(_rows(asked, clips, embedded))
     first = rows.first_with_vectors()
-    names = ["path", "digest", "reason", *(name for name in first if name.startswith("embedding"))]
+    names = ["path", "digest", "reason", *(name for name in first if name.startswith(VECTORS))]
     with opened(out) as file:
         write(file, names, rows)
     _sum_up(rows, len(clips), out)

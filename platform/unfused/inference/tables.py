@@ -98,18 +98,15 @@ def write_json_lines(file: IO[bytes], columns: Sequence[str], rows: Iterable[Map
 
 
 def write_parquet(file: IO[bytes], columns: Sequence[str], rows: Iterable[Mapping]) -> None:
-    """Parquet, some rows to a group; what holds numbers is double, or a list of floats."""
+    """Parquet, some rows to a group; what holds numbers is double, or a list of floats. What a
+    column holds is known by its name: rows that tell may be far behind those that say nothing."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    table = None
-    for some in _together(rows):
-        if table is None:
-            schema = pa.schema([(name, _type(name, some)) for name in columns])
-            table = pq.ParquetWriter(file, schema)
-        table.write_table(pa.Table.from_pylist(some, schema=table.schema))
-    if table is not None:
-        table.close()
+    schema = pa.schema([(name, _type(name)) for name in columns])
+    with pq.ParquetWriter(file, schema) as table:
+        for some in _together(rows):
+            table.write_table(pa.Table.from_pylist(some, schema=schema))
 
 
 def _together(rows: Iterable[Mapping]) -> Iterator[list[Mapping]]:
@@ -125,16 +122,18 @@ def _together(rows: Iterable[Mapping]) -> Iterator[list[Mapping]]:
 
 NUMBERS = {"cluster"}
 TEXT = {"path", "digest", "label", "reason"}
+VECTORS = "embedding"
+"""What the names of columns of vectors begin with."""
 
 
-def _type(name: str, rows: Sequence[Mapping]) -> Any:
+def _type(name: str) -> Any:
     import pyarrow as pa
 
     if name in TEXT:
         return pa.string()
     if name in NUMBERS:
         return pa.int64()
-    if any(isinstance(one.get(name), list) for one in rows):
+    if name.startswith(VECTORS):
         return pa.list_(pa.float32())
     return pa.float64()
 
