@@ -22,6 +22,7 @@ def place(tmp_path_factory) -> Path:
     classifier = random_classifier(Folder.of(root / "store" / "finetune" / KEY))
     write_model(Folder.of(root / "store" / "model" / KEY), classifier)
     (root / "folder.csv").mkdir()
+    (root / "folder.int8.onnx").mkdir()
     (root / "file").write_text("")
     return root
 
@@ -65,6 +66,8 @@ def refused(place, monkeypatch, capsys):
         ("pseudo-label KEY file --store foo://", "--store foo://"),
         ("export KEY --out folder.csv", "--out folder.csv is no file"),
         ("export KEY --out=", "--out"),
+        ("export KEY --out folder.onnx --int8", "folder.int8.onnx is no file; name one"),
+        ("export KEY --int8 --out " + 246 * "a" + ".onnx", "File name too long; name another"),
         ("page KEY --out folder.csv", "--out folder.csv is no file"),
         ("serve KEY --host=", "--host is empty"),
         ("serve KEY --max-mib inf", "--max-mib"),

@@ -50,11 +50,13 @@ def export(folder: Folder, format: str, out: str, int8: bool) -> None:
         int8: of ONNX also the variant with 8-bit weights.
 
     Raises:
-        ConfigError: such a model cannot be exported, or there is no such folder.
+        ConfigError: such a model cannot be exported, or a file cannot be written.
     """
     facts, path = read_facts(folder), writable("--out", out)
     if format not in ("onnx", "torch"):
         raise ConfigError(f"--format {format}: there are onnx and torch.")
+    if int8:
+        writable("--out (of --int8)", str(exporting.int8_file(path)))
     clips = _clips(facts) if int8 else None
     console = display.make_console()
     told = _written(folder, facts, path, format, int8, clips.train if clips else ())

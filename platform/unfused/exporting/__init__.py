@@ -24,6 +24,11 @@ INT8 = ".int8.onnx"
 """What the name of the quantised file ends with, in place of `.onnx`."""
 
 
+def int8_file(out: Path) -> Path:
+    """Where the quantised file of an ONNX file lies."""
+    return out.with_name(f"{out.stem}{INT8}")
+
+
 def write(
     folder: Folder,
     facts: ScorerFacts,
@@ -69,7 +74,7 @@ def write(
         embedding_dim=made.embedding_dim,
         license=license,
         file=out.name,
-        int8_file=f"{out.stem}{INT8}" if int8 else None,
+        int8_file=int8_file(out).name if int8 else None,
     )
     if format == "torch":
         program.save(made, out, told.metadata)
@@ -96,4 +101,4 @@ def accuracy(path: Path, clips: Sequence[np.ndarray], labels: Sequence[int]) -> 
     return float((said.argmax(1) == np.asarray(labels)).mean())
 
 
-__all__ = ["INT8", "ExportFacts", "Format", "accuracy", "write"]
+__all__ = ["INT8", "ExportFacts", "Format", "accuracy", "int8_file", "write"]
