@@ -36,6 +36,11 @@ def command(tmp_path, monkeypatch, capsys):
     return run
 
 
+def test_a_place_with_brackets_is_said_as_it_is_called(command, tmp_path):
+    status, said = command("sync", "--store", "my [a] store")
+    assert status == 0 and f"{tmp_path}/my [a] store." in said
+
+
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "nonsense", "127.0.0.1:none"])
 @pytest.mark.slow
 def test_a_cluster_that_is_not_there_is_said_at_once(program, address):

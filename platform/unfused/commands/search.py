@@ -113,7 +113,7 @@ def _show_search_result(
     console.print()
     if result["importances"]:
         parts = [f"{name} {share:.2f}" for name, share in result["importances"].items()]
-        console.print(f"importance  {', '.join(parts)}", highlight=False)
+        console.print(f"importance  {', '.join(parts)}", markup=False, highlight=False)
     chose = f" and {labels['valid']} of validation clips, which chose" if labels["valid"] else ""
     console.print(f"labels      {labels['train']} of training clips a draw{chose}", highlight=False)
     console.print(

@@ -15,7 +15,6 @@ from anyio import to_thread
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
-from rich.markup import escape
 
 from unfused import __version__, cores, display
 from unfused.audio.decode import BadClip
@@ -157,8 +156,9 @@ def serve(folder: Folder, host: str, port: int, limits: Limits) -> None:
         model = Model(folder, max_seconds=limits.seconds, max_samples=limits.num_samples)
         shown = f"http://{host}:{listener.getsockname()[1]}/"
         console = display.make_console()
-        console.print(f"{escape(model.facts.name)} at {shown}", highlight=False)
-        console.print(f"  curl --data-binary @clip.wav {shown}predict", highlight=False)
+        console.print(f"{model.facts.name} at {shown}", markup=False, highlight=False)
+        curl = f"  curl --data-binary @clip.wav {shown}predict"
+        console.print(curl, markup=False, highlight=False)
         config = uvicorn.Config(
             application(model, limits),
             http=type("_Patient", (Patient,), {"patience": limits.patience}),

@@ -49,7 +49,8 @@ def sync(location: str, tracking_uri: str | None) -> None:
     if stay := sum(one.stays for one in sent):
         raise NotSent(f"{stay} of {len(sent)} runs could not be sent and stay in {store.uri}.")
     if not sent:
-        console.print(f"Nothing waits to be sent to MLflow in {store.uri}.", highlight=False)
+        none = f"Nothing waits to be sent to MLflow in {store.uri}."
+        console.print(none, markup=False, highlight=False, soft_wrap=True)
 
 
 def _place(uri: str) -> str:
