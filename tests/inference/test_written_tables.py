@@ -71,6 +71,17 @@ def test_raven_and_audacity_get_moments_and_labels_alone(tmp_path):
     assert labels == ["0.000\t1.500\ta,b", "1.500\t2.000\tc"]
 
 
+@pytest.mark.parametrize("end", ["\t", "\n", "\r\n", "\u2028", "\x85", "\x0b"])
+def test_no_name_breaks_a_row_of_raven_or_audacity(tmp_path, end):
+    label = f"a{end}b"
+    rows = [row(f"one{end}two.wav", "d", Segment(0.0, 1.5, label, {label: 1.0}))]
+    space = " " * len(end)
+    _, raven = written(tmp_path / "x.selections.txt", rows).read_text().splitlines()
+    assert raven.split("\t")[3::4] == [f"one{space}two.wav", f"a{space}b"]
+    (track,) = written(tmp_path / "x.labels.txt", rows).read_text().splitlines()
+    assert track == f"0.000\t1.500\ta{space}b"
+
+
 def test_a_label_track_of_two_recordings_is_refused_and_nothing_is_written(tmp_path):
     other = row("two.wav", "d2", Segment(0.0, 1.0, "c", {"a,b": 0.0, "c": 1.0}))
     with pytest.raises(ConfigError, match="of one recording"):

@@ -13,6 +13,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -139,7 +140,8 @@ def _type(name: str) -> Any:
 
 
 def write_raven(file: IO[bytes], columns: Sequence[str], rows: Iterable[Mapping]) -> None:
-    """Raven's selection table (tab-separated), what has no label left out."""
+    """Raven's selection table (tab-separated), what has no label left out; a tab or the end of a
+    line in a name is a space."""
     names = (
         "Selection", "View", "Channel", "Begin Path", "File Offset (s)", "Begin Time (s)",
         "End Time (s)", "Annotation", "Score",
@@ -150,11 +152,19 @@ def write_raven(file: IO[bytes], columns: Sequence[str], rows: Iterable[Mapping]
             number, "Spectrogram 1", 1, one["path"], f"{one['start']:.3f}", f"{one['start']:.3f}",
             f"{one['end']:.3f}", one["label"], f"{one['probability']:.4f}",
         )  # fmt: skip
-        file.write(("\t".join(map(str, cells)) + "\n").encode())
+        file.write(("\t".join(map(_cell, cells)) + "\n").encode())
+
+
+NO_CELL = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]")
+"""What ends a cell or a line, or is none: such tables have no quotes."""
+
+
+def _cell(value: object) -> str:
+    return NO_CELL.sub(" ", str(value))
 
 
 def write_audacity(file: IO[bytes], columns: Sequence[str], rows: Iterable[Mapping]) -> None:
-    """Audacity's label track: begin, end and label.
+    """Audacity's label track: begin, end and label, in which a tab or the end of a line is a space.
 
     Raises:
         ConfigError: the rows are of several recordings, which a track cannot tell apart.
@@ -167,7 +177,7 @@ def write_audacity(file: IO[bytes], columns: Sequence[str], rows: Iterable[Mappi
                 "A label track of Audacity is of one recording; give one, or write"
                 " .selections.txt (Raven) or .csv."
             )
-        file.write(f"{one['start']:.3f}\t{one['end']:.3f}\t{one['label']}\n".encode())
+        file.write(f"{one['start']:.3f}\t{one['end']:.3f}\t{_cell(one['label'])}\n".encode())
 
 
 def _labelled(rows: Iterable[Mapping]) -> Iterator[Mapping]:
