@@ -89,6 +89,11 @@ def test_a_label_track_of_two_recordings_is_refused_and_nothing_is_written(tmp_p
     assert not list(tmp_path.iterdir())
 
 
+def test_a_name_may_be_as_long_as_the_file_system_has_it(tmp_path):
+    out = written(tmp_path / ("a" * 251 + ".csv"))
+    assert [*tmp_path.iterdir()] == [out] and len(out.read_text().splitlines()) == 4
+
+
 @pytest.mark.parametrize("out", ["x.xlsx", "x"])
 def test_a_file_of_no_known_kind_is_one_sentence(out):
     with pytest.raises(ConfigError, match="--out"):

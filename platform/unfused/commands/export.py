@@ -21,6 +21,7 @@ from unfused.config import ConfigError
 from unfused.exporting.page import page
 from unfused.inference import ModelFacts, read_facts
 from unfused.inference.folder import CLASSIFIER
+from unfused.inference.tables import partial_of
 from unfused.stages.ingest import IngestFacts
 from unfused.store import Artifact, Folder, Store
 
@@ -160,7 +161,7 @@ def write_page(folder: Folder, out: str, int8: bool) -> None:
             chosen, facts.name, about, facts.classes, facts.sample_rate, facts.durations[2],
             facts.channel,
         )  # fmt: skip
-    partial = path.with_name(f".{path.name}.partial")
+    partial = partial_of(path)
     partial.write_text(text)
     os.replace(partial, path)
     size = path.stat().st_size / 2**20

@@ -211,6 +211,12 @@ def writer(out: str, known: Mapping[str, Writer] = WRITERS) -> Writer:
     return found
 
 
+def partial_of(file: Path) -> Path:
+    """Where a file is written until it is whole: beside it, by a short name however long its own
+    is."""
+    return file.with_name(f".{uuid4().hex[:8]}.partial")
+
+
 @contextmanager
 def opened(out: str) -> Iterator[IO[bytes]]:
     """A file that is there when all is written; `-` is the standard output."""
@@ -219,7 +225,7 @@ def opened(out: str) -> Iterator[IO[bytes]]:
         sys.stdout.buffer.flush()
         return
     final = Path(out).expanduser()
-    partial = final.with_name(f".{final.name}.{uuid4().hex[:8]}.partial")
+    partial = partial_of(final)
     try:
         with partial.open("wb") as file:
             yield file
