@@ -193,6 +193,27 @@ def test_many_files_are_a_table_and_what_cannot_be_read_has_its_reason(model, tm
     assert total == pytest.approx(1)
 
 
+@pytest.mark.parametrize("clips", ["clip.wav", b"RIFF", Path("clip.wav"), None, 3])
+def test_what_is_no_list_of_files_is_not_taken_apart(model, clips):
+    with pytest.raises(ValueError, match=r"for a list of files; give \[file\]"):
+        model.predict_all(clips)
+
+
+@pytest.mark.parametrize("clip", [None, [0.0, 0.1], np.zeros(9), 0.5])
+def test_what_is_no_file_is_not_looked_for_as_one(model, clip):
+    with pytest.raises(ValueError, match=rf"Clip 1 is {type(clip).__name__}, .* to `predict`"):
+        model.predict_all(["clip.wav", clip])
+
+
+def test_a_name_that_no_file_can_have_is_a_row_with_its_reason(model, tmp_path):
+    good = wav(tmp_path / "good.wav", tones(CROP, count=1)[0])
+    table = model.predict_all(["a\0b.wav", "", good])
+    assert list(table["label"].isna()) == [True, True, False]
+    assert table["reason"][0] == "missing: no file has a NUL in its name"
+    with pytest.raises(BadClip, match="NUL"):
+        model.predict("a\0b.wav")
+
+
 def test_a_long_recording_is_a_timeline_and_one_label_if_asked(model, tmp_path):
     pieces = tones(CROP, count=8)
     path = wav(tmp_path / "long.wav", np.concatenate([*pieces, *pieces]))

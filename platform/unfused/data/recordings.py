@@ -88,6 +88,8 @@ def has_sound(place: str) -> bool:
 
 
 def _check_kind(place: str) -> None:
+    if "\0" in place:
+        raise BadClip("missing", "no file has a NUL in its name")
     if "://" in place:
         return
     mode = stat.S_IFMT(os.stat(location.on_disk(place)).st_mode)

@@ -104,14 +104,13 @@ class Model:
         What cannot be read has its reason in the place of a label.
 
         Raises:
-            ValueError: samples, whose rate nothing says.
+            ValueError: one file in place of a list, or a clip that is none, as samples are, whose
+                rate nothing says.
         """
         from unfused.inference.files import Looking, predicted
         from unfused.inference.tables import frame
 
-        if any(isinstance(clip, np.ndarray) for clip in clips):
-            raise ValueError("Nothing says at which rate samples are; give each to `predict`.")
-        return frame(self.classes, predicted(self, clips, Looking(whole=True)))
+        return frame(self.classes, predicted(self, _files(clips), Looking(whole=True)))
 
     def timeline(
         self, audio: Audio, rate: int | None = None, config: TimelineConfig | None = None
@@ -213,6 +212,25 @@ class Model:
     def __repr__(self) -> str:
         facts = self.facts
         return f"<Model {facts.name}: {facts.arm}, {len(facts.classes)} classes>"
+
+
+def _files(clips: Iterable[File]) -> list[File]:
+    """Clips, of which each is a file.
+
+    Raises:
+        ValueError: they are no list, or one is no file.
+    """
+    if isinstance(clips, File) or not isinstance(clips, Iterable):
+        kind = type(clips).__name__
+        raise ValueError(f"Got {kind} for a list of files; give [file], or one file to `predict`.")
+    listed = list(clips)
+    for number, one in enumerate(listed):
+        if not isinstance(one, File):
+            raise ValueError(
+                f"Clip {number} is {type(one).__name__}, and paths or bytes of files are taken, for"
+                " nothing says at which rate samples are; give each to `predict`."
+            )
+    return listed
 
 
 def load(place: str | PathLike, device: str | None = None) -> Model:
