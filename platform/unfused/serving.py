@@ -11,7 +11,7 @@ from __future__ import annotations
 import base64
 import binascii
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import repeat
 from pathlib import Path
 from typing import Any
@@ -122,8 +122,24 @@ def _each(clips: Any) -> Iterator[tuple[Any, Any]]:
     if isinstance(clips, pd.DataFrame):
         return _rows(clips)
     if isinstance(clips, Mapping):
-        return _each(pd.DataFrame({name: list(values) for name, values in clips.items()}))
+        return _rows(_frame(clips))
     return zip(_clips(clips), repeat(None), strict=False)
+
+
+def _frame(columns: Mapping[str, Any]) -> pd.DataFrame:
+    """Columns, each a list or the value of an only clip, as a data frame.
+
+    Raises:
+        ValueError: they are of several lengths.
+    """
+    listed = {name: list(one) if _is_list(one) else [one] for name, one in columns.items()}
+    if len({len(values) for values in listed.values()}) > 1:
+        raise ValueError("Columns are of several lengths; give each a value for every clip.")
+    return pd.DataFrame(listed)
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, Iterable) and not isinstance(value, str | bytes)
 
 
 def _rows(frame: pd.DataFrame) -> Iterator[tuple[Any, Any]]:
@@ -152,7 +168,12 @@ def _is_numbered(name: Any) -> bool:
 def _clips(clips: Any) -> Any:
     if isinstance(clips, str | bytes):
         return [clips]
-    if isinstance(clips, np.ndarray) and clips.ndim > 2:
+    if not _is_list(clips):
+        kind = type(clips).__name__
+        raise ValueError(f"Got {kind}; give a list of waveforms, paths or bytes of files.")
+    if not isinstance(clips, np.ndarray):
+        clips = list(clips)
+    elif clips.ndim not in (1, 2):
         raise ValueError(
             f"Got waveforms of shape {clips.shape}; give (clips, samples), mono, in [-1, 1]."
         )

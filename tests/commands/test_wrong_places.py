@@ -9,6 +9,8 @@ import pytest
 
 from small_classifier import random_classifier, write_model
 from unfused import cli
+from unfused.commands.named import named
+from unfused.config import ConfigError
 from unfused.store import Folder
 
 KEY = "0123456789abcdef"
@@ -59,6 +61,7 @@ def refused(place, monkeypatch, capsys):
         ("predict KEY file --store foo://bar", "--store foo://bar"),
         ("predict KEY file --store=", "--store is empty"),
         ("predict ~nobody-here file", "There is no model"),
+        ("predict s3:// file", "s3:// names no place; write s3://bucket/path"),
         ("embed KEY file --out folder.csv", "--out folder.csv"),
         ("pseudo-label KEY file --out folder.csv", "--out folder.csv is no file"),
         ("pseudo-label KEY file --out p.selections.txt", "write .csv, .parquet, .jsonl, or - for"),
@@ -87,6 +90,12 @@ def refused(place, monkeypatch, capsys):
 def test_a_place_or_number_that_can_be_none_is_refused_before_work(refused, words, says):
     words = words.replace("KEY", KEY).replace("SPACE", str(SPACES / "distillation.py"))
     assert says in refused(*words.split())
+
+
+def test_an_empty_name_is_no_model_even_in_the_folder_of_one(place, monkeypatch):
+    monkeypatch.chdir(place / "store" / "model" / KEY)
+    with pytest.raises(ConfigError, match=f"There is no model ''; the store .* has {KEY}"):
+        named("", str(place / "store"), None)
 
 
 @pytest.mark.parametrize(

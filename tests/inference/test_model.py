@@ -364,6 +364,40 @@ def copied(folder: Path, tmp_path: Path) -> Path:
     return shutil.copytree(folder, tmp_path / "model")
 
 
+@pytest.mark.parametrize(
+    ("audio", "told"),
+    [
+        (None, "Got NoneType; give the path or the bytes of a file, or samples"),
+        ({}, "Got dict"),
+        ([[1.0, 2.0], [1.0]], r"lists of several lengths; give \(samples,\)"),
+        ("", "missing: the name is empty"),
+    ],
+)
+def test_what_is_no_audio_at_all_is_one_sentence(model, audio, told):
+    with pytest.raises(ValueError, match=told):
+        model.predict(audio, None if audio == "" else 16000)
+
+
+@pytest.mark.parametrize("device", ["nonsense", "meta", "cuda:99", ""])
+def test_a_device_that_is_not_there_is_refused(folder, device):
+    with pytest.raises(ConfigError, match=f"no device '{device}' here; there is cpu"):
+        unfused.load(folder, device)
+
+
+def test_a_gpu_is_refused_where_there_is_none(folder, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ConfigError, match=r"no device 'cuda' here; there is cpu\."):
+        unfused.load(folder, "cuda")
+    assert unfused.load(folder, "cpu").device == unfused.load(folder).device
+
+
+@pytest.mark.parametrize("place", ["", " ", "s3://", "gs:///"])
+def test_a_name_of_no_folder_is_not_taken_for_the_one_at_hand(copied, monkeypatch, place):
+    monkeypatch.chdir(copied)
+    with pytest.raises(ConfigError, match=r"folder is empty; say|names no place; write s3://"):
+        unfused.load(place)
+
+
 @pytest.mark.parametrize("name", ["../../outside/start", "/outside/start", "a/../../start", 3])
 def test_a_model_names_no_file_outside_its_folder(copied, classifier, tmp_path, name):
     shutil.copytree(classifier.path, tmp_path / "outside")

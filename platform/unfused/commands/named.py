@@ -53,7 +53,7 @@ def named(name: str, store: str, tracking_uri: str | None) -> Folder:
     if KEY.fullmatch(name) and (found := there.kept("model", name)).exists(MODEL_FILE):
         return found
     with suppress(RuntimeError):  # ~somebody who is not there
-        if (folder := Kept.at(Folder.of(name))).exists(MODEL_FILE):
+        if name.strip() and (folder := Kept.at(Folder.of(name))).exists(MODEL_FILE):
             return folder
     raise ConfigError(f"There is no model {name!r}; {_those_there(there, store)}")
 

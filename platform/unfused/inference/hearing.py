@@ -20,7 +20,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from unfused.audio.decode import Source, decode, stretches
+from unfused.audio.decode import BadClip, Source, decode, stretches
 from unfused.audio.parts import finished
 from unfused.audio.samples import LOUDEST
 from unfused.config import Channel
@@ -148,10 +148,25 @@ def _by_channel(samples: np.ndarray) -> np.ndarray:
 
 
 def taken(audio: Audio) -> File | np.ndarray:
-    """Audio as this file knows it: a path, bytes, or NumPy's array of other libraries' ones."""
+    """Audio as this file knows it: a path, bytes, or NumPy's array of other libraries' ones.
+
+    Raises:
+        ValueError: it is none of them.
+    """
     if isinstance(audio, str | PathLike | bytes | np.ndarray):
         return audio
-    return bytes(audio) if isinstance(audio, bytearray | memoryview) else np.asarray(audio)
+    if isinstance(audio, bytearray | memoryview):
+        return bytes(audio)
+    try:
+        samples = np.asarray(audio)
+    except ValueError:
+        raise ValueError(
+            "These samples are lists of several lengths; give (samples,) or (samples, channels)."
+        ) from None
+    if samples.dtype.hasobject:
+        kind = type(audio).__name__
+        raise ValueError(f"Got {kind}; give the path or the bytes of a file, or samples.")
+    return samples
 
 
 def in_full_scale(samples: np.ndarray) -> np.ndarray:
@@ -206,6 +221,8 @@ def _all_of(file: BinaryIO) -> bytes:
 def _opened(audio: File) -> Iterator[Source]:
     if isinstance(audio, bytes):
         yield audio
+    elif not str(audio).strip():
+        raise BadClip("missing", "the name is empty")
     else:
         with open_recording(location.absolute(str(audio))) as file:
             yield file

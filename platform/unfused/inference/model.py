@@ -25,6 +25,7 @@ from unfused.store import Folder, Kept
 
 if TYPE_CHECKING:
     import pandas as pd
+    import torch
 
     from unfused.scorers import Scorer
 
@@ -45,6 +46,9 @@ class Model:
         device: "cpu" or "cuda"; by default a GPU where there is one.
         max_seconds: longer files are refused.
         max_samples: files of more samples (frames x channels) are refused.
+
+    Raises:
+        ConfigError: there is no model, or no such device.
     """
 
     def __init__(
@@ -54,14 +58,12 @@ class Model:
         max_seconds: float = math.inf,
         max_samples: float = math.inf,
     ) -> None:
-        import torch
-
         self.folder = Kept.at(folder)
         self.facts = read_facts(self.folder)
         self.hearing = Hearing(
             self.facts.sample_rate, max_seconds, self.facts.channel, max_samples
         )
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.device = _device(device)
         self._scorer = self._load().to(self.device)
 
     def _load(self) -> Scorer:
@@ -214,6 +216,16 @@ class Model:
         return f"<Model {facts.name}: {facts.arm}, {len(facts.classes)} classes>"
 
 
+def _device(name: str | None) -> torch.device:
+    import torch
+
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    known = ["cpu", "cuda", *(f"cuda:{number}" for number in range(gpus))] if gpus else ["cpu"]
+    if name is not None and str(name) not in known:
+        raise ConfigError(f"There is no device {name!r} here; there is {', '.join(known)}.")
+    return torch.device(name or ("cuda" if gpus else "cpu"))
+
+
 def _files(clips: Iterable[File]) -> list[File]:
     """Clips, of which each is a file.
 
@@ -241,6 +253,8 @@ def load(place: str | PathLike, device: str | None = None) -> Model:
         device: "cpu" or "cuda"; by default a GPU where there is one.
 
     Raises:
-        ConfigError: there is no model.
+        ConfigError: there is no model, or no such device.
     """
+    if not str(place).strip():
+        raise ConfigError("The name of the model's folder is empty; say where it lies.")
     return Model(Folder.of(place if "://" in str(place) else Path(place)), device)

@@ -62,9 +62,11 @@ class Folder:
         """A folder from a URI, or from a path relative to the working directory.
 
         Raises:
-            StoreError: the path is not UTF-8, which Arrow's file systems want.
+            StoreError: the path is not UTF-8, which Arrow's file systems want, or a URI has none.
         """
         text = str(location)
+        if "://" in text and not text.partition("://")[2].strip("/"):
+            raise StoreError(f"{text} names no place; write s3://bucket/path or gs://bucket/path.")
         place = text.rstrip("/") if "://" in text else str(Path(text).expanduser().resolve())
         if place.encode(errors="replace").decode() != place:
             raise StoreError(f"A name in {place!r} is not UTF-8 text; rename that folder.")
