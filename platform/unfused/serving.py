@@ -144,6 +144,7 @@ def _is_list(value: Any) -> bool:
 
 def _rows(frame: pd.DataFrame) -> Iterator[tuple[Any, Any]]:
     """The rows of a data frame: with none of `COLUMNS` each is a waveform, a column to a sample.
+    What stands beside files, as in a manifest, is not looked at.
 
     Raises:
         ValueError: nothing says what a column means.
@@ -151,7 +152,8 @@ def _rows(frame: pd.DataFrame) -> Iterator[tuple[Any, Any]]:
     rate = next((name for name in RATES if name in frame.columns), None)
     column = next((name for name in COLUMNS if name in frame.columns), None)
     rest = frame.drop(columns=[name for name in (rate, column) if name])
-    if other := [name for name in rest.columns if column or not _is_numbered(name)]:
+    of_files = column in COLUMNS[:2]
+    if not of_files and (other := [name for name in rest if column or not _is_numbered(name)]):
         raise ValueError(
             f"Nothing says what the column {other[0]!r} means; give one of {', '.join(COLUMNS)},"
             f" and {RATE} where samples have rates of their own."
