@@ -187,6 +187,8 @@ def test_comments_before_a_table_are_left_out_and_told_and_one_may_be_its_header
     source = manifest("# made by hand\n# twice\npath,label\na.wav,dog\nb.wav,cat\n")
     assert found(source) == DOG_CAT
     assert any(note.startswith("2 lines that begin with #") for note in corpora.read(source).notes)
+    commas = manifest("# by hand, twice\npath,label\na.wav,dog\nb.wav,cat\n")
+    assert found(commas) == DOG_CAT
     header = '# version 1\n# path, start_seconds, label\na.wav, 0, "dog"\nb.wav, 1, "cat"\n'
     listing = corpora.read(manifest(header))
     assert [clip.label for clip in listing.clips] == ["dog", "cat"]
@@ -204,6 +206,8 @@ def test_numbers_that_are_none_are_no_labels_and_words_for_none_are_told(manifes
     table = pa.table({"path": ["a.wav", "b.wav"], "label": [float("nan"), 1.5]})
     pq.write_table(table, tmp_path / "task.parquet")
     assert found(str(tmp_path / "task.parquet")) == [("a.wav", None), ("b.wav", "1.5")]
+    tenths = manifest('{"path": "a.wav", "label": 0.1}\n', "tenths.jsonl")
+    assert found(tenths) == [("a.wav", "0.1")]
     words = corpora.read(manifest("path,label\na.wav,NaN\nb.wav,cat\nc.wav,N/A\n"))
     assert [clip.label for clip in words.clips] == ["NaN", "cat", "N/A"]
     assert any("'N/A' (1), 'NaN' (1)" in note for note in words.notes)

@@ -21,7 +21,7 @@ from functools import cache, partial
 
 from unfused.corpora import label_studio, location
 from unfused.corpora.clip import Clip, ManifestError, Stretch
-from unfused.corpora.columns import LABELS, PATHS
+from unfused.corpora.columns import LABELS, PATHS, chosen_column, plain_name
 from unfused.corpora.folders import AUDIO_EXTENSIONS, Found, by_name, look
 from unfused.corpora.listing import Columns, Listing
 from unfused.corpora.recording import recording_of
@@ -210,11 +210,11 @@ def _files(
     table: str, names: Sequence[str], rows: Sequence[Mapping[str, str]], chosen: str | None
 ) -> Sequence[str]:
     """The columns that name a row's recording: Raven's own, else a usual one with audio in it."""
-    if chosen is not None:
-        return [_chosen(table, names, chosen, "--path-column")]
+    if one := chosen_column(names, chosen, "--path-column", table):
+        return [one]
     if own := [name for name in FILES if name in names]:
         return own
-    plain = _plain(names)
+    plain = {plain_name(name): name for name in names}
     usual = [plain[name] for name in PATHS if name in plain]
     return [name for name in usual if any(_is_audio(row.get(name)) for row in rows)][:1]
 
@@ -223,24 +223,11 @@ def _is_audio(cell: str | None) -> bool:
     return (cell or "").strip().lower().endswith(AUDIO_EXTENSIONS)
 
 
-def _plain(names: Sequence[str]) -> Mapping[str, str]:
-    """The names of columns by how they are usually written."""
-    return {re.sub(r"[\s-]+", "_", name.strip().lower()): name for name in names}
-
-
-def _chosen(table: str, names: Sequence[str], chosen: str, option: str) -> str:
-    if chosen not in names:
-        raise ManifestError(
-            f"{option} {chosen}: {table!r} has no such column, only {', '.join(names)}."
-        )
-    return chosen
-
-
 def _ravens_label(table: str, names: Sequence[str], chosen: str | None) -> str:
     """The column of labels: a usual name, else the last that is no measurement."""
-    if chosen is not None:
-        return _chosen(table, names, chosen, "--label-column")
-    plain = _plain(names)
+    if one := chosen_column(names, chosen, "--label-column", table):
+        return one
+    plain = {plain_name(name): name for name in names}
     usual = [plain[name] for name in LABELS if name in plain]
     own = [name for name in names if name and not RAVENS_OWN.fullmatch(name.strip())]
     if found := [*usual[:1], *own[-1:]]:
@@ -290,7 +277,7 @@ def _of_audacity(text: str) -> Iterator[Stretch]:
 
 def grouped(clips: Sequence[Clip]) -> list[Clip]:
     """All stretches of a recording in one group: its own name, or what its groups are together."""
-    several = {clip.path for clip in clips if clip.start is not None or clip.end is not None}
+    several = {clip.path for clip in clips if clip.is_stretch}
     own: dict[str, str] = {}
     joined: dict[str, str] = {}
 
@@ -313,5 +300,4 @@ def grouped(clips: Sequence[Clip]) -> list[Clip]:
 
 def _name_of_recording(clip: Clip) -> str:
     """A stretch's name without its times; unlike the path it survives a move."""
-    whole = clip.start is None and clip.end is None
-    return clip.name if whole else clip.name.rpartition("#")[0]
+    return clip.name.rpartition("#")[0] if clip.is_stretch else clip.name

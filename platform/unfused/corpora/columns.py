@@ -7,7 +7,7 @@ sentence lists the columns and names the option that says it.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from unfused.corpora.clip import ManifestError
@@ -62,7 +62,7 @@ def may_matter(chosen: Columns):
     known |= {name for pair in STRETCHES for name in pair}
 
     def matters(name: str) -> bool:
-        return _plain(name) in known or name in (chosen.path, chosen.label)
+        return plain_name(name) in known or name in (chosen.path, chosen.label)
 
     return matters
 
@@ -77,9 +77,9 @@ def meaning(
     """
     plain: dict[str, str] = {}
     for name in table:
-        plain.setdefault(_plain(name), name)
+        plain.setdefault(plain_name(name), name)
     notes: list[str] = []
-    path = _chosen(table, chosen.path, "--path-column", place) or _path(table, plain)
+    path = chosen_column(table, chosen.path, "--path-column", place) or _path(table, plain)
     if path is None:
         raise ManifestError(
             f"{place!r} has no column `path`, only {', '.join(table) or 'nothing'}; name the"
@@ -87,7 +87,7 @@ def meaning(
         )
     label = None
     if labelled:
-        label = _chosen(table, chosen.label, "--label-column", place)
+        label = chosen_column(table, chosen.label, "--label-column", place)
         label = label or _label(table, plain, place)
     group = plain.get("group")
     if group is None:
@@ -104,7 +104,7 @@ def meaning(
         else:
             split = alias
     stretch, lasts = _stretch(plain, notes)
-    unit = 0.001 if stretch and _plain(stretch[0]) == MILLISECONDS else 1.0
+    unit = 0.001 if stretch and plain_name(stretch[0]) == MILLISECONDS else 1.0
     return Meaning(path, label, split, group, plain.get("fold"), stretch, lasts, unit), notes
 
 
@@ -143,7 +143,8 @@ def _stretch(
     return None, False
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
+    """A column's name as it is usually written."""
     return re.sub(r"[\s-]+", "_", name.strip().lower())
 
 
@@ -151,10 +152,17 @@ def _first(plain: Mapping[str, str], names: Sequence[str]) -> str | None:
     return next((plain[name] for name in names if name in plain), None)
 
 
-def _chosen(table: Table, name: str | None, option: str, place: str) -> str | None:
+def chosen_column(
+    table: Collection[str], name: str | None, option: str, place: str
+) -> str | None:
+    """The column that an option names, however it is written; None where it names none.
+
+    Raises:
+        ManifestError: there is no such column.
+    """
     if name is None or name in table:
         return name
-    alike = [one for one in table if _plain(one) == _plain(name)]
+    alike = [one for one in table if plain_name(one) == plain_name(name)]
     if len(alike) == 1:
         return alike[0]
     raise ManifestError(
@@ -169,7 +177,7 @@ def _label(table: Table, plain: Mapping[str, str], place: str) -> str | None:
         ManifestError: several have names, and do not say the same.
     """
     found = [plain[name] for name in LABELS if name in plain]
-    if not found or _plain(found[0]) in LABELS[:2]:
+    if not found or plain_name(found[0]) in LABELS[:2]:
         return found[0] if found else None
     named = [name for name in found if not _is_numeric(table[name])] or found[:1]
     if len(named) > 1 and not all(_say_the_same(table, named[0], one) for one in named[1:]):

@@ -75,13 +75,12 @@ def without_repeats(
 
 def _in_one_group(clips: Sequence[Clip], content: Mapping[str, Hashable]) -> Sequence[Clip]:
     """Stretches of equal recordings in one group, and the recordings as a whole with them."""
-    cut = {content[clip.path] for clip in clips if clip.is_stretch}
     first: dict[Hashable, str | None] = {}
-    for clip in sorted(clips, key=lambda clip: not clip.is_stretch):
-        if content[clip.path] in cut:
+    for clip in clips:
+        if clip.is_stretch:
             first.setdefault(content[clip.path], clip.group)
     return [
-        replace(clip, group=first[content[clip.path]]) if content[clip.path] in cut else clip
+        replace(clip, group=first[content[clip.path]]) if content[clip.path] in first else clip
         for clip in clips
     ]
 

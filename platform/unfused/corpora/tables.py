@@ -80,7 +80,7 @@ def text_of(data: bytes, notes: list[str]) -> str:
 
 
 def _read_csv(data: bytes, wanted: Callable[[str], bool], notes: list[str]) -> Table:
-    text = _from_header(text_of(data, notes).lstrip("\r\n"), notes)
+    text = _from_header(text_of(data, notes).lstrip("\r\n"), wanted, notes)
     first, _, rest = text.partition("\n")
     if first.lower().startswith("sep="):
         # A line for spreadsheets alone.
@@ -91,15 +91,19 @@ def _read_csv(data: bytes, wanted: Callable[[str], bool], notes: list[str]) -> T
     return dict(zip(header, zip(*body, strict=True) if body else [()] * len(header), strict=True))
 
 
-def _from_header(text: str, notes: list[str]) -> str:
-    """A table without the comments before it, of which the last may be its header."""
-    lines = text.splitlines(keepends=True)
-    count = next((i for i, line in enumerate(lines) if not line.startswith("#")), 0)
-    if not count:
+def _from_header(text: str, wanted: Callable[[str], bool], notes: list[str]) -> str:
+    """A table without the comments before it; the last one is its header where it names columns
+    that are wanted and the line after it none."""
+    if not text.startswith("#"):
         return text
-    comment, first = lines[count - 1].lstrip("# "), lines[count]
+    lines = text.splitlines(keepends=True)
+    count = next((i for i, line in enumerate(lines) if not line.startswith("#")), len(lines))
+    comment, first = lines[count - 1].lstrip("# "), "".join(lines[count : count + 1])
     separator = max(SEPARATORS, key=comment.count)
-    is_header = 0 < comment.count(separator) <= first.count(separator)
+    named, others = (
+        any(wanted(cell.strip()) for cell in line.split(separator)) for line in (comment, first)
+    )
+    is_header = named and not others
     if left_out := count - is_header:
         are = "1 line that begins" if left_out == 1 else f"{left_out} lines that begin"
         notes.append(f"{are} with # before the table {'is' if left_out == 1 else 'are'} left out.")
@@ -163,10 +167,10 @@ def _read_parquet(data: bytes, wanted: Callable[[str], bool], notes: list[str]) 
         kind = table.schema.field(name).type
         if pa.types.is_list(kind) or pa.types.is_large_list(kind):
             columns[name] = [_single(name, cell) for cell in table[name].to_pylist()]
-        elif pa.types.is_floating(kind):
-            columns[name] = [_text(name, cell) for cell in table[name].to_pylist()]
         else:
-            columns[name] = table[name].cast(pa.string()).to_pylist()
+            cells = table[name].cast(pa.string()).to_pylist()
+            is_none = "nan" if pa.types.is_floating(kind) else None
+            columns[name] = [None if cell == is_none else cell for cell in cells]
     return columns
 
 
@@ -184,7 +188,7 @@ def _text(name: str, value: Any) -> str | None:
     if isinstance(value, list):
         return _single(name, value)
     if isinstance(value, float):
-        return None if math.isnan(value) else f"{value:.17g}"
+        return None if math.isnan(value) else str(value).removesuffix(".0")
     return None if value is None else str(value)
 
 
