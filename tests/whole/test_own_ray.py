@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import time
+from contextlib import suppress
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -46,13 +47,17 @@ def test_a_run_listens_on_this_machine_alone_and_leaves_nothing_of_ray(awkward):
     run = awkward()
     seen: set[tuple[str, str]] = set()
     places: set[Path] = set()
+    scripts: set[str] = set()
     while run.poll() is None:
         seen |= listening(run.pid)
         places |= places_of(run.pid)
+        scripts |= {Path(word).name for word in words_of(run.pid) if word.endswith(".py")}
         time.sleep(0.5)
     said = run.communicate()[0]
     assert run.returncode == 0, said
-    assert {owner for owner, _ in seen} >= {"gcs_server", "raylet"}
+    owners = {owner for owner, _ in seen}
+    assert owners >= {"gcs_server", "raylet"}
+    assert not scripts & {"dashboard.py", "monitor.py", "log_monitor.py"}
     assert not [one for one in sorted(seen) if not ip_address(one[1]).is_loopback]
     assert len(places) == 1 and not [place for place in places if place.exists()]
 
@@ -76,11 +81,14 @@ def test_a_run_that_is_interrupted_leaves_nothing_of_ray(awkward):
 
 def places_of(process: int) -> set[Path]:
     """Folders of the Rays that a process has started, from their commands."""
+    words = words_of(process)
+    return {Path(w.partition("=")[2]) for w in words if w.startswith("--temp_dir=")}
+
+
+def words_of(process: int) -> set[str]:
+    """Of the commands of all that a process has started."""
     found = set()
     for one in descendants(process):
-        try:
-            words = Path(f"/proc/{one}/cmdline").read_bytes().decode().split("\0")
-        except OSError:
-            continue
-        found |= {Path(w.partition("=")[2]) for w in words if w.startswith("--temp_dir=")}
+        with suppress(OSError):
+            found |= {*Path(f"/proc/{one}/cmdline").read_bytes().decode().split("\0")}
     return found

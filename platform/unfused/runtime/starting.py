@@ -259,28 +259,34 @@ def _persistently(settings: Mapping[str, Any], tell: Tell) -> None:
 
 @contextmanager
 def _settled() -> Iterator[None]:
-    """Have the node that is started be at the loopback address, and its agents listen on ports that
-    are chosen here; `ray.init` has no words for either.
+    """Have the node that is started be at the loopback address, its agents listen on ports that are
+    chosen here, and three processes stay away; `ray.init` has no words for any of it.
 
     It takes a loopback address for a wish for this machine's own. A node that is to learn the ports
     from its agents waits fifteen seconds for these, whatever is set, and dies; their imports alone
     take as long on a busy machine.
-    """
-    from ray._private import parameter
 
-    kept = parameter.RayParams
+    One of the three watches for nodes to add or to take away, one reads the logs for a driver that
+    prints them, and of the dashboard that is left out Ray starts what reports its use: it waits
+    for that, half of a start.
+    """
+    from ray._private import parameter, services
+
+    kept = parameter.RayParams, services.start_api_server
     with ExitStack() as held:
         sockets = [held.enter_context(socket.create_server((LOOPBACK, 0))) for _ in AGENTS]
         ports = {name: one.getsockname()[1] for name, one in zip(AGENTS, sockets, strict=True)}
 
     def settled(**given: Any) -> Any:
-        return kept(**given | ports | {"node_ip_address": LOOPBACK})
+        alone = {"node_ip_address": LOOPBACK, "no_monitor": True, "include_log_monitor": False}
+        return kept[0](**given | ports | alone)
 
     parameter.RayParams = settled
+    services.start_api_server = lambda *_, **__: (None, None)
     try:
         yield
     finally:
-        parameter.RayParams = kept
+        parameter.RayParams, services.start_api_server = kept
 
 
 def _kill(folder: str, known: set[int]) -> None:

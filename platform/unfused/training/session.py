@@ -15,6 +15,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import torch
+
 from unfused import cores, distributed, runtime
 from unfused.config import RunOptions
 from unfused.events import Event, Phase, Progress
@@ -272,7 +274,6 @@ def run_worker(config: dict[str, Any]) -> None:
 def _worker(sender: Sender) -> Worker:
     """This process as a worker."""
     import ray.train
-    import ray.train.torch
 
     context = ray.train.get_context()
     cores.prepare_process()
@@ -280,9 +281,21 @@ def _worker(sender: Sender) -> Worker:
     return Worker(
         rank=context.get_world_rank(),
         world=context.get_world_size(),
-        device=ray.train.torch.get_device(),
+        device=_device(),
         emit=sender.emit,
     )
+
+
+def _device() -> torch.device:
+    """This worker's GPU, if it has one."""
+    import ray
+
+    if not ray.get_gpu_ids():
+        # Ray Train's word for torch takes as long to import as torch itself.
+        return torch.device("cpu")
+    import ray.train.torch
+
+    return ray.train.torch.get_device()
 
 
 class Sender:
