@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from unfused.audio.augment import Augment, Mixup, RandomResizeCrop, Views
+from unfused.audio.augment import Augment, Mixup, RandomFilter, RandomResizeCrop, Views
 from unfused.distributed import load_rank_state, rank_state
 
 PUBLISHED = {
@@ -16,6 +16,7 @@ PUBLISHED = {
     "canvas_time": 1.5,
     "frequency_scale": (0.6, 1.5),
     "time_scale": (0.6, 1.5),
+    "filter_db": 0.0,
     "fill": -4.0,
 }
 OFF = PUBLISHED | {
@@ -239,3 +240,29 @@ def test_low_precision_training_does_not_blur_the_views():
 def test_impossible_ranges_are_refused(setting, message):
     with pytest.raises(ValueError, match=message):
         Augment(**PUBLISHED | setting)
+
+
+def test_a_filter_adds_straight_lines_between_gains_in_decibels():
+    x = clips(4000)
+    gains = (RandomFilter(3.0)(x, seeded(1)) - x) * 10 / np.log(10)
+    assert torch.allclose(gains, gains[:, :, :1].expand_as(gains), atol=1e-4)
+    assert gains[:, 0].std() == pytest.approx(3.0, abs=0.1)
+    assert gains.mean() == pytest.approx(0.0, abs=0.1)
+    # Bands 0, 1.75, 3.5, 5.25 and 7 are drawn; 1 lies four sevenths of the way to the second.
+    drawn = torch.randn(4000, 5, generator=seeded(1)) * 3
+    between = drawn[:, 0] * 3 / 7 + drawn[:, 1] * 4 / 7
+    assert torch.allclose(gains[:, 1, 0], between, atol=1e-4)
+
+
+def test_no_filter_changes_nothing_and_draws_nothing():
+    x, generator = clips(3), seeded(2)
+    assert RandomFilter()(x, generator) is x
+    assert torch.equal(torch.rand(1, generator=generator), torch.rand(1, generator=seeded(2)))
+    with pytest.raises(ValueError, match="0 dB or more; got -1"):
+        RandomFilter(-1.0)
+
+
+def test_a_view_is_filtered_too():
+    x = clips(3)
+    whole = Augment(**OFF | {"filter_db": 6.0})(x, seeded(4))
+    assert torch.equal(whole, RandomFilter(6.0)(x, seeded(4)))

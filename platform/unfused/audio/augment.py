@@ -12,14 +12,18 @@ Axes: B clips, F mel bands, T frames, M clips in the mixing bank.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Generator, Tensor, nn
-from torch.nn.functional import affine_grid, grid_sample
+from torch.nn.functional import affine_grid, grid_sample, interpolate
 
 from unfused import distributed
 from unfused.distributed import State
+
+NEPERS_PER_DB = math.log(10) / 10
+"""Of powers, whose logarithm log-mel is."""
 
 
 class Mixup(distributed.PerRank):
@@ -168,8 +172,38 @@ def _check_axis(name: str, canvas: float, scale: Sequence[float]) -> None:
         )
 
 
+class RandomFilter(nn.Module):
+    """A random smooth filter: gains that change along the bands, the same at all times.
+
+    What another voice, room or microphone does to a sound (FilterAugment, arXiv 2110.03282, with
+    lines between evenly spaced bands). The gains of `POINTS` bands are normally distributed.
+
+    Args:
+        decibels: standard deviation of the gains; 0 is off.
+
+    Raises:
+        ValueError: `decibels` is negative.
+    """
+
+    POINTS = 5
+
+    def __init__(self, decibels: float = 0.0) -> None:
+        super().__init__()
+        if not decibels >= 0:
+            raise ValueError(f"The gains' standard deviation is 0 dB or more; got {decibels:g}.")
+        self.decibels = decibels
+
+    def forward(self, x: Tensor, generator: Generator | None = None) -> Tensor:
+        """Filter log-mel (B, F, T)."""
+        if self.decibels == 0 or len(x) == 0:
+            return x
+        gains = torch.randn(len(x), 1, self.POINTS, generator=generator) * self.decibels
+        drawn = interpolate(gains, size=x.shape[1], mode="linear", align_corners=True)
+        return x + (drawn[:, 0, :, None] * NEPERS_PER_DB).to(x.device)
+
+
 class Augment(nn.Module):
-    """Mixup, then a random resize crop: one random view of every clip.
+    """Mixup, then a random resize crop, then a random filter: one random view of every clip.
 
     Args:
         mixup_ratio: see `Mixup`.
@@ -177,6 +211,7 @@ class Augment(nn.Module):
         canvas_time: see `RandomResizeCrop`.
         frequency_scale: see `RandomResizeCrop`.
         time_scale: see `RandomResizeCrop`.
+        filter_db: see `RandomFilter`.
         fill: see `RandomResizeCrop`.
     """
 
@@ -188,6 +223,7 @@ class Augment(nn.Module):
         canvas_time: float,
         frequency_scale: Sequence[float],
         time_scale: Sequence[float],
+        filter_db: float,
         fill: float,
     ) -> None:
         super().__init__()
@@ -198,15 +234,21 @@ class Augment(nn.Module):
             time_scale=time_scale,
             fill=fill,
         )
+        self.filter = RandomFilter(filter_db)
 
     @torch.no_grad()
     def views(self, x: Tensor, count: int, generator: Generator | None = None) -> list[Tensor]:
         """`count` independent views, each (B, F, T), of log-mel (B, F, T); then remember it."""
         # Under autocast affine_grid would place pixels with the 8 bits of bfloat16.
         with torch.autocast(x.device.type, enabled=False):
-            views = [self.crop(self.mixup(x, generator), generator) for _ in range(count)]
+            views = [self._view(x, generator) for _ in range(count)]
         self.mixup.remember(x)
         return views
+
+    def _view(self, x: Tensor, generator: Generator | None) -> Tensor:
+        for change in (self.mixup, self.crop, self.filter):
+            x = change(x, generator)
+        return x
 
     def forward(self, x: Tensor, generator: Generator | None = None) -> Tensor:
         """One view (B, F, T) of log-mel (B, F, T)."""

@@ -158,6 +158,8 @@ class AugmentConfig(Section):
     """Range of the crop's height, in clip heights."""
     time_scale: Range = (0.6, 1.5)
     """Range of the crop's width, in clip lengths."""
+    filter_db: Annotated[float, Field(ge=0, le=60)] = 0.0
+    """Standard deviation in dB of a random smooth filter's gains along the bands; 0 is off."""
 
     @field_validator("frequency_scale", "time_scale")
     @classmethod
