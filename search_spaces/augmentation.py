@@ -1,4 +1,5 @@
-"""What the teacher and the student hear instead of the clips: mixing and random resize crops."""
+"""What the teacher and the student hear instead of the clips: mixing, random resize crops and
+random filters."""
 
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 
@@ -8,8 +9,10 @@ space = {
     "pretrain.augment.mixup_ratio": FloatDistribution(0.0, 0.6),
     "pretrain.augment.frequency_scale": CategoricalDistribution(SCALES),
     "pretrain.augment.time_scale": CategoricalDistribution(SCALES),
+    "pretrain.augment.filter_db": FloatDistribution(0.0, 6.0),
     "distill.augment.mixup_ratio": FloatDistribution(0.0, 0.6),
     "distill.augment.frequency_scale": CategoricalDistribution(SCALES),
     "distill.augment.time_scale": CategoricalDistribution(SCALES),
+    "distill.augment.filter_db": FloatDistribution(0.0, 6.0),
 }
 objectives = {"valid_accuracy": "maximize"}

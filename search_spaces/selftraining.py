@@ -12,6 +12,7 @@ space = {
     "selftrain.feature_weight": FloatDistribution(0.0, 1.0),
     "selftrain.consistency_weight": FloatDistribution(0.0, 1.0),
     "selftrain.consistency_threshold": FloatDistribution(0.7, 0.98),
+    "selftrain.augment.filter_db": FloatDistribution(0.0, 6.0),
     "selftrain.supervised_fraction": FloatDistribution(0.0, 0.5),
 }
 arm = "selftrain"

@@ -57,7 +57,7 @@ def test_a_section_is_all_that_it_has():
     assert names == ["embed.layer", "embed.num_crops", "embed.batch_size", "embed.precision"]
     both = [found.name for found in reference(Config(), ["encoder.kind"])]
     assert both == ["teacher.kind", "student.kind"]
-    assert len(reference(Config(), ["distill.augment"])) == 5
+    assert len(reference(Config(), ["distill.augment"])) == 6
 
 
 @pytest.mark.parametrize(

@@ -356,7 +356,11 @@ class CombineConfig(Section):
 
 
 SELFTRAIN_AUGMENT = AugmentConfig(
-    mixup_ratio=0.0, canvas_time=1.25, frequency_scale=(1.0, 1.0), time_scale=(0.8, 1.25)
+    mixup_ratio=0.0,
+    canvas_time=1.25,
+    frequency_scale=(1.0, 1.0),
+    time_scale=(0.8, 1.25),
+    filter_db=3.0,
 )
 
 
