@@ -152,7 +152,7 @@ def test_what_is_damaged_on_an_object_store_is_set_aside_for_the_next_builder(re
     assert not remote.folder("embed", "k").holds(kept.uri)
     _commit(remote, text=b"new")
     assert (remote.kept("embed", "k1") / "deep").read("file.bin") == b"new"
-    assert list(remote.artifacts()) == [("embed", "k1")]
+    assert remote.keys("embed") == ["k1"]
     assert [info.base_name for info in (remote.root / "damaged").files()] == ["manifest.json"] * 2
 
 
@@ -219,7 +219,15 @@ def test_a_damaged_artifact_gives_way_to_the_next_builder(store):
     _damage(store.folder("embed", "k1").local, "cut")
     _commit(store, text=b"new")
     assert (store.folder("embed", "k1") / "deep").read("file.bin") == b"new"
-    assert list(store.artifacts()) == [("embed", "k1")]
+    assert store.keys("embed") == ["k1"]
+
+
+def test_what_else_lies_in_the_folder_is_no_artifact(store):
+    key = artifact_key("embed", 1, {}, {})
+    _commit(store, key=key)
+    for other in ("recordings/monday", "embed/notes", f"damaged/embed-{key}-{key[:8]}"):
+        (store.root / other).write("somebody's.txt", b"")
+    assert list(store.artifacts()) == [("embed", key)]
 
 
 def test_a_file_that_is_written_twice_has_the_digest_of_the_last(store):

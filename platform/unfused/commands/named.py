@@ -10,7 +10,6 @@ The rule of this file: a name that is not there is answered with those that are.
 
 from __future__ import annotations
 
-import re
 import tempfile
 from contextlib import suppress
 from functools import cache
@@ -19,9 +18,8 @@ from pathlib import Path
 from unfused.commands.places import usable
 from unfused.config import ConfigError
 from unfused.inference.folder import MODEL_FILE, read_facts
-from unfused.store import Folder, Kept, Store
+from unfused.store import KEY, Folder, Kept, Store
 
-KEY = re.compile(r"[0-9a-f]{16}")
 BEST = "best"
 SHOWN = 10
 """Models that an answer lists."""

@@ -23,23 +23,49 @@ def usable(location: str) -> Store:
     Raises:
         ConfigError: it is no place that files can be kept in.
     """
-    said = location if len(location) <= SHOWN else f"{location[:SHOWN]}..."
+    store, nearest = _understood(location)
+    if nearest and not (nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)):
+        what = "cannot be written in" if nearest.is_dir() else "is a file"
+        raise ConfigError(f"--store {_said(location)}: {nearest} {what}; name another folder.")
+    return store
+
+
+def there(location: str) -> Store:
+    """A store to look into; one on a disk is there.
+
+    Raises:
+        ConfigError: it is not, or it is no place that files can be kept in.
+    """
+    store, nearest = _understood(location)
+    if (local := store.root.local) and not (nearest == local and local.is_dir()):
+        raise ConfigError(f"--store {_said(location)}: there is no folder {local}; name another.")
+    return store
+
+
+def _understood(location: str) -> tuple[Store, Path | None]:
+    """A store by its name, and of one on a disk the part of its path that is there.
+
+    Raises:
+        ConfigError: it is no place that files can be kept in.
+    """
+    said = _said(location)
     if not location.strip():
         raise ConfigError(f"--store is empty; {OTHER_STORE}")
     try:
         store = Store.at(location)
         local = store.root.local
         above = (local, *local.parents) if local else ()
-        there = next((path for path in above if path.exists()), None)
+        nearest = next((path for path in above if path.exists()), None)
     except (OSError, RuntimeError, StoreError) as error:
         reason = str(error).partition("; ")[0].rstrip(".").replace(location, said)
         raise ConfigError(f"--store {said}: {reason}; {OTHER_STORE}") from None
     if store.root.filesystem.type_name == "mock" or not store.root.path.strip("/"):
         raise ConfigError(f"--store {said} names no place to keep anything in; {OTHER_STORE}")
-    if there and not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
-        what = "cannot be written in" if there.is_dir() else "is a file"
-        raise ConfigError(f"--store {said}: {there} {what}; name another folder.")
-    return store
+    return store, nearest
+
+
+def _said(name: str) -> str:
+    return name if len(name) <= SHOWN else f"{name[:SHOWN]}..."
 
 
 def writable(option: str, name: str) -> Path:

@@ -17,7 +17,7 @@ import numpy as np
 
 from unfused import clustering, cores, teachers
 from unfused.audio.samples import Cut
-from unfused.commands.named import KEY, named
+from unfused.commands.named import named
 from unfused.commands.places import usable
 from unfused.commands.predict import finish, listed, usable_writer
 from unfused.config import AudioConfig, ConfigError, EmbedConfig
@@ -25,7 +25,7 @@ from unfused.inference.files import blocks, told_of
 from unfused.inference.folder import read_facts
 from unfused.inference.hearing import Hearing
 from unfused.inference.tables import OF_ANY_COLUMNS
-from unfused.store import Folder, Store
+from unfused.store import KEY, Folder, Store
 from unfused.teachers import Teacher, TeacherFacts
 
 COLUMNS = ("path", "digest", "cluster", "confidence", "reason")

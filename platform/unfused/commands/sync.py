@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 
 from unfused import display, terminal, tracking
-from unfused.store import Folder
+from unfused.commands import places
 
 WAIT_SECONDS = 10.0
 """For an MLflow that is away."""
@@ -30,7 +30,7 @@ def sync(location: str, tracking_uri: str | None) -> None:
         NotSent: MLflow is away.
     """
     console = display.make_console()
-    store, sent = Folder.of(location), list[tracking.Sent]()
+    store, sent = places.there(location).root, list[tracking.Sent]()
     if tracking_uri and not tracking.is_server(tracking_uri):
         tracking.initialise(tracking_uri)
     patience = tracking.Patience(WAIT_SECONDS)

@@ -12,8 +12,9 @@ from typing import Any
 
 from rich.console import Console
 
+from unfused.commands import places
 from unfused.config import ConfigError
-from unfused.store import Store, StoreError
+from unfused.store import Store
 
 
 def verify(location: str, console: Console, *, repair: bool) -> dict[str, Any]:
@@ -28,14 +29,15 @@ def verify(location: str, console: Console, *, repair: bool) -> dict[str, Any]:
         `artifacts`, how many there are, and `damaged`: for each of these `artifact` (stage/key),
         `files` (name and what is wrong) and `set_aside`, where it lies now, if it was moved.
     """
-    store = Store.at(location)
-    try:
+    store = places.there(location)
+    store.check_readable()
+    with store.telling():
         keys = [*store.artifacts()]
-    except OSError as error:
-        raise StoreError(f"{location} cannot be read: {error}.") from None
-    if not keys:
-        raise ConfigError(f"There is no artifact in {store.root.uri}; name a store with --store.")
-    damaged = [*_damaged(store, keys, console, repair)]
+        if not keys:
+            raise ConfigError(
+                f"There is no artifact in {store.root.shown}; name a store with --store."
+            )
+        damaged = [*_damaged(store, keys, console, repair)]
     console.print(f"{len(keys)} artifacts, {len(damaged)} damaged.")
     return {"artifacts": len(keys), "damaged": damaged}
 

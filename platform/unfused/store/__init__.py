@@ -24,11 +24,12 @@ from unfused.store.files import (
     write_table,
 )
 from unfused.store.folder import Folder, StoreError, StoreFailed, check_inside, npy, read_npy
-from unfused.store.keys import artifact_key, canonical_json, digest
+from unfused.store.keys import KEY, artifact_key, canonical_json, digest
 from unfused.store.store import BEGUN, Artifact, Facts, Store
 
 __all__ = [
     "BEGUN",
+    "KEY",
     "MANIFEST",
     "NO_MANIFEST",
     "Artifact",

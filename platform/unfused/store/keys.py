@@ -7,8 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
+
+KEY = re.compile(r"[0-9a-f]{16}")
+"""What `artifact_key` gives."""
 
 
 def canonical_json(value: Any) -> str:

@@ -23,6 +23,7 @@ from unfused.config import ConfigError
 from unfused.remote import NO_BUCKET, Fault, fault_of, path_of
 from unfused.store.files import AT, MANIFEST, NO_MANIFEST, Damaged, Kept, Work
 from unfused.store.folder import Folder, StoreError, StoreFailed
+from unfused.store.keys import KEY
 
 NOT_STAGES = ("work", "checkpoints", "damaged", "runs", "demo", "searches", "tracking")
 """Folders of a store that hold no artifacts."""
@@ -168,10 +169,11 @@ class Store:
             return [Damaged(folder.uri, MANIFEST, "no manifest")]
 
     def artifacts(self) -> Iterator[tuple[str, str]]:
-        """Stage and key of all that is there, sorted."""
+        """Stage and key of all that is there, sorted. What else lies in the folder is somebody's
+        own."""
         for stage in self._folders(self.root):
             if stage not in NOT_STAGES:
-                yield from ((stage, key) for key in self.keys(stage))
+                yield from ((stage, key) for key in self.keys(stage) if KEY.fullmatch(key))
 
     def keys(self, stage: str) -> list[str]:
         """What is there of a stage, sorted; it may be damaged, or just being copied."""
