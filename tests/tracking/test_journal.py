@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -53,7 +54,18 @@ def test_a_line_that_was_cut_short_is_not_read(tmp_path):
         taken.release()
 
 
-@pytest.mark.parametrize("content", [b"", b"\0" * 4096, b"no json\n", b"[]\n", b'{"form": 99}\n'])
+def a_head(**other: object) -> bytes:
+    known = {"form": journal.FORM, "id": "x", "at": 1.5, **HEAD, **other}
+    return json.dumps(known).encode() + b"\n"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"", b"\0" * 4096, b"no json\n", b"[]\n", b'{"form": 99}\n', a_head(at=None),
+        a_head(subject="a run"), a_head(uri=7),
+    ],
+)  # fmt: skip
 def test_what_is_no_journal_is_left_alone(tmp_path, content):
     (tmp_path / "x.jsonl").write_bytes(content)
     assert journal.left(tmp_path) == []

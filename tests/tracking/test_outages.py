@@ -117,6 +117,36 @@ def test_sync_says_what_it_did_and_that_there_is_nothing_to_do(
     recorded_once(mlflow)
 
 
+@pytest.mark.parametrize("line", [b"7", b"[]", b'{"event": "RunStarted"}', b'{"at": null}'])
+def test_a_garbled_journal_keeps_up_no_other(mlflow, impatient, line):
+    nowhere = f"http://127.0.0.1:{free_port()}"
+    left = tracking.Tracker(nowhere, mlflow.name, "store", name="garbled")
+    play(left, a_whole_run())
+    head, _, rest = left._journal.path.read_bytes().partition(b"\n")
+    left._journal.path.write_bytes(b"\n".join((head, line, rest)))
+    play(tracking.Tracker(nowhere, mlflow.name, "store", name="whole"), a_whole_run())
+    sync("store", mlflow.uri)
+    assert mlflow.only("attributes.run_name = 'whole'").info.status == "FINISHED"
+
+
+def test_a_journal_whose_place_is_gone_stays_and_keeps_up_no_other(
+    mlflow, tmp_path, impatient, capsys
+):
+    nowhere = f"http://127.0.0.1:{free_port()}"
+    for name in ("gone", "whole"):
+        left = tracking.Tracker(nowhere, mlflow.name, "store", name=name)
+        play(left, a_whole_run())
+        meant = {"gone": f"sqlite:///{tmp_path}/gone/mlflow.db", "whole": mlflow.uri}[name]
+        journal = left._journal.path
+        journal.write_text(journal.read_text().replace(nowhere, meant))
+    with pytest.raises(NotSent, match="1 of 2 runs could not be sent"):
+        sync("store", None)
+    assert mlflow.only("attributes.run_name = 'whole'").info.status == "FINISHED"
+    assert "there is no folder" in capsys.readouterr().out
+    sync("store", mlflow.uri)
+    assert mlflow.only("attributes.run_name = 'gone'").info.status == "FINISHED"
+
+
 def test_a_database_that_is_locked_for_the_whole_run_is_told_afterwards(
     mlflow, caplog, tmp_path
 ):

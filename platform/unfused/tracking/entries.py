@@ -71,6 +71,11 @@ def _call(call: str, **what: Any) -> Entry:
     return {"at": time.time(), "call": call, "with": what}
 
 
+def is_whole(entry: Any) -> bool:
+    """Whether a line that a journal has is an entry, as far as it must be to have its turn."""
+    return isinstance(entry, Mapping) and isinstance(entry.get("at"), float)
+
+
 def ends_run(entry: Entry) -> bool:
     return entry.get("event") == events.RunFinished.__name__
 

@@ -28,8 +28,8 @@ from unfused.store import Folder, digest
 FOLDER = "tracking"
 ENDING = ".jsonl"
 FORM = 1
-HEAD = {"id", "at", "uri", "experiment", "store", "subject"}
-"""What the head must have."""
+HEAD = {"id": str, "at": float, "uri": str, "experiment": str, "store": str, "subject": dict}
+"""What the head must have, and of which type each is."""
 UNBORN_SECONDS = 60.0
 """After which a journal without a head is nobody's."""
 CHUNK = 1 << 16
@@ -95,7 +95,8 @@ class Journal:
             journal = cls(path, file, {})
             if ours and found.st_nlink and (head := Reader(journal).next()):
                 journal.head = head
-                if head.get("form") == FORM and head.keys() >= HEAD:
+                known = (isinstance(head.get(name), kind) for name, kind in HEAD.items())
+                if head.get("form") == FORM and all(known):
                     return journal
         os.close(file)
         return None

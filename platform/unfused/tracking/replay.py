@@ -8,6 +8,7 @@ is closed as killed, and what MLflow has taken is removed.
 from __future__ import annotations
 
 import heapq
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -22,7 +23,7 @@ from unfused.tracking.identity import Subject, Teller
 from unfused.tracking.index import Index
 from unfused.tracking.journal import Journal
 from unfused.tracking.patience import GivenUp, Patience
-from unfused.tracking.place import bare
+from unfused.tracking.place import TrackingError, bare
 
 
 def head(uri: str, experiment: str, store: Folder, subject: Subject) -> dict[str, Any]:
@@ -57,7 +58,8 @@ def replay(
     Args:
         store: the artifacts'.
         patience: how long MLflow is waited for.
-        where: the tracking URI for what was meant for one; None leaves it for another time.
+        where: the tracking URI for what was meant for one; None leaves it for another time, and one
+            that raises a `TrackingError` is told of and stays.
         told: takes note of each run.
 
     Raises:
@@ -65,9 +67,13 @@ def replay(
     """
     found = journal.left(journal.folder_of(store))
     try:
-        tellings = [
-            _Telling(one, store, uri, patience) for one in found if (uri := where(one.head["uri"]))
-        ]
+        tellings = list[_Telling]()
+        for one in found:
+            try:
+                if uri := where(one.head["uri"]):
+                    tellings.append(_Telling(one, store, uri, patience))
+            except TrackingError as error:
+                told(Sent(_name(one), one.head["at"], trouble=str(error), stays=True))
         by_time = heapq.merge(*(one.entries() for one in tellings), key=itemgetter(0))
         for _, one, entry in by_time:
             if entry is not None:
@@ -89,8 +95,8 @@ class _Telling:
         self._last = one.head["at"]
 
     def entries(self) -> Iterator[tuple[float, _Telling, Entry | None]]:
-        """Those of the journal with their times; None is the end."""
-        for entry in self._journal.entries():
+        """Those of the journal with their times, up to what is none; None is the end."""
+        for entry in itertools.takewhile(entries.is_whole, self._journal.entries()):
             self._last, self._ended = entry["at"], self._ended or entries.ends_run(entry)
             yield entry["at"], self, entry
         if not self._ended:
@@ -119,5 +125,9 @@ class _Telling:
         """What came of it."""
         if not self._stays:
             self._journal.remove()
-        name = self._journal.head["subject"]["name"] or "a run"
-        return Sent(name, self._journal.head["at"], self._ended, self._trouble, self._stays)
+        name, began = _name(self._journal), self._journal.head["at"]
+        return Sent(name, began, self._ended, self._trouble, self._stays)
+
+
+def _name(one: Journal) -> str:
+    return one.head["subject"].get("name") or "a run"
