@@ -346,6 +346,50 @@ def test_a_database_whose_making_was_killed_is_made_anew(tmp_path):
     assert client.get_experiment_by_name("one")
 
 
+@pytest.fixture
+def of_version(mlflow, tmp_path) -> Callable[[str], Path]:
+    """Makes a database that MLflow has migrated to a version, or to none yet: a statement."""
+
+    def make(statement: str) -> Path:
+        play(mlflow.tracker(), [started(), RunFinished("FINISHED")])
+        file = shutil.copy(mlflow.uri.removeprefix("sqlite:///"), tmp_path / "mlflow.db")
+        with sqlite3.connect(file) as database:
+            database.execute(statement)
+        database.close()
+        return Path(file)
+
+    return make
+
+
+@pytest.mark.parametrize("statement", ["DELETE FROM alembic_version", "DROP TABLE alembic_version"])
+def test_a_database_that_another_program_was_killed_making_is_set_aside(
+    of_version, statement, tmp_path, monkeypatch, caplog
+):
+    file = of_version(statement)
+    uri = tracking.initialise(f"sqlite:///{file}")
+    place.set_aside(uri)
+    assert file.exists(), "somebody may be making it"
+    os.utime(file, (1, 1))
+    monkeypatch.setattr(place, "_looked_into", set())
+    play(tracking.Tracker(uri, "anew", "store"), a_whole_run())
+    (warning,) = warnings_of(caplog)
+    assert "killed while it made it" in warning and list(tmp_path.glob("mlflow.db.damaged-*"))
+    recorded_once(eyes_on(uri, "anew"))
+
+
+def test_a_database_of_another_version_of_mlflow_is_left_and_told_with_the_remedy(
+    of_version, caplog
+):
+    file = of_version("UPDATE alembic_version SET version_num = 'bd07f7e963c5'")
+    os.utime(file, (1, 1))
+    uri = tracking.initialise(f"sqlite:///{file}")
+    play(tracking.Tracker(uri, "old", "store"), a_whole_run())
+    (warning,) = warnings_of(caplog)
+    assert f"`mlflow db upgrade {uri}`" in warning and "sends the rest" in warning
+    with pytest.raises(tracking.TrackingError, match="is of another version of MLflow"):
+        place.quiet_client(uri)
+
+
 def test_a_database_that_is_whole_or_in_use_stays_where_it_is(tmp_path):
     file = tmp_path / "mlflow.db"
     with sqlite3.connect(file, isolation_level=None) as other:

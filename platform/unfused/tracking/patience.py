@@ -16,6 +16,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeVar
 
+from unfused.config import ConfigError
+
 T = TypeVar("T")
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 10.0
@@ -157,7 +159,10 @@ def held(error: Exception) -> bool:
 
 
 def told(error: Exception) -> str:
-    """The first line of what went wrong, without what the libraries put around it."""
+    """What went wrong: our own sentence, or the first line of a library's without what is put
+    around it."""
+    if isinstance(error, ConfigError):
+        return str(error)
     if AWAY.match(str(error)):
         return "it does not answer"
     text = next(iter(str(error).strip().splitlines()), "") or type(error).__name__

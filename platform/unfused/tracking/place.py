@@ -35,6 +35,10 @@ DEFAULT_NAME = DEFAULT_URI.rpartition("/")[2]
 MAGIC = b"SQLite format 3\0"
 COMPANIONS = ("-journal", "-wal", "-shm")
 """Files beside a sqlite database that would be taken for the next one's."""
+OUTDATED = "out-of-date database schema"
+"""What MLflow says of a database that it has not migrated to its own version."""
+MAKING_SECONDS = 60.0
+"""After which nobody is thought to make a database that is not whole."""
 ANSWER_SECONDS = 5.0
 DATABASES = ("postgresql", "mysql", "mssql")
 RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
@@ -57,9 +61,17 @@ class TrackingError(ConfigError):
 def quiet_client(uri: str) -> Any:
     """MLflow's client, whose own bars and notes stay out of the output."""
     _quiet_mlflow()
-    from mlflow import MlflowClient
+    from mlflow import MlflowClient, MlflowException
 
-    return MlflowClient(uri)
+    try:
+        return MlflowClient(uri)
+    except MlflowException as error:
+        if OUTDATED not in str(error):
+            raise
+        raise TrackingError(
+            f"{bare(uri)} is of another version of MLflow; copy it and run"
+            f" `mlflow db upgrade {shlex.quote(bare(uri))}`, or move it away"
+        ) from None
 
 
 def _quiet_mlflow() -> None:
@@ -219,11 +231,23 @@ def _damage(path: Path) -> str:
     try:
         with closing(sqlite3.connect(where, uri=True, timeout=0)) as database:
             (found,) = database.execute("PRAGMA quick_check(1)").fetchone()
+            half_made = found == "ok" and _half_made(database)
     except sqlite3.OperationalError:
         return ""
     except sqlite3.DatabaseError as error:
         return str(error)
+    if half_made and time.time() - path.stat().st_mtime > MAKING_SECONDS:
+        return "MLflow was killed while it made it"
     return "" if found == "ok" else str(found).splitlines()[-1]
+
+
+def _half_made(database: sqlite3.Connection) -> bool:
+    """Whether there are MLflow's tables without a version, which it neither opens nor upgrades."""
+    names = "SELECT name FROM sqlite_master WHERE name IN ('experiments', 'alembic_version')"
+    tables = {name for (name,) in database.execute(names)}
+    if tables == {"experiments", "alembic_version"}:
+        return database.execute("SELECT version_num FROM alembic_version").fetchone() is None
+    return tables == {"experiments"}
 
 
 def bare(uri: str) -> str:
