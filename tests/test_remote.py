@@ -141,6 +141,14 @@ def test_a_full_disk_that_is_not_the_stores_is_named(tmp_path):
     assert "/elsewhere/file any more" in str(Store.at(str(tmp_path)).failure(error))
 
 
+def test_a_file_that_is_somebody_elses_is_named(tmp_path):
+    error = PermissionError(
+        f"Failed to open local file '{tmp_path}/a.bin'. Detail: [errno 13] Permission denied"
+    )
+    told = str(Store.at(str(tmp_path)).failure(error))
+    assert told.startswith(f"Cannot use {tmp_path}/a.bin any more: it is read-only or somebody")
+
+
 @pytest.mark.parametrize("error", [ConfigError("wrong"), RuntimeError("no"), FileNotFoundError(2)])
 def test_other_errors_stay_what_they_are(tmp_path, error):
     assert Store.at(str(tmp_path)).failure(error) is error

@@ -13,7 +13,7 @@ from unfused.stages.cluster import ClusterFacts
 from unfused.stages.embed import EmbedFacts
 from unfused.stages.ingest import ClipCounts, IngestFacts
 from unfused.stages.pretrain import TrainedFacts
-from unfused.store import Damaged, Store, StoreError
+from unfused.store import Damaged, Store, StoreError, StoreFailed
 
 TRAINED = TrainedFacts(num_clips=12, training_seconds=1.0, curve=[])
 FACTS = {
@@ -190,6 +190,15 @@ def test_what_stands_for_a_node_is_known_by_the_digest_of_its_content(folder):
 def test_a_folder_that_is_no_artifact_cannot_stand_for_a_node(tmp_path):
     with pytest.raises(StoreError, match="no finished artifact"):
         Given.artifact(str(tmp_path))
+
+
+def test_a_manifest_that_may_not_be_read_is_told_with_its_remedy(folder, monkeypatch):
+    def closed(store, stage, key):
+        raise PermissionError(13, "Permission denied", store.folder(stage, key).path)
+
+    monkeypatch.setattr(Store, "manifest", closed)
+    with pytest.raises(StoreFailed, match=r"store/ingest/\w+ any more: .* make it writable"):
+        _plan(folder)
 
 
 def test_a_manifest_that_is_not_one_of_its_stage_is_no_hit(folder):

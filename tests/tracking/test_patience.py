@@ -107,3 +107,12 @@ def test_there_is_an_end_to_it(monkeypatch):
 
     with pytest.raises(GivenUp, match="nobody is there"):
         Patience(most=0.1).try_on(call)
+
+
+def test_what_a_database_says_is_told_and_not_what_is_put_around_it():
+    said = (
+        "(raised as a result of Query-invoked autoflush; consider using a session.no_autoflush"
+        " block)\n(sqlite3.OperationalError) attempt to write a readonly database\n[SQL: ...]"
+    )
+    assert patience.told(RuntimeError(said)) == "attempt to write a readonly database"
+    assert patience.told(RuntimeError(" ")) == "RuntimeError"

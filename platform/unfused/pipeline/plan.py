@@ -105,7 +105,8 @@ class Plan:
                 clips = {"ingest/corpus": self.inputs.corpus or ()}.get(node.name, task.listed)
                 if node.name not in self.steps:
                     self.steps[node.name] = Step(node, clips if node.stage == "ingest" else ())
-        self.refresh()
+        with self.store.telling():
+            self.refresh()
 
     def keep(self, names: Collection[str]) -> None:
         """Forget all nodes but these, which must have their inputs among them."""

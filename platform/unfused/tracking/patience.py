@@ -30,6 +30,8 @@ PASSING = (
 AWAY = re.compile(r"API request to .* failed with (exception|timeout|error code 5)", re.DOTALL)
 FOR_GOOD = ("no such table", "no such column", "malformed", "not a database")
 """What a database says that waiting does not help."""
+AUTOFLUSH = "Query-invoked autoflush"
+"""In the line that SQLAlchemy puts before what a database says."""
 HELD = ("PERMISSION_DENIED", "CUSTOMER_UNAUTHORIZED", "UNAUTHENTICATED")
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ENETUNREACH, errno.EHOSTUNREACH)
 CLOUDS = ("botocore", "boto3", "s3transfer", "google", "azure")
@@ -165,7 +167,8 @@ def told(error: Exception) -> str:
         return str(error)
     if AWAY.match(str(error)):
         return "it does not answer"
-    text = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+    lines = [line for line in str(error).splitlines() if line.strip() and AUTOFLUSH not in line]
+    text = next(iter(lines), type(error).__name__)
     return re.sub(r"^\(\w+(\.\w+)*\) |\(Background on this error.*$", "", text)[:200]
 
 
