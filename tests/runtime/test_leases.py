@@ -137,6 +137,37 @@ def test_what_a_killed_run_had_begun_goes_and_what_somebody_makes_stays(tmp_path
     assert not list((tmp_path / "work").iterdir())
 
 
+def with_checkpoints(store: Store) -> None:
+    """Of one artifact that is finished, of one that is made, and of one that was interrupted."""
+    for key in ("a" * 16, "b" * 16):
+        work = store.begin("distill", key)
+        work.write("encoder.bin", b"whole")
+        store.commit("distill", key, work, {"facts": {}})
+    for key in ("a" * 16, "b" * 16, "c" * 16):
+        store.checkpoints("distill", key).write("epoch-00001/epoch.json", b"{}")
+
+
+def those_left(store: Store) -> list[str]:
+    return [name.split("/")[1][0] for name in (store.root / "checkpoints").names()]
+
+
+def test_checkpoints_of_what_is_finished_go_and_others_stay(tmp_path):
+    store = Store.at(str(tmp_path))
+    with_checkpoints(store)
+    with holder_of(tmp_path / "work" / f"distill-{'b' * 16}"):
+        runtime.sweep(store.root)
+        assert those_left(store) == ["b", "c"]
+    runtime.sweep(store.root)
+    assert those_left(store) == ["c"]
+
+
+def test_checkpoints_of_what_another_has_finished_go_from_an_object_store(bucket, credentials):
+    store = Store.at(f"s3://clips/late{bucket[1]}")
+    with_checkpoints(store)
+    runtime.sweep(store.root)
+    assert those_left(store) == ["c"] and store.check("distill", "a" * 16) == []
+
+
 def test_what_nobody_adds_to_for_a_day_goes_from_an_object_store(bucket, credentials, monkeypatch):
     put, query = bucket
     store = Store.at(f"s3://clips/store{query}")

@@ -135,11 +135,13 @@ def alone(store: Folder, key: str) -> AbstractContextManager[None]:
 
 
 def sweep(store: Folder) -> None:
-    """Remove what killed runs have left in a store: what they had begun to make, and their leases.
+    """Remove what killed runs have left in a store: what they had begun to make, checkpoints of
+    what is finished, and their leases.
 
-    On an object store, which has no leases, that is what nobody has added to for a day, and what
-    of it was copied beside an artifact.
+    On an object store, which has no leases, what was begun is what nobody has added to for a day,
+    and what of it was copied beside an artifact.
     """
+    _sweep_checkpoints(Store(store))
     if store.local is None:
         _sweep_old(Store(store))
         return
@@ -152,6 +154,20 @@ def sweep(store: Folder) -> None:
                 shutil.rmtree(begun, ignore_errors=True)
                 lock.release()
     locks.sweep(work)
+
+
+def _sweep_checkpoints(store: Store) -> None:
+    """Remove those that a run has left which was killed once its artifact was there, or, on an
+    object store, before its own that came late."""
+    place = store.root.local
+    # They may be somebody else's.
+    with suppress(OSError, locks.LockError):
+        for stage, key in [*store.outlived()]:
+            if place is None:
+                store.checkpoints(stage, key).delete()
+            elif lock := locks.take(_guarded(place, f"{stage}/{key}")):
+                store.checkpoints(stage, key).delete()
+                lock.release()
 
 
 def _sweep_old(store: Store) -> None:

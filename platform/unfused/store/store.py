@@ -187,6 +187,14 @@ class Store:
         infos = folder.filesystem.get_file_info(selector)
         return sorted(one.base_name for one in infos if one.type == fs.FileType.Directory)
 
+    def outlived(self) -> Iterator[tuple[str, str]]:
+        """Stage and key of what has checkpoints and is finished all the same."""
+        kept = self.root / "checkpoints"
+        for stage in self._folders(kept):
+            for key in self._folders(kept / stage):
+                if self._sound(stage, key) is not None:
+                    yield stage, key
+
     def set_aside(self, stage: str, key: str) -> Folder | None:
         """Move what is at an artifact's place out of the way; where to, if there is anything."""
         place = self.folder(stage, key)
