@@ -156,6 +156,15 @@ def test_what_is_damaged_on_an_object_store_is_set_aside_for_the_next_builder(re
     assert [info.base_name for info in (remote.root / "damaged").files()] == ["manifest.json"] * 2
 
 
+def test_what_is_just_being_copied_to_an_object_store_is_not_damaged(remote):
+    work = remote.begin("embed", "k1")
+    work.write("file.bin", b"whole")
+    (remote.folder("embed", "k1") / work.path[-8:]).write("file.bin", b"whole")
+    assert remote.check("embed", "k1") == []
+    work.delete()
+    assert [one.file for one in remote.check("embed", "k1")] == ["manifest.json"]
+
+
 @pytest.mark.parametrize("text", [b"{half", b"[]", b'"text"', b'{"files": [{"size": 3}]}'])
 def test_a_damaged_manifest_is_told_with_its_remedy(store, text):
     _commit(store)

@@ -159,6 +159,8 @@ class Store:
     def check(self, stage: str, key: str) -> list[Damaged]:
         """Read every file of an artifact: what is wrong with it, a sentence for each file.
 
+        On an object store nothing is wrong with one that a builder is just copying there.
+
         Raises:
             OSError: the store fails, which says nothing of its files.
         """
@@ -166,6 +168,8 @@ class Store:
         try:
             return [*Kept.of_manifest(folder, folder.read_json(MANIFEST)).wrong()]
         except (FileNotFoundError, NotADirectoryError):
+            if folder.local is None and self._is_made(stage, key):
+                return []
             return [Damaged(folder.uri, MANIFEST, "it is not there")]
         except NO_MANIFEST:
             return [Damaged(folder.uri, MANIFEST, "no manifest")]
@@ -249,6 +253,11 @@ class Store:
             if not self._made_by(place, builder):
                 (place / builder).delete()
         (self.root / "work" / begun).delete()
+
+    def _is_made(self, stage: str, key: str) -> bool:
+        """Whether somebody has begun to make an artifact, and has not ended."""
+        begun = self._folders(self.root / "work")
+        return any(name.startswith(f"{stage}-{key}-") for name in begun)
 
     @staticmethod
     def _made_by(place: Folder, builder: str) -> bool:
