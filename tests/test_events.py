@@ -16,7 +16,7 @@ def test_a_subscriber_that_fails_never_stops_the_run(caplog):
     stream.emit(Note("one"))
     stream.emit(Note("two"))
     assert [event.text for event in seen] == ["one", "two"]
-    assert caplog.text.count("display is gone") == 1
+    assert caplog.text.count("broken failed on Note: display is gone") == 1
 
 
 def test_what_a_person_was_told_is_not_said_again():

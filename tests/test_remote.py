@@ -102,7 +102,7 @@ def test_keys_of_the_uri_are_kept_and_others_are_looked_for(credentials):
 
 def test_a_file_in_the_place_of_the_store_is_told(tmp_path):
     (tmp_path / "store").write_text("a file")
-    with pytest.raises(StoreError, match=r"store: there is a file in its place; name a folder"):
+    with pytest.raises(StoreError, match=r"store: there is a file in its place; move that away"):
         Store.at(str(tmp_path / "store")).check_writable()
 
 
@@ -141,12 +141,17 @@ def test_a_full_disk_that_is_not_the_stores_is_named(tmp_path):
     assert "/elsewhere/file any more" in str(Store.at(str(tmp_path)).failure(error))
 
 
-def test_a_file_that_is_somebody_elses_is_named(tmp_path):
-    error = PermissionError(
-        f"Failed to open local file '{tmp_path}/a.bin'. Detail: [errno 13] Permission denied"
-    )
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        ("[errno 13] Permission denied", "it is read-only or somebody"),
+        ("[errno 20] Not a directory", "there is a file in its place; move that away"),
+    ],
+)
+def test_what_may_be_so_of_one_file_alone_names_it(tmp_path, said, why):
+    error = OSError(f"Failed to open local file '{tmp_path}/a.bin'. Detail: {said}")
     told = str(Store.at(str(tmp_path)).failure(error))
-    assert told.startswith(f"Cannot use {tmp_path}/a.bin any more: it is read-only or somebody")
+    assert told.startswith(f"Cannot use {tmp_path}/a.bin any more: {why}")
 
 
 @pytest.mark.parametrize("error", [ConfigError("wrong"), RuntimeError("no"), FileNotFoundError(2)])

@@ -189,7 +189,8 @@ class Stream:
             if id(subscriber) not in self._broken:
                 self._broken.add(id(subscriber))
                 told = hidden(str(error))
-                log.warning("%r failed on %s: %s", subscriber, type(event).__name__, told)
+                name = getattr(subscriber, "__name__", type(subscriber).__name__)
+                log.warning("%s failed on %s: %s", name, type(event).__name__, told)
 
 
 def _discreet(event: Event) -> Event:

@@ -140,10 +140,10 @@ def private_folder(place: Path) -> int:
 
 
 def sweep(folder: Path) -> None:
-    """Remove the locks of what is in `folder` that dead processes have left."""
-    with suppress(FileNotFoundError, LockError):
-        for name in os.listdir(folder_of(folder / "any")):
-            if lock := take(folder / name.removesuffix(".lock")):
+    """Remove the locks of what is in `folder` that dead processes have left; what is none stays."""
+    for left in [*folder_of(folder / "any").glob("*")]:
+        with suppress(LockError):
+            if lock := take(folder / left.name.removesuffix(".lock")):
                 lock.release()
 
 

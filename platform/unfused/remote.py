@@ -44,7 +44,7 @@ FULL = Fault("no space left", "free some space there")
 CLOSED = Fault(
     "it is read-only or somebody else's", "make it writable or name another with --store"
 )
-NO_FOLDER = Fault("there is a file in its place", "name a folder with --store")
+NO_FOLDER = Fault("there is a file in its place", "move that away or name a folder with --store")
 OF_SYSTEM = {
     errno.ENOSPC: FULL,
     errno.EDQUOT: Fault("the quota is used up", "free some space there"),

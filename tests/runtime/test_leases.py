@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from contextlib import contextmanager, nullcontext
@@ -135,6 +136,20 @@ def test_what_a_killed_run_had_begun_goes_and_what_somebody_makes_stays(tmp_path
         assert not left.exists("part.bin") and making.exists("part.bin")
     runtime.sweep(store.root)
     assert not list((tmp_path / "work").iterdir())
+
+
+def test_what_is_no_lease_keeps_nothing_that_was_left(tmp_path):
+    store = Store.at(str(tmp_path))
+    for digit in "abc":
+        store.begin("embed", digit * 16).write("part.bin", b"half of it")
+    locks = tmp_path / "work" / f".unfused-{os.geteuid()}"
+    (locks / f"embed-{'b' * 16}.lock").mkdir(parents=True)
+    for name in ("a.lock", "z.lock"):
+        (locks / name).symlink_to(tmp_path / "nowhere")
+    (locks / "embed-left.lock").touch()
+    runtime.sweep(store.root)
+    assert {name.split("-")[1][0] for name in (store.root / "work").names()} == {"b"}
+    assert not (locks / "embed-left.lock").exists() and (locks / "a.lock").is_symlink()
 
 
 def with_checkpoints(store: Store) -> None:

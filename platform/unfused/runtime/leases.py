@@ -146,9 +146,9 @@ def sweep(store: Folder) -> None:
         _sweep_old(Store(store))
         return
     work = store.local / WORK
-    with suppress(FileNotFoundError, locks.LockError):
-        for begun in work.iterdir():
-            named = BEGUN.fullmatch(begun.name)
+    for begun in [*work.glob("*")]:
+        named = BEGUN.fullmatch(begun.name)
+        with suppress(locks.LockError):
             if named and (lock := locks.take(work / named["lease"])):
                 # Nobody makes it, or else they would hold this.
                 shutil.rmtree(begun, ignore_errors=True)

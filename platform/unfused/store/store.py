@@ -20,7 +20,7 @@ from pyarrow import fs
 from pydantic import BaseModel, ConfigDict
 
 from unfused.config import ConfigError
-from unfused.remote import CLOSED, NO_BUCKET, Fault, fault_of, path_of
+from unfused.remote import CLOSED, NO_BUCKET, NO_FOLDER, Fault, fault_of, path_of
 from unfused.store.files import AT, MANIFEST, NO_MANIFEST, Damaged, Kept, Work
 from unfused.store.folder import Folder, StoreError, StoreFailed
 from unfused.store.keys import KEY
@@ -111,8 +111,8 @@ class Store:
         if isinstance(error, ConfigError) or fault is None:
             return error
         within = not path or self.root.local is None or path.startswith(self.root.path)
-        # Of a store that is closed, that may be true of this file alone.
-        named = path and (fault is CLOSED or not within)
+        # What is true of one file alone need not be so of the store.
+        named = path and (fault in (CLOSED, NO_FOLDER) or not within)
         place = path if named else f"the store {self.root.shown}"
         return StoreFailed(f"Cannot use {place} any more: {fault.reason}; {fault.remedy}.")
 
