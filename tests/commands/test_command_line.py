@@ -37,6 +37,7 @@ def command(tmp_path, monkeypatch, capsys):
 
 
 def test_a_place_with_brackets_is_said_as_it_is_called(command, tmp_path):
+    (tmp_path / "my [a] store").mkdir()
     status, said = command("sync", "--store", "my [a] store")
     assert status == 0 and f"{tmp_path}/my [a] store." in said
 
