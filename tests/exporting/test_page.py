@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +16,10 @@ from small_classifier import CLASSES, CROP, random_classifier, tones, write_mode
 from unfused.commands.export import write_page
 from unfused.config import ConfigError
 from unfused.exporting import webruntime
-from unfused.inference import Model
+from unfused.exporting.page import page
+from unfused.exporting.webruntime import Runtime
+from unfused.inference import Model, TimelineConfig
+from unfused.inference.timeline import Grid
 from unfused.store import Folder
 
 pytestmark = [
@@ -103,6 +107,36 @@ def test_a_long_recording_has_a_timeline_on_the_page(browser, model, tmp_path):
     for one, other in zip(segments, wanted, strict=True):
         assert one["end"] / 16000 == pytest.approx(other.end, abs=1e-3)
         assert one["probability"] == pytest.approx(other.probability, abs=1e-3)
+
+
+def test_windows_that_overlap_more_are_taken_together_on_the_page(page_file, model, tmp_path):
+    grid = Grid.of(16000, TimelineConfig(), model.facts.durations[2])
+    text, hop = page_file.read_text(), round(grid.window / 3)
+    assert text.count(f'"hop": {grid.hop}') == 1
+    (tmp_path / "closer.html").write_text(text.replace(f'"hop": {grid.hop}', f'"hop": {hop}'))
+    path = tmp_path / "long.wav"
+    soundfile.write(path, np.concatenate(tones(CROP, count=6)), 16000)
+    with Browser() as page:
+        page.open((tmp_path / "closer.html").as_uri())
+        page.wait("noises", "Ready.")
+        segments = said_by(page, path)["segments"]
+    wanted = model.timeline(path, config=TimelineConfig(overlap=2 / 3, threshold=0.0))
+    assert [CLASSES[one["label"]] for one in segments] == [one.label for one in wanted]
+    for one, other in zip(segments, wanted, strict=True):
+        assert one["end"] / 16000 == pytest.approx(other.end, abs=1e-3)
+        assert one["probability"] == pytest.approx(other.probability, abs=1e-3)
+
+
+def test_names_that_look_like_places_or_tags_are_names_on_the_page(monkeypatch, tmp_path):
+    (tmp_path / "model.onnx").write_bytes(b"model")
+    monkeypatch.setattr("unfused.exporting.page.runtime", lambda: Runtime(b"code", b"wasm"))
+    classes = ["{{WASM}}", "<!--<script>", "</script>", "a\\1"]
+    text = page(tmp_path / "model.onnx", "<b>{{FACTS}}</b>", "About.", classes, 16000, Grid(3, 1))
+    assert "<h1>&lt;b&gt;{{FACTS}}&lt;/b&gt;</h1>" in text
+    (facts,) = [line for line in text.splitlines() if line.startswith("const FACTS = ")]
+    found = json.loads(facts.removeprefix("const FACTS = ").removesuffix(";"))
+    assert found["classes"] == classes and (found["window"], found["hop"]) == (3, 1)
+    assert "<" not in facts
 
 
 def test_what_the_microphone_hears_is_labelled_and_sent_nowhere(page_file, model, tmp_path):

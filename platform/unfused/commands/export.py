@@ -22,6 +22,7 @@ from unfused.exporting.page import page
 from unfused.inference import ModelFacts, read_facts
 from unfused.inference.folder import CLASSIFIER
 from unfused.inference.tables import partial_of
+from unfused.inference.timeline import Grid, TimelineConfig
 from unfused.stages.ingest import IngestFacts
 from unfused.store import Artifact, Folder, Store
 
@@ -157,10 +158,10 @@ def write_page(folder: Folder, out: str, int8: bool) -> None:
             f"{len(facts.classes)} classes; accuracy {facts.measured.own_accuracy:.3f} on"
             f" {facts.measured.num_clips} {facts.measured.split} clips."
         )
+        grid = Grid.of(facts.sample_rate, TimelineConfig(), facts.durations[2])
         text = page(
-            chosen, facts.name, about, facts.classes, facts.sample_rate, facts.durations[2],
-            facts.channel,
-        )  # fmt: skip
+            chosen, facts.name, about, facts.classes, facts.sample_rate, grid, facts.channel
+        )
     partial = partial_of(path)
     partial.write_text(text)
     os.replace(partial, path)

@@ -9,12 +9,14 @@ import base64
 import gzip
 import html
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from unfused.audio.channels import ALIKE, CANCELLED, SILENT
 from unfused.config import Channel
 from unfused.exporting.webruntime import runtime
+from unfused.inference.timeline import Grid
 
 TEMPLATE = Path(__file__).with_suffix(".html")
 
@@ -25,7 +27,7 @@ def page(
     about: str,
     classes: Sequence[str],
     sample_rate: int,
-    window: float,
+    grid: Grid,
     channel: Channel = "mean",
 ) -> str:
     """The page.
@@ -36,13 +38,14 @@ def page(
         about: a sentence below it.
         classes: in the order of the file's probabilities.
         sample_rate: Hz that the file takes.
-        window: seconds of a window of a timeline.
+        grid: of the windows of a timeline.
         channel: what is taken of several channels.
     """
     facts = {
         "classes": list(classes),
         "sample_rate": sample_rate,
-        "window_seconds": window,
+        "window": grid.window,
+        "hop": grid.hop,
         "channel": channel,
         "silent": SILENT,
         "cancelled": CANCELLED,
@@ -54,8 +57,8 @@ def page(
         {
             "TITLE": html.escape(title),
             "ABOUT": html.escape(about),
-            # In a script "</" would end it.
-            "FACTS": json.dumps(facts).replace("</", "<\\/"),
+            # In a script "</" ends it, and "<!--" may have it never end.
+            "FACTS": json.dumps(facts).replace("<", "\\u003c"),
             "RUNTIME": _packed(found.code),
             "WASM": _packed(found.wasm),
             "MODEL": _packed(model.read_bytes()),
@@ -64,9 +67,8 @@ def page(
 
 
 def _filled(template: str, values: Mapping[str, str]) -> str:
-    for name, value in values.items():
-        template = template.replace(f"{{{{{name}}}}}", value)
-    return template
+    # At once: a class may be called like a place of the template.
+    return re.sub(r"\{\{([A-Z]+)\}\}", lambda place: values[place[1]], template)
 
 
 def _packed(data: bytes) -> str:
