@@ -131,7 +131,7 @@ def test_names_that_look_like_places_or_tags_are_names_on_the_page(monkeypatch, 
     (tmp_path / "model.onnx").write_bytes(b"model")
     monkeypatch.setattr("unfused.exporting.page.runtime", lambda: Runtime(b"code", b"wasm"))
     classes = ["{{WASM}}", "<!--<script>", "</script>", "a\\1"]
-    text = page(tmp_path / "model.onnx", "<b>{{FACTS}}</b>", "About.", classes, 16000, Grid(3, 1))
+    text = page(tmp_path / "model.onnx", "<b>{{FACTS}}</b>", "About.", classes, 16000, 3, 1)
     assert "<h1>&lt;b&gt;{{FACTS}}&lt;/b&gt;</h1>" in text
     (facts,) = [line for line in text.splitlines() if line.startswith("const FACTS = ")]
     found = json.loads(facts.removeprefix("const FACTS = ").removesuffix(";"))

@@ -160,8 +160,9 @@ def write_page(folder: Folder, out: str, int8: bool) -> None:
         )
         grid = Grid.of(facts.sample_rate, TimelineConfig(), facts.durations[2])
         text = page(
-            chosen, facts.name, about, facts.classes, facts.sample_rate, grid, facts.channel
-        )
+            chosen, facts.name, about, facts.classes, facts.sample_rate, grid.window, grid.hop,
+            facts.channel,
+        )  # fmt: skip
     partial = partial_of(path)
     partial.write_text(text)
     os.replace(partial, path)

@@ -16,7 +16,6 @@ from pathlib import Path
 from unfused.audio.channels import ALIKE, CANCELLED, SILENT
 from unfused.config import Channel
 from unfused.exporting.webruntime import runtime
-from unfused.inference.timeline import Grid
 
 TEMPLATE = Path(__file__).with_suffix(".html")
 
@@ -27,7 +26,8 @@ def page(
     about: str,
     classes: Sequence[str],
     sample_rate: int,
-    grid: Grid,
+    window: int,
+    hop: int,
     channel: Channel = "mean",
 ) -> str:
     """The page.
@@ -38,14 +38,15 @@ def page(
         about: a sentence below it.
         classes: in the order of the file's probabilities.
         sample_rate: Hz that the file takes.
-        grid: of the windows of a timeline.
+        window: samples of a window of a timeline.
+        hop: samples from one to the next.
         channel: what is taken of several channels.
     """
     facts = {
         "classes": list(classes),
         "sample_rate": sample_rate,
-        "window": grid.window,
-        "hop": grid.hop,
+        "window": window,
+        "hop": hop,
         "channel": channel,
         "silent": SILENT,
         "cancelled": CANCELLED,
