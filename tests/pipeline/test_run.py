@@ -221,6 +221,20 @@ def test_two_runs_of_one_command_on_one_store_build_every_node_once(run):
     assert not list((runs[0].plan.store.root / "work").local.iterdir())
 
 
+def test_a_run_has_ended_when_it_holds_no_lease_any_more(run, monkeypatch):
+    release = locks.Lock.release
+
+    def slowly(self) -> None:
+        time.sleep(0.2)
+        release(self)
+
+    monkeypatch.setattr(locks.Lock, "release", slowly)
+    one = run()
+    _with_leases(one)
+    one.execute(one.backend)
+    assert not list((one.plan.store.root / "work").local.iterdir())
+
+
 @pytest.mark.parametrize("why", ["cancelled", "failed"])
 def test_a_run_that_waits_for_another_one_can_be_ended(run, why):
     waits = threading.Event()

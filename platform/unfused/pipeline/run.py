@@ -174,8 +174,9 @@ class Run:
             backend.pool.start()
         try:
             self._check_ingested()
-            while self.plan.missing:
-                if self._cancelled.is_set():
+            # Who has built the last node may still hold its lease.
+            while self.plan.missing or running:
+                if self.plan.missing and self._cancelled.is_set():
                     raise runtime.Cancelled("cancelled")
                 with self._lock:
                     groups = [*self._startable(running, backend.pool.size)]
