@@ -49,6 +49,7 @@ SMALL = (
     "distill.batch_size=12",
     "selftrain.batch_size=12",
     "selftrain.epochs=2",
+    "selftrain.augment.filter_db=0",
     "finetune.labels_per_class=3",
     "finetune.num_repeats=2",
 )
