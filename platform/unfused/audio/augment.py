@@ -22,8 +22,8 @@ from torch.nn.functional import affine_grid, grid_sample, interpolate
 from unfused import distributed
 from unfused.distributed import State
 
-NEPERS_PER_DB = math.log(10) / 10
-"""Of powers, whose logarithm log-mel is."""
+LOG_POWER_PER_DB = math.log(10) / 10
+"""Log-mel is the natural logarithm of powers."""
 
 
 class Mixup(distributed.PerRank):
@@ -199,7 +199,7 @@ class RandomFilter(nn.Module):
             return x
         gains = torch.randn(len(x), 1, self.POINTS, generator=generator) * self.decibels
         drawn = interpolate(gains, size=x.shape[1], mode="linear", align_corners=True)
-        return x + (drawn[:, 0, :, None] * NEPERS_PER_DB).to(x.device)
+        return x + (drawn[:, 0, :, None] * LOG_POWER_PER_DB).to(x.device)
 
 
 class Augment(nn.Module):
