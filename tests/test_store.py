@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import pickle
 
 import pyarrow as pa
@@ -322,3 +323,15 @@ def test_a_folder_without_a_manifest_is_damaged_and_none_at_all_is_missing(store
     (store.folder("embed", "k1").local / "manifest.json").unlink()
     with pytest.raises(Damaged, match="it is not there"):
         store.manifest("embed", "k1")
+
+
+def test_links_back_into_a_folder_are_not_followed_again(tmp_path):
+    folder = Folder.of(tmp_path / "stored")
+    folder.write("a/one", b"1")
+    folder.write("b/two", b"22")
+    for name in "ab":
+        (tmp_path / "stored" / name / "up").symlink_to("..", target_is_directory=True)
+    (tmp_path / "stored" / "nowhere").symlink_to("gone")
+    open(os.fsencode(tmp_path / "stored") + b"/\xff", "wb").close()
+    assert folder.sizes() == {"a/one": 1, "b/two": 2}
+    assert Folder.of(tmp_path / "missing").files() == []

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from unfused.corpora import location, sessions
 from unfused.corpora.clip import Clip, ManifestError
 from unfused.corpora.listing import Listing
+from unfused.trees import files_below
 
 AUDIO_EXTENSIONS = (
     ".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".m4a", ".aac", ".mp4", ".webm", ".mka",
@@ -73,26 +74,10 @@ def _is_hidden(name: str) -> bool:
 
 def _local(place: str) -> tuple[list[tuple[str, location.Listed]], list[str]]:
     """Every file, through links to folders as well, each folder once."""
-    known: set[tuple[int, int]] = set()
-    again, found = 0, []
-    root, waiting = location.on_disk(place), [""]
-    while waiting:
-        folder = waiting.pop()
-        status = os.stat(os.path.join(root, folder))
-        if (status.st_dev, status.st_ino) in known:
-            again += 1
-            continue
-        known.add((status.st_dev, status.st_ino))
-        # Folders before links to them, so that a file has its own path.
-        entries = sorted(_entries(os.path.join(root, folder)), key=lambda one: one.is_symlink())
-        below = []
-        for entry in entries:
-            name = posixpath.join(folder, entry.name)
-            if _is_folder(entry) and not _is_named_like_a_clip(entry):
-                below.append(name)
-            else:
-                found.append(name)
-        waiting += reversed(below)
+    try:
+        found, again = files_below(location.on_disk(place), _is_named_like_a_clip)
+    except OSError as error:
+        raise _unlisted(error) from None
     notes = []
     if again:
         times = "1 link to a folder leads" if again == 1 else f"{again} links to folders lead"
@@ -107,26 +92,18 @@ def _local(place: str) -> tuple[list[tuple[str, location.Listed]], list[str]]:
     return list(zip(names, location.listed([f"{place}/{n}" for n in names]), strict=True)), notes
 
 
-def _is_folder(entry: os.DirEntry) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:
-        # A link that leads to itself.
-        return False
-
-
 def _is_named_like_a_clip(folder: os.DirEntry) -> bool:
     """Whether a folder looks like a clip and has nothing in it; it is told of like one."""
-    return folder.name.lower().endswith(AUDIO_EXTENSIONS) and not _entries(folder.path)
-
-
-def _entries(folder: str) -> list[os.DirEntry]:
     try:
-        return list(os.scandir(folder))
+        return folder.name.lower().endswith(AUDIO_EXTENSIONS) and not any(os.scandir(folder.path))
     except OSError as error:
-        raise ManifestError(
-            f"Cannot list {folder!r} ({error.strerror}); check its permissions."
-        ) from None
+        raise _unlisted(error) from None
+
+
+def _unlisted(error: OSError) -> ManifestError:
+    return ManifestError(
+        f"Cannot list {error.filename!r} ({error.strerror}); check its permissions."
+    )
 
 
 def listing(place: str, found: Found, *, labelled: bool = True) -> Listing:

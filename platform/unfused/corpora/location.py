@@ -11,7 +11,6 @@ import hashlib
 import io
 import os
 import posixpath
-import re
 import stat
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -23,6 +22,7 @@ from urllib.parse import quote, unquote, unquote_to_bytes
 from pyarrow import fs
 
 from unfused.corpora.clip import ManifestError
+from unfused.trees import NO_TEXT, files_below
 
 STAT_THREADS = 16
 STAT_CHUNK = 1024
@@ -33,8 +33,6 @@ Listed = tuple[int, str]
 """Bytes and time of change in ns; (-1, "") where there is no such file."""
 
 MISSING: Listed = (-1, "")
-NO_TEXT = re.compile("[\udc80-\udcff]")
-"""As which Python has the bytes of a name that are not UTF-8, each added to 0xDC00."""
 
 
 class _Uri(NamedTuple):
@@ -186,10 +184,23 @@ def sha256(place: str) -> str:
 
 def files_under(folder: str) -> list[tuple[str, Listed]]:
     """Every file below an absolute folder: its path relative to it, sorted, and what is listed."""
+    if "://" not in folder:
+        return _files_on_disk(folder)
     filesystem, path = locate(folder)
     start = len(path.rstrip("/")) + 1
     found = _select(filesystem, path, folder)
     return sorted((info.path[start:], _listed(info)) for info in found if info.is_file)
+
+
+def _files_on_disk(folder: str) -> list[tuple[str, Listed]]:
+    try:
+        names = sorted({*map(spelled, files_below(on_disk(folder))[0])})
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise _unreachable(folder, error) from None
+    found = zip(names, listed([f"{folder}/{name}" for name in names]), strict=True)
+    return [one for one in found if one[1] is not MISSING]
 
 
 def listed(places: Sequence[str]) -> list[Listed]:

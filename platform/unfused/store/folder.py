@@ -21,6 +21,7 @@ from pyarrow import fs
 
 from unfused.config import ConfigError
 from unfused.remote import patient
+from unfused.trees import NO_TEXT, files_below
 
 AGAIN_SECONDS = (0.1, 0.3, 1.0)
 """Pauses before what makes no sense is read again."""
@@ -162,9 +163,24 @@ class Folder:
         self.write(name, (json.dumps(value, indent=2, sort_keys=True) + "\n").encode())
 
     def files(self) -> list[fs.FileInfo]:
-        """All files below, sorted by path."""
+        """All files below, sorted by path.
+
+        On disk each folder counts once, however many links lead to it, and a name that is not
+        UTF-8 is none of ours.
+        """
+        if self.local is not None:
+            return self._local_files()
         selector = fs.FileSelector(self.path, recursive=True, allow_not_found=True)
         infos = self.filesystem.get_file_info(selector)
+        return sorted((i for i in infos if i.is_file), key=lambda info: info.path)
+
+    def _local_files(self) -> list[fs.FileInfo]:
+        try:
+            names, _ = files_below(self.path)
+        except FileNotFoundError:
+            return []
+        paths = [f"{self.path}/{name}" for name in names if not NO_TEXT.search(name)]
+        infos = self.filesystem.get_file_info(paths)
         return sorted((i for i in infos if i.is_file), key=lambda info: info.path)
 
     def sizes(self) -> dict[str, int]:

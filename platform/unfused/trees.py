@@ -1,0 +1,56 @@
+"""Every file below a folder on this machine's disk."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import re
+from collections.abc import Callable
+
+NO_TEXT = re.compile("[\udc80-\udcff]")
+"""As which Python has the bytes of a name that are not UTF-8, each added to 0xDC00."""
+
+
+def files_below(
+    root: str, is_file: Callable[[os.DirEntry], bool] = lambda folder: False
+) -> tuple[list[str], int]:
+    """The files below a folder, through links to folders as well, each folder once.
+
+    Args:
+        root: the folder.
+        is_file: whether a folder is to be taken for a file.
+
+    Returns:
+        Their paths below it, and how many links lead to folders that were there already.
+
+    Raises:
+        OSError: a folder cannot be listed; it has the folder's name.
+    """
+    known: set[tuple[int, int]] = set()
+    again, found, waiting = 0, [], [""]
+    while waiting:
+        folder = waiting.pop()
+        status = os.stat(os.path.join(root, folder))
+        if (status.st_dev, status.st_ino) in known:
+            again += 1
+            continue
+        known.add((status.st_dev, status.st_ino))
+        # Folders before links to them, so that a file has its own path.
+        entries = sorted(os.scandir(os.path.join(root, folder)), key=os.DirEntry.is_symlink)
+        below = []
+        for entry in entries:
+            name = posixpath.join(folder, entry.name)
+            if _is_folder(entry) and not is_file(entry):
+                below.append(name)
+            else:
+                found.append(name)
+        waiting += reversed(below)
+    return found, again
+
+
+def _is_folder(entry: os.DirEntry) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        # A link that leads to itself.
+        return False
