@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import http.server
 import socket
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -50,6 +52,16 @@ class Test_the_place_to_track_at:
         for name in ("letter.txt", "mlflow.db"):
             with pytest.raises(tracking.TrackingError, match="not a sqlite database"):
                 tracking.initialise(f"sqlite:///{tmp_path}/{name}")
+
+    def test_is_not_a_file_that_may_not_be_read(self, tmp_path, monkeypatch):
+        (tmp_path / "mlflow.db").touch()
+
+        def refuse(*_):
+            raise PermissionError(errno.EACCES, "Permission denied")
+
+        monkeypatch.setattr(Path, "open", refuse)
+        with pytest.raises(tracking.TrackingError, match="mlflow.db cannot be read"):
+            tracking.initialise(f"sqlite:///{tmp_path}/mlflow.db")
 
     def test_is_refused_at_once_where_no_server_answers(self):
         began = time.monotonic()

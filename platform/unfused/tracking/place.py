@@ -199,8 +199,11 @@ def _may_be_ours(path: Path) -> bool:
     try:
         with path.open("rb") as file:
             return path.name == DEFAULT_NAME or file.read(len(MAGIC)) in (b"", MAGIC)
-    except OSError:
-        return False
+    except OSError as error:
+        raise TrackingError(
+            f"{path} cannot be read ({error.strerror}); have its owner allow it, or name another"
+            " file."
+        ) from None
 
 
 def set_aside(uri: str) -> None:
