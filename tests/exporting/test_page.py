@@ -165,6 +165,35 @@ def test_what_is_no_audio_is_said_on_the_page(browser, tmp_path):
     browser.wait("words.wav cannot be read by this browser")
 
 
+def test_what_cannot_be_read_leaves_nothing_of_the_file_before(browser, tmp_path):
+    soundfile.write(tmp_path / "clip.wav", sound(16000, 1.7), 16000)
+    (tmp_path / "words.wav").write_bytes(b"this is no audio" * 20)
+    shown = "[spectrogram.hidden, least.hidden, timeline.childElementCount, classes.rows.length]"
+    said_by(browser, tmp_path / "clip.wav")
+    assert browser.look(shown) == [False, False, 1, len(CLASSES)]
+    browser.choose("#file", tmp_path / "words.wav")
+    browser.wait("words.wav cannot be read by this browser")
+    assert browser.look(shown) == [True, True, 0, 0]
+
+
+def test_files_that_are_chosen_one_after_another_take_turns_and_the_last_is_shown(
+    browser, tmp_path
+):
+    for name, seconds in (("long.wav", 20.0), ("skipped.wav", 1.7), ("short.wav", 0.4)):
+        soundfile.write(tmp_path / name, sound(16000, seconds), 16000)
+    browser.look("""
+        window.told = [];
+        new MutationObserver(() => window.told.push(said.textContent))
+          .observe(said, { childList: true })
+    """)
+    for name in ("long.wav", "skipped.wav", "short.wav"):
+        browser.choose("#file", tmp_path / name)
+    browser.wait("short.wav: ")
+    told = [text for text in browser.look("window.told") if "wav" in text]
+    names = [text.removeprefix("Listening to ").partition(".wav")[0] for text in told]
+    assert names == ["long", "long", "short", "short"]
+
+
 def test_a_runtime_that_is_another_one_is_refused(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("NPM_CONFIG_REGISTRY", (tmp_path / "registry").as_uri())

@@ -21,7 +21,7 @@ from unfused.config import ConfigError
 from unfused.exporting.page import page
 from unfused.inference import ModelFacts, read_facts
 from unfused.inference.folder import CLASSIFIER
-from unfused.inference.tables import partial_of
+from unfused.inference.tables import opened
 from unfused.inference.timeline import Grid, TimelineConfig
 from unfused.stages.ingest import IngestFacts
 from unfused.store import Artifact, Folder, Store
@@ -163,9 +163,8 @@ def write_page(folder: Folder, out: str, int8: bool) -> None:
             chosen, facts.name, about, facts.classes, facts.sample_rate, grid.window, grid.hop,
             facts.channel,
         )  # fmt: skip
-    partial = partial_of(path)
-    partial.write_text(text)
-    os.replace(partial, path)
+    with opened(str(path)) as file:
+        file.write(text.encode())
     size = path.stat().st_size / 2**20
     display.make_console().print(
         f"{escape(out)}  {size:.1f} MiB: open it in a browser", highlight=False
