@@ -11,6 +11,7 @@ from optuna.distributions import CategoricalDistribution
 space = {
     "teachers.also": CategoricalDistribution(
         (
+            "[statistics,cepstra,cepstra:centred,cepstra:moments,periodicity,envelope]",
             "[statistics,cepstra,cepstra:centred,cepstra:moments,periodicity]",
             "[statistics,cepstra,cepstra:centred]",
             "[cepstra,periodicity]",

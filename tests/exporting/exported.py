@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import typing
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from unfused.audio.decode import decode
 from unfused.audio.samples import Cut
 from unfused.config import AudioConfig, EncoderConfig
 from unfused.config.choices import default
+from unfused.config.sections import Feature
 from unfused.models.classifier import ClipClassifier
 from unfused.models.clip_encoder import ClipEncoder
 from unfused.models.heads import LinearClassifier
@@ -112,7 +114,7 @@ def floor(folder: Path, clips: list[np.ndarray]) -> ScorerFacts:
     )
 
 
-TEACHERS = ("statistics", "cepstra", "cepstra:centred", "cepstra:moments", "periodicity")
+TEACHERS = typing.get_args(Feature)
 """That a pool has beside an encoder."""
 
 

@@ -11,7 +11,7 @@ from unfused.teachers import Outside, TeacherFacts
 STAGES = {"ingest", "pretrain", "embed", "cluster", "distill", "finetune", "evaluate"}
 SPEECH_FACTS = TeacherFacts(kind="onnx", name="speech", source="", sample_rate=0)
 SPEECH = Outside(Folder("/elsewhere"), "e" * 64, SPEECH_FACTS)
-FREE = ["statistics", "cepstra", "cepstra-centred", "cepstra-moments", "periodicity"]
+FREE = [spec.replace(":", "-") for spec in Config().teachers.also]
 ENCODERS = {"teachers.clustered": "encoders", "pretrain.objective": "nt_xent"}
 """Nothing but encoders, as published."""
 

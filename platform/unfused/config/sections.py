@@ -34,9 +34,11 @@ Layer = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 Precision = Literal["auto", "float32", "bfloat16"]
 Optimizer = Literal["adamw", "adam", "sgd", "larc"]
 Pooling = Literal["mean", "max", "attention"]
-Feature = Literal["statistics", "cepstra", "cepstra:centred", "cepstra:moments", "periodicity"]
+Feature = Literal[
+    "statistics", "cepstra", "cepstra:centred", "cepstra:moments", "periodicity", "envelope"
+]
 Auto = Literal["auto"]
-Windows = Annotated[int, Field(ge=1, le=1024)]
+NumCrops = Annotated[int, Field(ge=1, le=1024)] | Auto
 Repeats = Annotated[int, Field(ge=1, le=1000)]
 Segment = Annotated[float, Field(ge=0.1, le=3600.0)]
 Channel = Literal["mean", "left", "right", "loudest"]
@@ -189,7 +191,7 @@ class PretrainConfig(Training):
 class EmbedConfig(Section):
     layer: Layer = "last"
     """Which layer of the teacher is embedded."""
-    num_crops: Windows | Auto = "auto"
+    num_crops: NumCrops = "auto"
     """Evenly spaced windows whose embeddings are averaged per clip, but for those in silence; auto:
     as many as cover it, at most 64. Clips that fit one window use one."""
     batch_size: Together = 256
@@ -266,7 +268,7 @@ class DrawConfig(Section):
 class ScoringConfig(Section):
     """How an encoder with a head scores clips of any length."""
 
-    num_crops: Windows | Auto = "auto"
+    num_crops: NumCrops = "auto"
     """Windows scored per clip, as in embed.num_crops."""
     pooling: Pooling = "mean"
     """How the scores of a clip's windows become the clip's: mean, max, or attention, the mean
@@ -332,6 +334,7 @@ class TeachersConfig(Section):
         "cepstra:centred",
         "cepstra:moments",
         "periodicity",
+        "envelope",
     )
     """Teachers that nothing has to be trained or brought for."""
     clustered: Literal["all", "encoders"] = "all"

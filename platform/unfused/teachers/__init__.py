@@ -33,6 +33,7 @@ WRITTEN = {
     "statistics": "statistics",
     "cepstra": "cepstra",
     "periodicity": "periodicity",
+    "envelope": "envelope",
 }
 """How a SPEC is written; a kind that is not here is written `kind:...`."""
 ALIASES = {"run": "encoder", "models": "encoder"}

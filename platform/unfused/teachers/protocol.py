@@ -12,6 +12,7 @@ from typing import Annotated, Literal, Protocol
 import numpy as np
 from pydantic import AfterValidator
 
+from unfused.config import NumCrops
 from unfused.store import Facts, Folder, check_inside
 
 Level = Literal["float", "int16"]
@@ -79,7 +80,7 @@ class TeacherFacts(Facts):
     """Windows that it takes at once, where it takes one number only."""
     log_mel: LogMelFacts | None = None
     """Where it takes that in place of samples."""
-    num_crops: int | Literal["auto"] = "auto"
+    num_crops: NumCrops = "auto"
     """Windows of a clip, of an encoder of this platform (see `config.EmbedConfig`)."""
     layer: str = "last"
     """Which layer is read: last, a number, or the mean of all."""

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import pad
 
 from unfused.audio import cepstra
-from unfused.exporting.cutting import counted, length
+from unfused.exporting.frames import frames_of, quantiles, segment_means
 from unfused.exporting.spectrum import PlainLogMel
 from unfused.store import Folder
 from unfused.teachers import TeacherFacts
@@ -32,27 +31,14 @@ class Sounding(nn.Module):
         self.register_buffer("cosines", cepstra.cosines(cepstra.BANDS, coefficients))
 
     def forward(self, samples: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        hop, odd = self.spectrum.hop_length, self.spectrum.size % 2
-        order = counted(1 + (length(samples) - odd) // hop)
-        # Zeros as those beyond the clip, so that there are never too few frames to count.
-        frames = self.spectrum(pad(samples, (0, 2 * hop))).index_select(2, order)
+        frames, order = frames_of(samples, self.spectrum)
         level = frames.mean(1)
-        quiet, loudest = quantile(level, cepstra.QUIET_SHARE), level.amax(1, keepdim=True)
+        quiet = quantiles(level, torch.tensor([cepstra.QUIET_SHARE]))
+        loudest = level.amax(1, keepdim=True)
         sounds = level >= quiet + cepstra.LOUD * (loudest - quiet)
         first = torch.where(sounds, order, order[-1]).amin(1, keepdim=True)
         last = torch.where(sounds, order, 0).amax(1, keepdim=True)
         return self.cosines @ frames, first, last
-
-
-def quantile(values: Tensor, share: float) -> Tensor:
-    """Of every row (B, T), between two values where it falls there: (B, 1)."""
-    ordered = values.sort(1).values
-    most = torch.full((), values.shape[1], dtype=torch.int64) - 1
-    place = share * most.float()
-    low = place.floor().long()[None]
-    below = ordered.index_select(1, low)
-    above = ordered.index_select(1, torch.minimum(low + 1, most))
-    return below + (above - below) * (place - place.floor())
 
 
 class Aligned(nn.Module):
@@ -69,17 +55,12 @@ class Aligned(nn.Module):
 
     def forward(self, samples: Tensor) -> Tensor:
         found, first, last = self.sounding(samples)
-        total = last - first + 1
         order = torch.arange(found.shape[2])
         if self.centred:
             found = found - masked_mean(found, inside(order, first, last))[..., None]
-        number = torch.arange(cepstra.SEGMENTS)
-        begins = first + number * total // cepstra.SEGMENTS
-        ends = first + ((number + 1) * total + cepstra.SEGMENTS - 1) // cepstra.SEGMENTS
-        share = (order >= begins[..., None]) & (order < ends[..., None])
-        share = share.float() / (ends - begins)[..., None]
-        segments = found @ share.transpose(1, 2)
-        return torch.cat([segments.flatten(1), (total * cepstra.HOP_SECONDS).log()], 1)
+        segments = segment_means(found, cepstra.SEGMENTS, order, first, last)
+        seconds = (last - first + 1) * cepstra.HOP_SECONDS
+        return torch.cat([segments.flatten(1), seconds.log()], 1)
 
 
 class Moments(nn.Module):
