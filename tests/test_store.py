@@ -335,3 +335,12 @@ def test_links_back_into_a_folder_are_not_followed_again(tmp_path):
     open(os.fsencode(tmp_path / "stored") + b"/\xff", "wb").close()
     assert folder.sizes() == {"a/one": 1, "b/two": 2}
     assert Folder.of(tmp_path / "missing").files() == []
+
+
+def test_a_folder_in_the_place_of_a_file_is_said_to_be_one(tmp_path):
+    folder = Folder.of(tmp_path)
+    (tmp_path / "one").mkdir()
+    with pytest.raises(IsADirectoryError):
+        folder.read("one")
+    with pytest.raises(Damaged, match="a folder is in its place"):
+        Kept(folder.uri, {"one": FileSum("one", 3, "")}).read("one")

@@ -441,6 +441,36 @@ def test_a_damaged_classifier_is_one_sentence(copied, harm):
     assert "\n" not in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    "name", ["model.json", "classifier/start.json", "classifier/head-00.safetensors"]
+)
+def test_a_folder_in_the_place_of_a_file_is_one_sentence(copied, name):
+    (copied / name).unlink()
+    (copied / name).mkdir()
+    with pytest.raises(ConfigError, match="is damaged; copy the model again"):
+        unfused.load(copied)
+
+
+@pytest.mark.parametrize(
+    ("file", "place", "value"),
+    [
+        ("model.json", ("scorer", "num_repeats"), -1),
+        ("model.json", ("scorer", "num_crops"), 0),
+        ("model.json", ("scorer", "crop_samples"), None),
+        ("classifier/start.json", ("encoder",), 0),
+    ],
+)
+def test_facts_that_cannot_be_are_one_sentence(copied, file, place, value):
+    told = json.loads((copied / file).read_text())
+    inner = told
+    for name in place[:-1]:
+        inner = inner[name]
+    inner[place[-1]] = value
+    (copied / file).write_text(json.dumps(told))
+    with pytest.raises(ConfigError, match="is damaged; copy the model again"):
+        unfused.load(copied)
+
+
 @pytest.mark.parametrize("file", ["/etc/model.onnx", "../model.onnx", "a/../../model.onnx"])
 def test_a_teacher_of_a_model_names_no_file_outside_its_folder(file):
     facts = teachers.own("ears", 16000, Cut(CROP, 1), "last").model_dump()

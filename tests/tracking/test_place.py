@@ -60,7 +60,7 @@ class Test_the_place_to_track_at:
             raise PermissionError(errno.EACCES, "Permission denied")
 
         monkeypatch.setattr(Path, "open", refuse)
-        with pytest.raises(tracking.TrackingError, match="mlflow.db cannot be read"):
+        with pytest.raises(tracking.TrackingError, match=r"mlflow\.db cannot be read"):
             tracking.initialise(f"sqlite:///{tmp_path}/mlflow.db")
 
     def test_is_refused_at_once_where_no_server_answers(self):

@@ -130,7 +130,7 @@ def read_facts(folder: Folder) -> ModelFacts:
         found = folder.read_json(MODEL_FILE)
     except (FileNotFoundError, NotADirectoryError):
         raise ConfigError(f"{folder.uri} is no model: there is no {MODEL_FILE} in it.") from None
-    except ValueError:
+    except (ValueError, IsADirectoryError):
         raise damaged(folder, f"/{MODEL_FILE}") from None
     if isinstance(found, dict) and found.get("form") != FORM:
         raise ConfigError(

@@ -34,7 +34,7 @@ LONG = 4.0
 BLOCK_SECONDS = 60.0
 """Of sound that is scored at a time."""
 
-BROKEN = (ValueError, LookupError, TypeError, IsADirectoryError)
+BROKEN = (ValueError, LookupError, TypeError, AttributeError, IsADirectoryError)
 """What files say that are not those of a classifier."""
 
 

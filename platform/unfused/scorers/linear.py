@@ -54,6 +54,8 @@ class LinearScorer:
 
 def load(folder: Folder, facts: ScorerFacts) -> LinearScorer:
     """See `unfused.scorers.load`."""
+    if facts.cut is None:
+        raise ValueError("an encoder takes windows, and nothing says how long they are")
     groups = ClipClassifier.load_all(folder, facts.num_repeats)
     draws = [
         (group[0].encoder.eval().for_inference(), [one.head for one in group]) for group in groups

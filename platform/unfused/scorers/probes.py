@@ -10,6 +10,7 @@ Axes: S samples of a clip, B clips, T teachers, D embedding, N classes, R draws 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -102,6 +103,8 @@ def load(folder: Folder, facts: ScorerFacts) -> ProbesScorer:
         arrays, rate = arrays_of(folder.read(probes_file(repeat))), settings["sample_rate"]
         voices = {}
         for name, weight in settings["weights"].items():
+            if not 0 <= weight < math.inf:
+                raise ValueError(f"the weight of {name} is {weight}")
             if (teacher := teacher_of(name)) == name:
                 voices[name] = weight, Probe(arrays[f"{name}.weight"], arrays[f"{name}.bias"])
                 continue

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Annotated, Protocol
+
+from pydantic import Field
 
 from unfused.audio.samples import Cut, Windows
-from unfused.config import Pooling
+from unfused.config import NumCrops, Pooling
 from unfused.store import Facts
 
 if TYPE_CHECKING:
@@ -28,12 +30,12 @@ class ScorerFacts(Facts):
     """The file of `scorers/` that loads them."""
     classes: list[str]
     """The label map, in the order of the scores."""
-    num_repeats: int
+    num_repeats: Annotated[int, Field(ge=1)]
     """Draws of the labels, each with a classifier."""
     num_labels: int
     """Training labels that a draw looks at."""
     num_validation_labels: int
-    num_crops: int | Literal["auto"] = 1
+    num_crops: NumCrops = 1
     """Evenly spaced windows of a clip that a score is of; auto: as many as cover it."""
     crop_samples: int | None = None
     """Samples of a window; None where a scorer is given whole clips."""

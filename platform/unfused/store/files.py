@@ -167,6 +167,10 @@ class Kept(Folder):
             if known is None:
                 raise
             raise self.damaged(name, "it is not there") from None
+        except IsADirectoryError:
+            if known is None:
+                raise
+            raise self.damaged(name, "a folder is in its place") from None
         if known and len(data) != known.size:
             raise self.damaged(name, f"{len(data)} bytes of {known.size}")
         if known and known.sha256 and hashlib.sha256(data).hexdigest() != known.sha256:

@@ -5,6 +5,7 @@ The rule of this file: a small file is written whole or not at all, and what is 
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -136,8 +137,18 @@ class Folder:
         return json.loads(self.read(name))
 
     def open(self, name: str) -> BinaryIO:
-        """A file to be read here and there."""
-        return self.filesystem.open_input_file(f"{self.path}/{check_inside(name)}")
+        """A file to be read here and there.
+
+        Raises:
+            OSError: it cannot be; FileNotFoundError, IsADirectoryError or another one says why.
+        """
+        place = f"{self.path}/{check_inside(name)}"
+        try:
+            return self.filesystem.open_input_file(place)
+        except OSError:
+            if self.local is not None and os.path.isdir(place):
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), place) from None
+            raise
 
     def create(self, name: str) -> BinaryIO:
         """A file to be written piece by piece, which is on disk once it is closed; its name may
