@@ -9,9 +9,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+from pydantic import AfterValidator, BaseModel, Field, ValidationError
 
 from unfused import config as configuration
+from unfused.config import ConfigError
 from unfused.corpora import Columns
 from unfused.inference import Model, load
 from unfused.store import Folder, Store, read_table
@@ -20,8 +23,12 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from unfused.pipeline import Request
+    from unfused.tuning import SearchRequest
+    from unfused.tuning.space import Space
 
+Place = str | Path
 Settings = Mapping[str, Any]
+Given = TypeVar("Given", bound=BaseModel)
 
 
 @dataclass(frozen=True, repr=False)
@@ -132,14 +139,14 @@ def _sd(spread: Mapping[str, Any]) -> float | None:
 
 
 def run(
-    task: str | Path | None = None,
-    corpus: str | Path | None = None,
+    task: Place | None = None,
+    corpus: Place | None = None,
     *,
     path_column: str | None = None,
     label_column: str | None = None,
-    audio_root: str | Path | None = None,
+    audio_root: Place | None = None,
     settings: Settings | None = None,
-    teachers: str | Path | Sequence[str | Path] = (),
+    teachers: Place | Sequence[Place] = (),
     preset: str = "recommended",
     seeds: int = 1,
     folds: bool = False,
@@ -165,17 +172,20 @@ def run(
     """
     from unfused.commands.run import run_pipeline
 
-    columns = Columns(path_column, label_column, audio_root and str(audio_root))
-    request = _request(task, corpus, columns, settings, teachers, preset, seeds, folds, options)
+    request = _checked(
+        _Asked, task=task, corpus=corpus, path_column=path_column, label_column=label_column,
+        audio_root=audio_root, settings=settings, teachers=teachers, preset=preset, seeds=seeds,
+        folds=folds,
+    ).request(options)  # fmt: skip
     summary = run_pipeline(request)
     root = Store.at(request.options.store).root
     return RunResult(summary, root / "runs" / summary["run"]["id"])
 
 
 def search(
-    space: str | Path,
-    task: str | Path | None = None,
-    corpus: str | Path | None = None,
+    space: Place,
+    task: Place | None = None,
+    corpus: Place | None = None,
     *,
     num_trials: int = 20,
     sampler: str = "tpe",
@@ -186,9 +196,9 @@ def search(
     study_storage: str | None = None,
     path_column: str | None = None,
     label_column: str | None = None,
-    audio_root: str | Path | None = None,
+    audio_root: Place | None = None,
     settings: Settings | None = None,
-    teachers: str | Path | Sequence[str | Path] = (),
+    teachers: Place | Sequence[Place] = (),
     preset: str = "recommended",
     seeds: int = 1,
     folds: bool = False,
@@ -212,33 +222,96 @@ def search(
         ConfigError: what was asked for cannot be done.
     """
     from unfused.commands.search import run_search
-    from unfused.tuning import SearchRequest
     from unfused.tuning.space import load as load_space
 
-    columns = Columns(path_column, label_column, audio_root and str(audio_root))
-    request = _request(task, corpus, columns, settings, teachers, preset, seeds, folds, options)
-    asked = (num_trials, sampler, pruner, search_seed, study, study_storage)
-    trials = load_space(str(space), request.config, sorted(request.chosen))
-    what = SearchRequest(request, trials, *asked)
-    return SearchResult(run_search(what, concurrency))
+    request = _checked(
+        _Asked, task=task, corpus=corpus, path_column=path_column, label_column=label_column,
+        audio_root=audio_root, settings=settings, teachers=teachers, preset=preset, seeds=seeds,
+        folds=folds,
+    ).request(options)  # fmt: skip
+    search = _checked(
+        _Search, space=space, num_trials=num_trials, sampler=sampler, pruner=pruner,
+        search_seed=search_seed, concurrency=concurrency, study=study, study_storage=study_storage,
+    )  # fmt: skip
+    trials = load_space(str(search.space), request.config, sorted(request.chosen))
+    return SearchResult(run_search(search.of(request, trials), search.concurrency))
 
 
-def _request(
-    task: str | Path | None,
-    corpus: str | Path | None,
-    columns: Columns,
-    settings: Settings | None,
-    teachers: str | Path | Sequence[str | Path],
-    preset: str,
-    seeds: int,
-    folds: bool,
-    options: Mapping[str, Any],
-) -> Request:
-    from unfused.commands.asked import understood
+def _told(what: str, **bounds: int) -> Any:
+    """A field, and what is asked for where something else is given."""
+    return Field(description=what, **bounds)
 
-    named = {name: str(one) if isinstance(one, Path) else one for name, one in options.items()}
-    where = configuration.run_options(**named)
-    places = (None if place is None else str(place) for place in (corpus, task))
-    specs = [teachers] if isinstance(teachers, str | Path) else teachers
-    asked = (seeds, folds, [*map(str, specs)], columns)
-    return understood(preset, settings or {}, where, *places, *asked)
+
+def _no_zero(place: Place | None) -> Place | None:
+    if "\0" in str(place):
+        raise ValueError("no path has a zero in it")
+    return place
+
+
+SomePlace = Annotated[Place | None, AfterValidator(_no_zero)]
+A_PLACE = "a path or an address, as text or pathlib.Path"
+A_COLUMN = "a column's name"
+
+
+class _Asked(BaseModel):
+    """What `run` and `search` take alike."""
+
+    task: SomePlace = _told(A_PLACE)
+    corpus: SomePlace = _told(A_PLACE)
+    path_column: str | None = _told(A_COLUMN)
+    label_column: str | None = _told(A_COLUMN)
+    audio_root: SomePlace = _told(A_PLACE)
+    settings: Settings | None = _told('names and values, as in {"rounds": 2}')
+    teachers: Place | Sequence[Place] | None = _told('one or several as text, as in "hf:NAME"')
+    preset: str = _told("a name")
+    seeds: int = _told("a whole number")
+    folds: bool = _told("True or False")
+
+    def request(self, options: Mapping[str, Any]) -> Request:
+        from unfused.commands.asked import understood
+
+        named = {name: str(one) if isinstance(one, Path) else one for name, one in options.items()}
+        where = configuration.run_options(**named)
+        columns = Columns(self.path_column, self.label_column, _text(self.audio_root))
+        places = map(_text, (self.corpus, self.task))
+        specs = [self.teachers] if isinstance(self.teachers, Place) else self.teachers or []
+        asked = (self.seeds, self.folds, [*map(str, specs)], columns)
+        return understood(self.preset, self.settings or {}, where, *places, *asked)
+
+
+class _Search(BaseModel):
+    """What `search` takes beside that, within the bounds that its command has."""
+
+    space: Annotated[Place, AfterValidator(_no_zero)] = _told("a file as in search_spaces/")
+    num_trials: int = _told("a whole number from 1 to 100000", ge=1, le=100_000)
+    sampler: str = _told("a name")
+    pruner: str = _told("a name")
+    search_seed: int = _told("a whole number from 0 to 2147483647", ge=0, le=2**31 - 1)
+    concurrency: int | None = _told("a whole number from 1 to 1024", ge=1, le=1024)
+    study: str | None = _told("a name")
+    study_storage: SomePlace = _told("a file, or the address of a database")
+
+    def of(self, request: Request, space: Space) -> SearchRequest:
+        from unfused.tuning import SearchRequest
+
+        names = self.num_trials, self.sampler, self.pruner, self.search_seed
+        return SearchRequest(request, space, *names, self.study, _text(self.study_storage))
+
+
+def _checked(kind: type[Given], **given: Any) -> Given:
+    """What was given, each of a type that it may have.
+
+    Raises:
+        ConfigError: one is not.
+    """
+    try:
+        return kind(**given)
+    except ValidationError as error:
+        name = str(error.errors()[0]["loc"][0])
+        shown = " ".join(repr(given[name]).split())
+        wanted = kind.model_fields[name].description
+        raise ConfigError(f"{name} is {shown:.80}; give {wanted}.") from None
+
+
+def _text(place: Place | None) -> str | None:
+    return None if place is None else str(place)
