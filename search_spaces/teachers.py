@@ -11,13 +11,13 @@ from optuna.distributions import CategoricalDistribution
 space = {
     "teachers.also": CategoricalDistribution(
         (
-            "[statistics,cepstra,cepstra:centred,cepstra:moments,periodicity,envelope]",
             "[statistics,cepstra,cepstra:centred,cepstra:moments,periodicity]",
             "[statistics,cepstra,cepstra:centred]",
             "[cepstra,periodicity]",
             "[statistics]",
         )
     ),
+    "teachers.judging": CategoricalDistribution(("[envelope]", "[]")),
     "teachers.neighbours": CategoricalDistribution((0, 5, 10, 20)),
     "teachers.weighting": CategoricalDistribution(("auto", "equal")),
 }

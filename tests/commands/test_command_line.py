@@ -81,7 +81,8 @@ def test_a_dry_run_says_what_would_be_built_and_builds_nothing(command, small_ta
     status, said = command("run", "--task", str(small_task), "--dry-run", *TINY)
     assert status == 0
     assert "ingest/task" in said and "miss" in said
-    free = [spec.replace(":", "-") for spec in Config().teachers.also]
+    features = Config().teachers
+    free = [spec.replace(":", "-") for spec in (*features.also, *features.judging)]
     known = ["ingest/task", *(f"teacher/{name}" for name in free)]
     assert all(name in said for name in known)
     nodes = graph(override(Config(), parse_overrides(TINY)), has_corpus=False)

@@ -50,7 +50,7 @@ SMALL = (
     "selftrain.batch_size=12",
     "selftrain.epochs=2",
     "selftrain.augment.filter_db=0",
-    "teachers.also=[statistics,cepstra,cepstra:centred,cepstra:moments,periodicity]",
+    "teachers.judging=[]",
     "finetune.labels_per_class=3",
     "finetune.num_repeats=2",
 )

@@ -12,6 +12,7 @@ STAGES = {"ingest", "pretrain", "embed", "cluster", "distill", "finetune", "eval
 SPEECH_FACTS = TeacherFacts(kind="onnx", name="speech", source="", sample_rate=0)
 SPEECH = Outside(Folder("/elsewhere"), "e" * 64, SPEECH_FACTS)
 FREE = [spec.replace(":", "-") for spec in Config().teachers.also]
+JUDGING = [*Config().teachers.judging]
 ENCODERS = {"teachers.clustered": "encoders", "pretrain.objective": "nt_xent"}
 """Nothing but encoders, as published."""
 
@@ -36,6 +37,8 @@ def test_the_graph_of_the_defaults_has_every_stage_and_arm():
         ),
         "distill/clusterfit",
         "distill/unfused",
+        *(f"teacher/{name}" for name in JUDGING),
+        *(f"embed/{name}" for name in JUDGING),
         "embed/student",
         "trust",
         *(arms.ARMS[arm].classifier for arm in Config().arms),
@@ -162,7 +165,7 @@ def test_or_stands_beside_it_and_a_student_has_heads_for_the_clusters_of_each():
         "clips",
         "original",
         "trust",
-        *(f"teacher/{name}" for name in ("own", "speech", *FREE, "student")),
+        *(f"teacher/{name}" for name in ("own", "speech", *FREE, *JUDGING, "student")),
     }
 
 
@@ -211,14 +214,30 @@ def test_trust_looks_at_labels_of_training_clips_alone():
     read = {ref.part for ref in trust.inputs.values()}
     assert read == {"", "train", "train.labels"}
     teachers = {name.partition("/")[2] for name in trust.inputs if "/" in name}
-    assert teachers == {"own", *FREE, "student"}
+    assert teachers == {"own", *FREE, *JUDGING, "student"}
 
 
 def test_features_are_trusted_whether_or_not_they_are_clustered():
     nodes = _nodes({"arms": "[unfused,mixture]", **ENCODERS})
     assert [name for name in nodes if name.startswith("cluster")] == ["cluster"]
     trusted = {name.partition("/")[2] for name in nodes["trust"].inputs if "/" in name}
-    assert trusted == {"own", *FREE, "student"}
+    assert trusted == {"own", *FREE, *JUDGING, "student"}
+
+
+def test_what_judges_whole_clips_is_learned_by_no_encoder():
+    assert JUDGING == ["envelope"]
+    for name, node in _nodes().items():
+        heard = {ref.node.rpartition("/")[2] for ref in node.inputs.values()}
+        if heard & {*JUDGING}:
+            assert node.stage in ("embed", "trust", "combine"), name
+
+
+def test_what_judges_may_be_learned_as_well():
+    also = [*Config().teachers.also, *JUDGING]
+    nodes = _nodes({"teachers.also": also})
+    assert Ref("cluster/envelope") in nodes["distill/unfused"].inputs.values()
+    assert "embeddings/envelope" in nodes["selftrain/selftrain"].inputs
+    assert [name for name in nodes if name.startswith("teacher/")].count("teacher/envelope") == 1
 
 
 def test_the_own_teacher_is_trusted_by_what_it_embeds_itself():

@@ -334,9 +334,11 @@ class TeachersConfig(Section):
         "cepstra:centred",
         "cepstra:moments",
         "periodicity",
-        "envelope",
     )
     """Teachers that nothing has to be trained or brought for."""
+    judging: tuple[Feature, ...] = ("envelope",)
+    """Features of whole clips, which no window of one tells: they judge like teachers, and no
+    encoder learns them."""
     clustered: Literal["all", "encoders"] = "all"
     """Whose embeddings become pseudo-labels: all, or those of encoders alone, as published."""
     neighbours: Annotated[int, Field(ge=0, le=1000)] = 10

@@ -214,6 +214,8 @@ class _Graph:
         """Theirs of the training clips."""
         self.features: set[Ref] = set()
         """Of the teachers those that nothing has to be brought for."""
+        self.judging: set[str] = set()
+        """Of these by name those that no encoder learns."""
         self.encoders: dict[str, Ref] = {}
         """What arms are fine-tuned from."""
         self.trusted: Ref | None = None
@@ -271,7 +273,10 @@ class _Graph:
         self.teachers |= self._also()
 
     def _also(self) -> dict[str, Ref]:
-        found = [_feature(spec) for spec in self.config.teachers.also]
+        return self._free(self.config.teachers.also)
+
+    def _free(self, specs: Sequence[str]) -> dict[str, Ref]:
+        found = [_feature(spec) for spec in specs]
         made = {one.facts.name: self.take(one.facts.name, one) for one in found}
         self.features |= set(made.values())
         return made
@@ -358,6 +363,9 @@ class _Graph:
     def trust(self) -> None:
         """Probes on all teachers, those that cost nothing and the student among them."""
         self.teach_also()
+        judging = self._free(self.config.teachers.judging)
+        self.judging = {*judging} - {*self.teachers}
+        self.teachers |= judging
         if METHOD.name in self.encoders:
             self.teachers[STUDENT] = self.encoders[METHOD.name]
         for name, teacher in self.teachers.items():
@@ -408,7 +416,8 @@ class _Graph:
             assert self.trusted is not None
             inputs["trust"] = self.trusted
         if arm.trusts and recipe.feature_weight:
-            matched = {name: ref for name, ref in self.embeddings.items() if name != STUDENT}
+            unmatched = {STUDENT, *self.judging}
+            matched = {name: ref for name, ref in self.embeddings.items() if name not in unmatched}
             inputs |= {f"embeddings/{name}": ref for name, ref in matched.items()}
         if recipe.start == "student" and METHOD.name in self.encoders:
             inputs["encoder"] = self.encoders[METHOD.name]

@@ -1,4 +1,5 @@
-"""What is the label of one task is the nuisance of another: trust has to find out which it is."""
+"""What is the label of one task is the nuisance of another: trust has to find out which it is. And
+a label that no frame tells, however well it is embedded: how fast clicks follow one another."""
 
 from __future__ import annotations
 
@@ -9,6 +10,8 @@ import soundfile
 pytestmark = pytest.mark.long
 RATE = 16000
 PITCHES, FORMANTS = (100.0, 150.0, 220.0, 320.0), (600.0, 1100.0, 1900.0, 3000.0)
+TEMPI = (2.0, 2.8, 3.9, 5.5)
+"""Clicks a second."""
 COUNTS = {"train": 160, "valid": 16, "test": 160}
 
 
@@ -23,22 +26,37 @@ def voice(hertz: float, formant: float, seconds: float, rng: np.random.Generator
     return level * wave + 0.01 * rng.standard_normal(len(wave))
 
 
-@pytest.fixture(scope="module", params=["pitch", "timbre"])
+def clicks(hertz: float, seconds: float, rng: np.random.Generator) -> np.ndarray:
+    """Short decaying tones, of another pitch and length in every clip, in noise."""
+    wave = 0.01 * rng.standard_normal(int(seconds * RATE))
+    order = np.arange(int(rng.uniform(0.01, 0.06) * RATE))
+    click = np.sin(2 * np.pi * rng.uniform(300, 4000) * order / RATE)
+    click *= rng.uniform(0.1, 0.5) * np.exp(-5 * order / len(order))
+    for begin in np.arange(rng.uniform(0, 1 / hertz), seconds - 0.1, 1 / hertz):
+        at = int(begin * RATE)
+        wave[at : at + len(click)] += click
+    return wave
+
+
+def sound(kind: str, number: int, rng: np.random.Generator) -> tuple[np.ndarray, int]:
+    """The clip of a number, and its class."""
+    one, other = number % 4, number // 4 % 4
+    near = rng.uniform(0.95, 1.05, 2)
+    if kind == "tempo":
+        return clicks(TEMPI[one] * near[0], rng.uniform(2.5, 3.5), rng), one
+    wave = voice(PITCHES[one] * near[0], FORMANTS[other] * near[1], rng.uniform(0.4, 0.8), rng)
+    return wave, one if kind == "pitch" else other
+
+
+@pytest.fixture(scope="module", params=["pitch", "timbre", "tempo"])
 def task(request, tmp_path_factory):
-    """A folder of voices, each of a pitch and of a timbre, labelled by one of the two."""
+    """A folder of clips that differ in more than their label."""
     root, rng = tmp_path_factory.mktemp(request.param), np.random.default_rng(0)
     for split, count in COUNTS.items():
         for number in range(count):
-            pitch, timbre = number % 4, number // 4 % 4
-            label = pitch if request.param == "pitch" else timbre
+            wave, label = sound(request.param, number, rng)
             folder = root / split / f"{request.param}-{label}"
             folder.mkdir(parents=True, exist_ok=True)
-            wave = voice(
-                PITCHES[pitch] * rng.uniform(0.95, 1.05),
-                FORMANTS[timbre] * rng.uniform(0.95, 1.05),
-                rng.uniform(0.4, 0.8),
-                rng,
-            )
             soundfile.write(folder / f"{number}.wav", wave, RATE)
     return root
 
