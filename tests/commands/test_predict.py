@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -125,3 +127,26 @@ def test_many_recordings_stream_through_ray_to_the_same_rows(place, tmp_path):
         wanted = model.predict(one["path"])
         assert one["digest"] == wanted.digest and one["label"] == wanted.label
         assert float(one["probability"]) == pytest.approx(wanted.probability, abs=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(280)
+@pytest.mark.parametrize("asking", [signal.SIGINT, signal.SIGTERM])
+def test_many_recordings_are_given_up_at_once_and_leave_no_half_a_table(place, tmp_path, asking):
+    (tmp_path / "many").mkdir()
+    for number in range(4000):
+        (tmp_path / "many" / f"{number:04d}.wav").hardlink_to(place / "clips" / "0.wav")
+    command = [sys.executable, "-m", "unfused", "predict", KEY, str(tmp_path / "many")]
+    process = subprocess.Popen(
+        [*command, "--out", str(tmp_path / "said.csv")],
+        cwd=place,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while not any(file.stat().st_size for file in tmp_path.glob(".*.partial")):
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(asking)
+    _, said = process.communicate(timeout=60)
+    assert (process.returncode, said) == (130, "Stopped.\n")
+    assert [one.name for one in tmp_path.iterdir()] == ["many"]

@@ -13,7 +13,6 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from unfused import signals
 from unfused.config import RunOptions
 from unfused.events import Note, Phase, Stream
 from unfused.locks import NoLocks
@@ -122,7 +121,6 @@ def connect(
     address = os.environ.get("RAY_ADDRESS")
     stream.emit(Phase(f"joining Ray at {address}" if address else "starting Ray on this machine"))
     start(options, lambda told: stream.emit(Note(told, level="warning")))
-    signals.listen_again()
     place = beside_driver()
     leases = shared_leases(place | {"namespace": NAMESPACE}) if shared or hardware.joined else None
     cluster = Cluster(Pump(start_mailbox(place)), leases, stream, hardware, options)

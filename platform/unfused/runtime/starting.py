@@ -22,7 +22,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from unfused import cores
+from unfused import cores, signals
 from unfused.config import ConfigError, RunOptions
 from unfused.corpora import location
 from unfused.runtime.hardware import jobs_of_gpu, local_gpus, logical_cpus
@@ -137,6 +137,7 @@ def start(options: RunOptions, tell: Tell = lambda _: None) -> None:
         _join(address, common)
     else:
         _start_here(options, common, tell)
+    signals.listen_again()
 
 
 def stop() -> None:
