@@ -163,7 +163,7 @@ def write_page(folder: Folder, out: str, int8: bool) -> None:
             chosen, facts.name, about, facts.classes, facts.sample_rate, grid.window, grid.hop,
             facts.channel,
         )  # fmt: skip
-    with opened(str(path)) as file:
+    with opened(str(path.absolute())) as file:
         file.write(text.encode())
     size = path.stat().st_size / 2**20
     display.make_console().print(

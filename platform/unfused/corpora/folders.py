@@ -95,7 +95,7 @@ def _local(place: str) -> tuple[list[tuple[str, location.Listed]], list[str]]:
 def _is_named_like_a_clip(folder: os.DirEntry) -> bool:
     """Whether a folder looks like a clip and has nothing in it; it is told of like one."""
     try:
-        return folder.name.lower().endswith(AUDIO_EXTENSIONS) and not any(os.scandir(folder.path))
+        return folder.name.lower().endswith(AUDIO_EXTENSIONS) and not os.listdir(folder.path)
     except OSError as error:
         raise _unlisted(error) from None
 
