@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import pickle
+import shutil
 
 import pyarrow as pa
 import pytest
@@ -21,6 +22,7 @@ from unfused.store import (
     write_table,
 )
 from unfused.store import store as store_module
+from unfused.trees import files_below
 
 
 @pytest.fixture
@@ -335,6 +337,22 @@ def test_links_back_into_a_folder_are_not_followed_again(tmp_path):
     open(os.fsencode(tmp_path / "stored") + b"/\xff", "wb").close()
     assert folder.sizes() == {"a/one": 1, "b/two": 2}
     assert Folder.of(tmp_path / "missing").files() == []
+
+
+def test_what_vanishes_while_a_folder_is_listed_takes_nothing_else_along(tmp_path):
+    for name in "abc":
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").touch()
+
+    def removing(folder):
+        if folder.name == "b":
+            shutil.rmtree(folder.path)
+        return False
+
+    found, again = files_below(str(tmp_path), removing)
+    assert (sorted(found), again) == (["a/file", "c/file"], 0)
+    with pytest.raises(FileNotFoundError):
+        files_below(str(tmp_path / "b"))
 
 
 def test_a_folder_in_the_place_of_a_file_is_said_to_be_one(tmp_path):

@@ -237,9 +237,14 @@ def search(
     return SearchResult(run_search(search.of(request, trials), search.concurrency))
 
 
-def _told(what: str, **bounds: int) -> Any:
+def _told(what: str) -> Any:
     """A field, and what is asked for where something else is given."""
-    return Field(description=what, **bounds)
+    return Field(description=what)
+
+
+def _number(least: int, most: int) -> Any:
+    """Likewise, of a whole number."""
+    return Field(description=f"a whole number from {least} to {most}", ge=least, le=most)
 
 
 def _no_zero(place: Place | None) -> Place | None:
@@ -283,11 +288,11 @@ class _Search(BaseModel):
     """What `search` takes beside that, within the bounds that its command has."""
 
     space: Annotated[Place, AfterValidator(_no_zero)] = _told("a file as in search_spaces/")
-    num_trials: int = _told("a whole number from 1 to 100000", ge=1, le=100_000)
+    num_trials: int = _number(1, configuration.MAX_TRIALS)
     sampler: str = _told("a name")
     pruner: str = _told("a name")
-    search_seed: int = _told("a whole number from 0 to 2147483647", ge=0, le=2**31 - 1)
-    concurrency: int | None = _told("a whole number from 1 to 1024", ge=1, le=1024)
+    search_seed: int = _number(0, configuration.MAX_SEED)
+    concurrency: int | None = _number(1, configuration.MAX_AT_ONCE)
     study: str | None = _told("a name")
     study_storage: SomePlace = _told("a file, or the address of a database")
 

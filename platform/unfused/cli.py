@@ -160,14 +160,19 @@ def run(
 def search(
     space: Annotated[str, typer.Option(help="What may change: a file as in search_spaces/.")],
     overrides: Overrides = None,
-    num_trials: Annotated[int, typer.Option(min=1, max=100_000, help="Trials in the study.")] = 20,
+    num_trials: Annotated[
+        int, typer.Option(min=1, max=configuration.MAX_TRIALS, help="Trials in the study.")
+    ] = 20,
     sampler: Annotated[str, typer.Option(help="tpe, nsga2 or random.")] = "tpe",
     pruner: Annotated[str, typer.Option(help="median, halving or none.")] = "median",
     search_seed: Annotated[
-        int, typer.Option(min=0, max=2**31 - 1, help="Seed of the sampler.")
+        int, typer.Option(min=0, max=configuration.MAX_SEED, help="Seed of the sampler.")
     ] = 0,
     concurrency: Annotated[
-        int | None, typer.Option(min=1, max=1024, help="Trials at a time; default what fits.")
+        int | None,
+        typer.Option(
+            min=1, max=configuration.MAX_AT_ONCE, help="Trials at a time; default what fits."
+        ),
     ] = None,
     study: Annotated[
         str | None, typer.Option(help="Name; by default from space, settings and the task's path.")

@@ -16,6 +16,8 @@ def files_below(
 ) -> tuple[list[str], int]:
     """The files below a folder, through links to folders as well, each folder once.
 
+    What somebody else removes meanwhile, below the folder itself, is not there.
+
     Args:
         root: the folder.
         is_file: whether a folder is to be taken for a file.
@@ -30,13 +32,18 @@ def files_below(
     again, found, waiting = 0, [], [""]
     while waiting:
         folder = waiting.pop()
-        status = os.stat(os.path.join(root, folder))
+        try:
+            status = os.stat(os.path.join(root, folder))
+            # Folders before links to them, so that a file has its own path.
+            entries = sorted(os.scandir(os.path.join(root, folder)), key=os.DirEntry.is_symlink)
+        except FileNotFoundError:
+            if not folder:
+                raise
+            continue
         if (status.st_dev, status.st_ino) in known:
             again += 1
             continue
         known.add((status.st_dev, status.st_ino))
-        # Folders before links to them, so that a file has its own path.
-        entries = sorted(os.scandir(os.path.join(root, folder)), key=os.DirEntry.is_symlink)
         below = []
         for entry in entries:
             name = posixpath.join(folder, entry.name)

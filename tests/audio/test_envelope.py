@@ -24,6 +24,7 @@ from unfused.config import ConfigError
 RATE = 16000
 LEVEL = len(QUANTILES)
 CONTOUR = slice(LEVEL + 3, LEVEL + 3 + SEGMENTS)
+NEAR = {"rtol": 0, "atol": 0.02, "check_dtype": False}
 
 
 def noise(seconds: float, rate: int = RATE, seed: int = 0) -> np.ndarray:
@@ -65,9 +66,6 @@ def test_twice_as_loud_moves_the_level_and_nothing_else():
     moved = loud - quiet
     torch.testing.assert_close(moved[: LEVEL + 1], torch.full((LEVEL + 1,), np.log(4)), **NEAR)
     torch.testing.assert_close(moved[LEVEL + 1 :], torch.zeros(WIDTH - LEVEL - 1), **NEAR)
-
-
-NEAR = {"rtol": 0, "atol": 0.02, "check_dtype": False}
 
 
 def test_when_a_clip_is_loud_and_how_long_it_is():

@@ -31,7 +31,14 @@ from unfused.config.choices import (
     ProjectorConfig,
     ScorerConfig,
 )
-from unfused.config.options import RunOptions, database_url, run_options
+from unfused.config.options import (
+    MAX_AT_ONCE,
+    MAX_SEED,
+    MAX_TRIALS,
+    RunOptions,
+    database_url,
+    run_options,
+)
 from unfused.config.presets import DEMO, FAITHFUL, PRESETS, preset
 from unfused.config.reference import Reference, reference
 from unfused.config.section import (
@@ -74,6 +81,9 @@ from unfused.config.sections import (
 __all__ = [
     "DEMO",
     "FAITHFUL",
+    "MAX_AT_ONCE",
+    "MAX_SEED",
+    "MAX_TRIALS",
     "NO_AUGMENT",
     "PRESETS",
     "AudioConfig",

@@ -21,6 +21,13 @@ from unfused.config.changes import sentence
 from unfused.config.section import ConfigError
 from unfused.secrets import OF_DATABASE
 
+MAX_TRIALS = 100_000
+"""Of a study."""
+MAX_AT_ONCE = 1024
+"""Trials, jobs or workers."""
+MAX_SEED = 2**31 - 1
+"""Of a sampler."""
+
 
 class RunOptions(BaseModel):
     """Where and how a run happens; never part of a result's identity."""
@@ -33,17 +40,17 @@ class RunOptions(BaseModel):
     """MLflow; by default MLFLOW_TRACKING_URI, else sqlite:///mlflow.db."""
     experiment: str = "unfused"
     """MLflow experiment."""
-    num_workers: Annotated[int, Field(ge=1, le=1024)] = 1
+    num_workers: Annotated[int, Field(ge=1, le=MAX_AT_ONCE)] = 1
     """Ray Train workers that one job is spread over: they train, embed and score."""
     gpus_per_worker: Annotated[float, Field(ge=0, le=1024)] | None = None
     """GPUs of one worker, or a share of one; by default one where the cluster has any."""
-    jobs: Annotated[int, Field(ge=1, le=1024)] | None = None
+    jobs: Annotated[int, Field(ge=1, le=MAX_AT_ONCE)] | None = None
     """Jobs of a pipeline at a time, each on `num_workers`; by default as many as have GPUs, or CPU
     cores and memory."""
     strict: bool = False
     """Whether an artifact of the store that is damaged ends the run; else it is set aside and built
     again."""
-    concurrency: Annotated[int, Field(ge=1, le=1024)] = 1
+    concurrency: Annotated[int, Field(ge=1, le=MAX_AT_ONCE)] = 1
     """Pipelines that share the cluster at a time (the trials of a search)."""
 
     @field_validator("store", "tracking_uri", "experiment")

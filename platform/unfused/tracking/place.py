@@ -195,7 +195,11 @@ def _usable_database(uri: str) -> Path:
 
 
 def _may_be_ours(path: Path) -> bool:
-    """Whether a file is a database, or was one: it has the name that MLflow gives."""
+    """Whether a file is a database, or was one: it has the name that MLflow gives.
+
+    Raises:
+        TrackingError: it cannot be read.
+    """
     try:
         with path.open("rb") as file:
             return path.name == DEFAULT_NAME or file.read(len(MAGIC)) in (b"", MAGIC)
