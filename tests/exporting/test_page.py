@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -176,7 +177,19 @@ def test_what_cannot_be_read_leaves_nothing_of_the_file_before(browser, tmp_path
     assert browser.look(shown) == [True, True, 0, 0]
 
 
-def test_files_that_are_chosen_one_after_another_take_turns_and_the_last_is_shown(
+DROP = """
+    for (const [name, data] of %s) {
+      const dropped = new DataTransfer();
+      const bytes = Uint8Array.from(atob(data), c => c.charCodeAt(0));
+      dropped.items.add(new File([bytes], name));
+      const event = new DragEvent("drop", { dataTransfer: dropped });
+      document.getElementById("drop").dispatchEvent(event);
+    }
+"""
+"""JavaScript: files, each a name and base64, dropped one after the other at once."""
+
+
+def test_recordings_take_turns_and_of_those_that_came_meanwhile_the_last_is_heard(
     browser, tmp_path
 ):
     for name, seconds in (("long.wav", 20.0), ("skipped.wav", 1.7), ("short.wav", 0.4)):
@@ -186,8 +199,13 @@ def test_files_that_are_chosen_one_after_another_take_turns_and_the_last_is_show
         new MutationObserver(() => window.told.push(said.textContent))
           .observe(said, { childList: true })
     """)
-    for name in ("long.wav", "skipped.wav", "short.wav"):
-        browser.choose("#file", tmp_path / name)
+    browser.choose("#file", tmp_path / "long.wav")
+    browser.until(lambda: any("long.wav" in text for text in browser.look("window.told")))
+    later = [
+        (name, base64.b64encode((tmp_path / name).read_bytes()).decode())
+        for name in ("skipped.wav", "short.wav")
+    ]
+    browser.look(DROP % json.dumps(later))
     browser.wait("short.wav: ")
     told = [text for text in browser.look("window.told") if "wav" in text]
     names = [text.removeprefix("Listening to ").partition(".wav")[0] for text in told]
