@@ -150,8 +150,8 @@ def measure(sizes: Sizes) -> harness.Report:
         for name in IMPORTS
     ]
     aims = [
-        harness.Aim("cold, s", statistics.median(cold), 60, at_most=True),
-        harness.Aim("every stage a hit, s", statistics.median(cached), 8, at_most=True),
+        harness.Aim("cold, s", statistics.median(cold), 25, at_most=True),
+        harness.Aim("every stage a hit, s", statistics.median(cached), 3, at_most=True),
     ]
     said = f"all four arms on {sizes.num_clips} clips of 1 s, one epoch each: next to no work"
     return harness.Report("Start-up", ["what", "seconds"], rows, aims, [said])

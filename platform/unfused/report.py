@@ -96,12 +96,12 @@ def _chosen(plan: Plan) -> dict[str, Any]:
 def paired(ours: list[float], theirs: list[float]) -> dict[str, Any]:
     """The mean difference of values that belong together in pairs, and its 95 % interval (Student's
     t); none of a single pair."""
-    from scipy.special import stdtrit
-
     differences = np.subtract(ours, theirs)
     mean, count = float(differences.mean()), len(differences)
     if count < 2:
         return {"mean": mean, "interval": None}
+    from scipy.special import stdtrit
+
     half = float(stdtrit(count - 1, 0.975) * differences.std(ddof=1)) / count**0.5
     return {"mean": mean, "interval": [mean - half, mean + half]}
 

@@ -11,8 +11,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from unfused.actors import Mailbox
 from unfused.events import Event, Note, Stream
-from unfused.runtime.relay import Mailbox, Pump
+from unfused.runtime.relay import Pump
 
 LARGE = 300_000
 """Characters of a text that Ray does not send along with the call."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from sklearn import metrics
 
 from unfused.stages.evaluate import scores
 
@@ -23,3 +24,17 @@ def test_a_class_that_the_split_lacks_has_no_recall_to_count():
     found = scores(TRUTH, predicted, num_classes=3)
     assert found["balanced_accuracy"] == pytest.approx([(6 / 9 + 1) / 2])
     assert np.shape(found["confusion"]) == (1, 3, 3)
+
+
+def test_the_scores_are_those_of_scikit_learn():
+    drawn = np.random.default_rng(0)
+    truth, predicted = drawn.integers(0, 5, 200), drawn.integers(0, 7, (200, 3))
+    found, every = scores(truth, predicted, num_classes=7), {"labels": range(7)}
+    mean = {"average": "macro", "zero_division": 0}
+    for n, draw in enumerate(predicted.T):
+        assert found["accuracy"][n] == metrics.accuracy_score(truth, draw)
+        assert found["confusion"][n] == metrics.confusion_matrix(truth, draw, **every).tolist()
+        recall = metrics.recall_score(truth, draw, labels=range(5), **mean)
+        assert found["balanced_accuracy"][n] == pytest.approx(recall, abs=1e-12)
+        f1 = metrics.f1_score(truth, draw, **every, **mean)
+        assert found["macro_f1"][n] == pytest.approx(f1, abs=1e-12)

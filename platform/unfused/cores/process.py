@@ -9,6 +9,7 @@ import ctypes
 import gc
 import os
 import pwd
+import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -24,6 +25,8 @@ ENVIRONMENT: Mapping[str, str] = {
 """What is read when a process starts, or when it first loads its libraries."""
 MOST_JOBS = 4
 """Jobs of a pipeline that share the cores of a machine, at most."""
+_modules = 0
+"""That this process had when it last gave memory back."""
 CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 
@@ -85,6 +88,11 @@ def prepare_process(threads: int | None = None) -> None:
 def return_memory() -> None:
     """Give the system back what is free of the heap, which `prepare_process` keeps: between two
     jobs, of which the next may want less, or another process more."""
+    global _modules
     gc.collect()
+    if len(sys.modules) > _modules:
+        # What modules have brought stays: to look through it again takes a fifth of a second.
+        _modules = len(sys.modules)
+        gc.freeze()
     with suppress(OSError, AttributeError):
         ctypes.CDLL("libc.so.6").malloc_trim(0)

@@ -31,7 +31,6 @@ from unfused.runtime.hardware import (
 )
 from unfused.runtime.leases import Leases, alone, sweep
 from unfused.runtime.place import NoPlace
-from unfused.runtime.queue import JobQueue
 from unfused.runtime.relay import Relay
 from unfused.runtime.starting import (
     NoCluster,
@@ -50,7 +49,6 @@ __all__ = [
     "Cluster",
     "DoesNotFit",
     "Hardware",
-    "JobQueue",
     "Leases",
     "NoCluster",
     "NoPlace",

@@ -7,28 +7,17 @@ Whoever wants to know that all has arrived sends a mark through that queue.
 from __future__ import annotations
 
 import itertools
-import queue
 import threading
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any, Protocol
 
+from unfused.actors import TAKING, Mailbox, Mark
 from unfused.events import Event
 
-TAKING = "taking"
-"""Ray's concurrency group of the actor's `take`: while it waits, the actor's other thread puts."""
 TAKE_SECONDS = 0.5
 DRAIN_SECONDS = 120.0
 """How long `Pump.drain` waits for listeners that take their time over what came before."""
-
-
-@dataclass(frozen=True, slots=True)
-class Mark:
-    """Stands in the queue for a `drain`: whatever was sent before it stands before it."""
-
-    number: int
 
 
 class RemoteMethod(Protocol):
@@ -46,28 +35,6 @@ class Relay(Protocol):
 
     put: RemoteMethod
     take: RemoteMethod
-
-
-class Mailbox:
-    """The actor between workers and driver.
-
-    It has threads and is not asynchronous: Ray keeps no order among the calls of an asynchronous
-    actor, and the first large event would be overtaken by those that follow it.
-    """
-
-    def __init__(self) -> None:
-        self._queue: queue.SimpleQueue[Event | Mark] = queue.SimpleQueue()
-
-    def put(self, sent: Event | Mark) -> None:
-        self._queue.put(sent)
-
-    def take(self, seconds: float) -> list[Event | Mark]:
-        """What is there, in order; waits so long for a first one."""
-        taken: list[Event | Mark] = []
-        with suppress(queue.Empty):
-            taken.append(self._queue.get(timeout=seconds))
-        taken += (self._queue.get_nowait() for _ in range(self._queue.qsize()))
-        return taken
 
 
 def start_mailbox(options: Mapping[str, Any]) -> Relay:

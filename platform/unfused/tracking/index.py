@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 from unfused import events
@@ -276,7 +276,7 @@ class Index:
         )
         here = f" and tags.store = '{self._lies(stage, key)}'"
         newest = {"max_results": 1, "order_by": ["attributes.start_time DESC"]}
-        for experiments, where in (([self.experiment_id], ""), (self._others(), here)):
+        for experiments, where in (([self.experiment_id], ""), (self._others, here)):
             if not experiments:
                 continue
             if found := self.client.search_runs(experiments, what + where, **newest):
@@ -288,6 +288,7 @@ class Index:
         """Where an artifact is, as everybody may read it."""
         return Folder(self.store).below(f"{stage}/{key}")
 
+    @cached_property
     def _others(self) -> list[str]:
         """Other experiments on the same store are in the same MLflow."""
         found = self.client.search_experiments(max_results=EXPERIMENTS)

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 import torch
 
 from unfused import cores, distributed, runtime
+from unfused.actors import JobQueue
 from unfused.config import RunOptions
 from unfused.events import Event, Phase, Progress
 from unfused.store import Folder
@@ -88,7 +89,7 @@ class Session:
         if self._thread is not None and not self._thread.is_alive():
             self.close()
         if self._thread is None:
-            queue = ray.remote(runtime.JobQueue).options(**runtime.beside_driver())
+            queue = ray.remote(JobQueue).options(**runtime.beside_driver())
             self._queue, self._jobs, self._error = queue.remote(), 0, None
             self._thread = threading.Thread(target=self._fit, args=(self._queue,), daemon=True)
             self._thread.start()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from unfused.runtime.queue import JobQueue
+from unfused.actors import JobQueue
 
 
 def test_a_worker_waits_for_a_job_and_the_driver_for_what_came_of_it():
