@@ -222,7 +222,7 @@ def test_a_warning_about_a_setting_is_for_who_has_chosen_it(live, capsys, settin
 
 def _arms(accuracy: float, balanced: float) -> dict:
     """The summary of a run with one arm."""
-    right, even, f1 = ({"mean": mean, "sd": 0.0} for mean in (accuracy, balanced, 0.25))
+    right, even, f1 = ({"mean": mean, "sd": 0.0, "values": [mean]} for mean in (accuracy, balanced, 0.25))
     scores = {"accuracy": right, "balanced_accuracy": even, "macro_f1": f1, "cross_validated": None}
     ahead = {"unfused": {"mean": 0.0, "interval": None}}
     chosen = {"accuracy": right, "balanced_accuracy": even, "ahead_of": ahead}
@@ -236,3 +236,12 @@ def test_balanced_accuracy_is_a_column_where_it_is_another_number(balanced, told
     header, arm, chosen = out.getvalue().splitlines()
     assert ("balanced" in header) == ("0.500" in arm) == ("0.500" in chosen) == told
     assert "0.900" in arm and "0.900" in chosen
+
+
+def test_a_single_draw_has_no_deviation():
+    shown = Console(file=(out := io.StringIO()), width=100)
+    shown.print(display.arms_table(_arms(0.9, 0.9)))
+    row = next(line for line in out.getvalue().splitlines() if line.startswith("chosen"))
+    assert row.split()[1:] == ["0.900", "-"]
+    assert display.mean_and_sd({"mean": 0.5, "sd": 0.1, "values": [0.4, 0.6]}) == "0.500 ± 0.100"
+    assert display.mean_and_sd({"mean": 0.5, "sd": 0.0, "values": [0.5]}) == "0.500"

@@ -73,7 +73,11 @@ class RunResult:
         """A row for each teacher: cross-validated accuracy and weight of its probe."""
         import pandas as pd
 
-        return pd.DataFrame.from_dict(self.summary["trust"], orient="index").rename_axis("teacher")
+        rows = [
+            {"teacher": name, "accuracy": one["accuracy"], "weight": one["weight"]}
+            for name, one in self.summary["trust"].items()
+        ]
+        return pd.DataFrame(rows, columns=["teacher", "accuracy", "weight"]).set_index("teacher")
 
     @property
     def stages(self) -> pd.DataFrame:

@@ -249,8 +249,16 @@ def _balanced(scores: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _spread(value: dict[str, Any] | None) -> tuple[str, str]:
-    """Mean and standard deviation."""
-    return (f"{value['mean']:.3f}", f"{value['sd']:.3f}") if value else ("-", "-")
+    """Mean and standard deviation, a dash where there is none, as of a single draw."""
+    if not value:
+        return "-", "-"
+    return f"{value['mean']:.3f}", f"{value['sd']:.3f}" if len(value["values"]) > 1 else "-"
+
+
+def mean_and_sd(value: dict[str, Any]) -> str:
+    """A mean, with its standard deviation where there are several values."""
+    mean, sd = _spread(value)
+    return mean if sd == "-" else f"{mean} ± {sd}"
 
 
 def _ahead(difference: dict[str, Any]) -> str:

@@ -90,6 +90,7 @@ def test_a_corpus_is_looked_at_with_what_the_task_holds_out_left_out(collection)
 
 
 def test_clips_without_labels_are_a_corpus(collection):
+    (collection / "sounds/cat/words.wav").unlink()
     found = inspect(request("sounds/cat"), 0)
     assert "classes" not in found and found["refused"] is None
     assert found["corpus"]["clips"] == 16
@@ -135,3 +136,13 @@ def test_many_files_are_read_in_processes_of_its_own_and_json_is_alone_on_standa
     assert ended.returncode == 0, ended.stderr
     assert json.loads(ended.stdout)["task"]["clips"] == 131
     assert "next       unfused run --task sounds" in ended.stderr
+
+
+def test_what_a_run_would_refuse_once_it_has_read_all_is_refused(collection, capsys):
+    rows = [f"sounds/{path.parent.name}/{path.name},{path.parent.name}" for path in sorted(
+        collection.glob("sounds/*/[0-9]*.*"))]  # fmt: skip
+    rows += [f"missing{i}.wav,dog" for i in range(9)]
+    (collection / "m.csv").write_text("\n".join(["path,label", *rows]))
+    found = inspect(request("m.csv"), 0)
+    assert "ingest.max_bad_fraction" in found["refused"]
+    assert "refused" in capsys.readouterr().out

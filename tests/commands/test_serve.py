@@ -95,7 +95,7 @@ def test_a_long_recording_has_a_timeline(server):
     ("path", "data", "status", "told"),
     [
         ("predict", b"x" * (2**20 + 1), 413, "more than 1 MiB"),
-        ("predict", file(np.zeros(9 * 8000), 8000), 422, "longer than 8 s"),
+        ("predict", file(np.zeros(9 * 8000), 8000), 422, "longer than 8 s; `unfused serve --max-seconds`"),
         ("predict", b"this is no audio", 422, "not audio"),
         ("predict", file(np.zeros((100_000, 8)), 192000, "FLAC"), 422, "longer than 0.5 s"),
         ("predict", file(tones(CROP)[0])[:3000], 422, "truncated"),
@@ -108,6 +108,8 @@ def test_a_long_recording_has_a_timeline(server):
         ("timeline?min_seconds=inf", file(np.ones(800)), 422, "0 or more"),
         ("..%2f..%2fetc%2fpasswd", b"x", 404, "Not Found"),
         ("timeline?threshold=high", file(np.ones(800)), 422, "threshold"),
+        ("timeline?treshold=0.8", file(np.ones(800)), 422, "no parameter 'treshold'; there are"),
+        ("predict?rate=8000", file(np.ones(800)), 422, "no parameter 'rate'"),
     ],
 )
 def test_what_cannot_be_answered_is_said(server, path, data, status, told):

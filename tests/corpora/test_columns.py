@@ -302,3 +302,60 @@ def test_two_columns_of_one_name_are_refused(manifest, tmp_path):
 def test_a_stretch_that_is_none_is_refused(manifest, row, told):
     with pytest.raises(ManifestError, match=told):
         corpora.read(manifest(f"path,label,start,end\n{row}\n"))
+
+
+TIMES = ["StartTime,EndTime", "Start (s),End (s)", "start_sec,stop_sec", "tmin,tmax", "Beginn,Ende"]
+
+
+@pytest.mark.parametrize("names", TIMES)
+def test_begin_and_end_are_understood_by_the_names_that_programs_give_them(names, tmp_path):
+    rows = [f"clip.wav,dog,{i},{i + 0.5}" for i in range(3)]
+    (tmp_path / "m.csv").write_text("\n".join([f"path,label,{names}", *rows]))
+    found = corpora.read(tmp_path / "m.csv")
+    assert [(clip.start, clip.end) for clip in found.clips] == [(i, i + 0.5) for i in range(3)]
+
+
+def test_milliseconds_are_told_by_the_name(tmp_path):
+    (tmp_path / "m.csv").write_text("path,label,Start (ms),End (ms)\nclip.wav,dog,250,1500\n")
+    (clip,) = corpora.read(tmp_path / "m.csv").clips
+    assert (clip.start, clip.end) == (0.25, 1.5)
+
+
+def test_columns_that_look_like_times_of_one_file_are_not_left_out_as_repeats(tmp_path):
+    rows = [f"clip.wav,dog,{i * 16000},{i * 16000 + 8000}" for i in range(3)]
+    (tmp_path / "m.csv").write_text("\n".join(["path,label,first_frame,last_frame", *rows]))
+    with pytest.raises(ManifestError, match="'first_frame' and 'last_frame'.*`start` and `end`"):
+        corpora.read(tmp_path / "m.csv")
+    table = pa.table({"path": ["a.wav"] * 2, "label": ["dog"] * 2, "t0": [0, 5], "t1": [4, 9]})
+    pq.write_table(table, tmp_path / "m.parquet")
+    with pytest.raises(ManifestError, match="'t0' and 't1'"):
+        corpora.read(tmp_path / "m.parquet")
+
+
+def test_numbers_of_rows_that_repeat_are_no_times(tmp_path):
+    rows = ["clip.wav,dog,7,0.5", "clip.wav,dog,8,0.25", "b.wav,cat,9,0.9"]
+    (tmp_path / "m.csv").write_text("\n".join(["path,label,id,confidence", *rows]))
+    found = corpora.read(tmp_path / "m.csv")
+    assert len(found.clips) == 2 and any("1 row repeats" in note for note in found.notes)
+
+
+def test_spans_and_times_of_day_in_parquet_are_seconds(tmp_path):
+    spans = pa.array([1_500_000_000, 3_000_000_000], pa.duration("ns"))
+    ends = pa.array([2_000, 4_000], pa.time32("ms"))
+    table = pa.table({"path": ["a.wav"] * 2, "label": ["dog"] * 2, "start": spans, "end": ends})
+    pq.write_table(table, tmp_path / "m.parquet")
+    found = corpora.read(tmp_path / "m.parquet")
+    assert [(clip.start, clip.end) for clip in found.clips] == [(1.5, 2.0), (3.0, 4.0)]
+
+
+def test_rows_that_a_spreadsheet_has_emptied_are_no_rows(tmp_path):
+    (tmp_path / "m.csv").write_text("path;label\na.wav;dog\n;\nb.wav;cat\n ; \n;\n")
+    assert [clip.label for clip in corpora.read(tmp_path / "m.csv").clips] == ["dog", "cat"]
+
+
+def test_letters_of_several_characters_are_the_class_of_those_of_one(tmp_path):
+    one, two = "\u00e9t\u00e9", "e\u0301te\u0301"
+    (tmp_path / "m.csv").write_text(f"path,label\na.wav,{one}\nb.wav,{two}\n", "utf-8")
+    found = corpora.read(tmp_path / "m.csv")
+    assert {clip.label for clip in found.clips} == {one}
+    assert any("which are one class" in note for note in found.notes)

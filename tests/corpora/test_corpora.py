@@ -351,8 +351,13 @@ def test_a_manifest_without_train_or_test_rows_is_refused(absent):
 def test_a_set_too_small_to_be_split_is_refused():
     one_group = clips_of({"a": 9, "b": 9}, group="site")
     unpaired = [*clips_of({"a": 1}, split="train"), Clip("/t.wav", "a", "test")]
-    for clips in (clips_of({"a": 1, "b": 1}), one_group, unpaired):
-        with pytest.raises(ManifestError, match=r"too few, .* to leave some for") as error:
+    few = "too few, .* to leave some for"
+    for clips, told in (
+        (clips_of({"a": 1, "b": 1}), few),
+        (one_group, "All 18 clips are of 'site', .* none are left for"),
+        (unpaired, few),
+    ):
+        with pytest.raises(ManifestError, match=told) as error:
             corpora.assign(clips, 0.2, 0.2, 0)
         sentence(error)
 

@@ -238,3 +238,27 @@ def test_a_journal_that_is_torn_is_cut_back_to_its_last_whole_record_and_that_is
             trials = len(study.trials)
         whole = journal.read_bytes()
         assert len(told) == 1
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "nsga2", "random"])
+def test_a_search_that_was_killed_goes_on_as_one_that_was_left_alone(sampler, tmp_path):
+    space = space_of("distill.temperature", "distill.head_width")
+
+    def search(name: str, killed_after: tuple[int, ...]) -> list[tuple]:
+        path, begun = str(tmp_path / f"{name}.journal"), 0
+        for limit in (*killed_after, 30):
+            with opened(path, "some", space, sampler, "none", 3, {}) as found:
+                proposer = Proposer(found, space, lambda trial: None)
+                while begun < limit:
+                    number = proposer.suggest("a")["number"]
+                    if number + 1 == limit and limit < 30:
+                        # Its process dies before it has told anything.
+                        break
+                    begun = number + 1
+                    params = found.trials[number].params
+                    score = params["distill.temperature"] * params["distill.head_width"] / 5000
+                    proposer.on_trial_complete("a", _ended(score))
+        return [(trial.params, trial.value) for trial in found.trials]
+
+    alone = search("alone", ())
+    assert len(alone) == 30 and search("killed", (4, 5, 17)) == alone

@@ -119,7 +119,7 @@ def test_a_search_over_the_loss_clusters_once_and_pruned_trials_leave_nothing(
 
 def _the_best_line_is_the_trial_again(one, found) -> None:
     line = next(s for s in found["stdout"].splitlines() if s.startswith("reproduce"))
-    arguments = shlex.split(line.split("pipelines/full.py")[1])
+    arguments = shlex.split(line.split("unfused run")[1])
     again = one.run(*arguments)
     assert again["scored_on"] == "valid"
     assert again["arms"]["unfused"]["accuracy"]["mean"] == found["best"]["values"][0]

@@ -26,6 +26,8 @@ from unfused.inference.timeline import Grid, TimelineConfig
 from unfused.stages.ingest import IngestFacts
 from unfused.store import Artifact, Folder, Store
 
+OF_ENDING = {".onnx": "onnx", ".pt2": "torch", ".pt": "torch", ".pth": "torch"}
+"""What a file of this name is, by custom."""
 CALIBRATED_BY = 64
 """Training clips, without their labels."""
 MEASURED_BY = 512
@@ -57,6 +59,8 @@ def export(folder: Folder, format: str, out: str, int8: bool) -> None:
     facts, path = read_facts(folder), writable("--out", out)
     if format not in ("onnx", "torch"):
         raise ConfigError(f"--format {format}: there are onnx and torch.")
+    if (other := OF_ENDING.get(path.suffix.lower(), format)) != format:
+        raise ConfigError(f"--out {out} is the name of a file for {other}; add --format {other}.")
     if int8:
         writable("--out (of --int8)", str(exporting.int8_file(path)))
     clips = _clips(facts) if int8 else None

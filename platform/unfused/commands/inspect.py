@@ -20,7 +20,7 @@ from unfused.commands.places import check_named
 from unfused.config import ConfigError
 from unfused.corpora.clip import Clip
 from unfused.pipeline import Inputs, Request, read_inputs
-from unfused.stages.reading import CORPUS, Map, read
+from unfused.stages.reading import CORPUS, Map, TooManyBadClips, read
 from unfused.store import Store
 
 FEW = 64
@@ -46,10 +46,21 @@ def inspect(request: Request, most: int) -> dict[str, Any]:
         for name, clips in _halves(inputs).items():
             run = stack.enter_context(_workers(len(clips)))
             parts.append(_read(name, clips, request, run, most))
-    found = Found(request, inputs, parts, refused)
+    found = Found(request, inputs, parts, refused or _too_bad(parts))
     for line in found.lines():
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     return found.plain()
+
+
+def _too_bad(parts: Sequence[Part]) -> str:
+    """Why a run would refuse what came of reading them, where all were read."""
+    for part in parts:
+        if part.opened == part.total:
+            try:
+                part.found.check()
+            except TooManyBadClips as refusal:
+                return str(refusal)
+    return ""
 
 
 def _inputs(request: Request) -> tuple[Inputs, str]:

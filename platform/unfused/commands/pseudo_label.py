@@ -79,7 +79,8 @@ def _manifest(store: Store, where: str) -> dict[str, Any]:
     found = store.manifest(stage, key)
     if found is None:
         raise ConfigError(
-            f"{store.root.uri} has no {where}; run the pipeline again, which makes it."
+            f"{store.root.uri} has no {where}; name the run's store with --store, or run the"
+            " pipeline again, which makes it."
         )
     return found
 
@@ -123,24 +124,27 @@ def pseudo_label(
     if out is not None:
         usable_writer(out, OF_ANY_COLUMNS)
     kept, clips = usable(store), listed(places)
-    key = _key(name, store, tracking_uri)
+    key, made_in = _key(name, store, tracking_uri)
+    if made_in and kept.manifest("cluster", key) is None:
+        kept = Store.at(made_in)
     cores.prepare_process(cores.available_cpus())
     clusters = Clusters.load(kept, key)
     finish(_rows(clusters, clips), COLUMNS, len(clips), out)
 
 
-def _key(name: str, store: str, tracking_uri: str | None) -> str:
-    """Of a clustering, or of the one that a model was made with.
+def _key(name: str, store: str, tracking_uri: str | None) -> tuple[str, str]:
+    """Of a clustering, or of the one that a model was made with; and the store of the latter's run.
 
     Raises:
         ConfigError: there is neither of this name, or the model's run made no clusters.
     """
     if KEY.fullmatch(name) and Store.at(store).manifest("cluster", name) is not None:
-        return name
-    keys = read_facts(named(name, store, tracking_uri)).lineage.get("keys", {})
+        return name, ""
+    lineage = read_facts(named(name, store, tracking_uri)).lineage
+    keys = lineage.get("keys", {})
     if NODE not in keys:
         raise ConfigError(f"The run of {name} made no clusters; name a cluster's key.")
-    return keys[NODE]
+    return keys[NODE], lineage.get("store", "")
 
 
 def _rows(clusters: Clusters, clips: Iterable[str]) -> Iterator[dict[str, Any]]:

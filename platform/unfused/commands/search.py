@@ -122,19 +122,22 @@ def _show_search_result(
     )
     console.print(
         f"best        trial {best['number']}: {search.space.judged}, test accuracy"
-        f" {test['mean']:.3f} ± {test['sd']:.3f}",
+        f" {display.mean_and_sd(test)}",
         highlight=False,
     )
     again = escape(secrets.command(best_command(search, best["line"], defaults)))
     console.print(f"reproduce   {again}", highlight=False)
     console.print(f"results     {escape(result['folder'])}", highlight=False)
     console.print(f"compare     {escape(tracking.ui_command(uri))}", highlight=False)
+    if experiment := result["mlflow"]["experiment_id"]:
+        address = tracking.ui_address(uri, experiment, trials=True)
+        console.print(f"            {escape(address)}", highlight=False, soft_wrap=True)
 
 
 def best_command(search: SearchRequest, line: str, defaults: Config) -> str:
     """The pipeline command that gives the best trial's validation score, if any, again."""
     request, options = search.request, search.request.options
-    words = ["python", "pipelines/full.py"]
+    words = ["unfused", "run"]
     for name in ("corpus", "task"):
         if value := getattr(request, name):
             words += [f"--{name}", value]

@@ -7,7 +7,7 @@ memory or time than the limits allow.
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import anyio
@@ -83,6 +83,7 @@ def application(model: Model, limits: Limits) -> FastAPI:
     @app.post("/predict", openapi_extra=BODY)
     async def predict(request: Request) -> dict[str, Any]:
         """The label of a recording: the body is a file of audio, of any format that `run` reads."""
+        _check_names(request, ())
         return _told(await answer(request, model.predict))
 
     @app.post("/timeline", openapi_extra=BODY)
@@ -94,12 +95,20 @@ def application(model: Model, limits: Limits) -> FastAPI:
         min_seconds: float = 0.0,
     ) -> list[dict[str, Any]]:
         """The segments of a recording that have a label."""
+        _check_names(request, ("window", "overlap", "threshold", "min_seconds"))
         config = _answered(TimelineConfig, window, overlap, threshold, min_seconds)
         _check_windows(model, limits, config)
         found = await answer(request, lambda data: model.timeline(data, None, config))
         return [_told(one) for one in found]
 
     return app
+
+
+def _check_names(request: Request, known: Sequence[str]) -> None:
+    """Refuse a parameter that means nothing, as one that is misspelt does."""
+    if odd := next((name for name in request.query_params if name not in known), ""):
+        there = f"there are {', '.join(known)}" if known else "this address takes none"
+        raise HTTPException(UNREADABLE, f"There is no parameter {odd!r}; {there}.")
 
 
 def _check_windows(model: Model, limits: Limits, config: TimelineConfig) -> None:
@@ -128,7 +137,9 @@ def _answered(function: Any, *arguments: Any) -> Any:
     try:
         return function(*arguments)
     except (BadClip, ConfigError) as wrong:
-        raise HTTPException(UNREADABLE, str(wrong)) from None
+        long = isinstance(wrong, BadClip) and wrong.reason.startswith("longer than")
+        more = "; `unfused serve --max-seconds` takes longer ones" if long else ""
+        raise HTTPException(UNREADABLE, f"{wrong}{more}") from None
 
 
 def _told(segment: Segment) -> dict[str, Any]:

@@ -6,6 +6,7 @@ sentence lists the columns and names the option that says it.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -32,9 +33,16 @@ GROUPS = ("speaker", "speaker_id", "client_id", "session", "session_id")
 STRETCHES = (
     ("start", "end"), ("begin", "end"), ("onset", "offset"), ("start_time", "end_time"),
     ("begin_time", "end_time"), ("begin_time_(s)", "end_time_(s)"), ("start_s", "end_s"),
-    ("start_seconds", "end_seconds"), ("start_ms", "end_ms"),
+    ("start_seconds", "end_seconds"), ("start_ms", "end_ms"), ("start_(s)", "end_(s)"),
+    ("start_time_(s)", "end_time_(s)"), ("start_(ms)", "end_(ms)"), ("begin_ms", "end_ms"),
+    ("starttime", "endtime"), ("begintime", "endtime"), ("start_sec", "end_sec"),
+    ("start_sec", "stop_sec"), ("start_second", "end_second"), ("start", "stop"),
+    ("start_time", "stop_time"), ("start", "finish"), ("time_start", "time_end"),
+    ("t_start", "t_end"), ("tstart", "tend"), ("tmin", "tmax"), ("t_min", "t_max"),
+    ("min_t", "max_t"), ("onset_s", "offset_s"), ("onset_time", "offset_time"),
+    ("segment_start", "segment_end"), ("beginn", "ende"), ("von", "bis"), ("from", "to"),
 )  # fmt: skip
-MILLISECONDS = "start_ms"
+MILLISECONDS = re.compile(r"_\(?ms\)?$")
 DURATIONS = ("duration", "duration_s", "duration_seconds", "length_s")
 SLICES = "slice_file_name"
 """UrbanSound8K's: its start and end are of the recording that a file was cut from."""
@@ -104,7 +112,7 @@ def meaning(
         else:
             split = alias
     stretch, lasts = _stretch(plain, notes)
-    unit = 0.001 if stretch and plain_name(stretch[0]) == MILLISECONDS else 1.0
+    unit = 0.001 if stretch and MILLISECONDS.search(plain_name(stretch[0])) else 1.0
     return Meaning(path, label, split, group, plain.get("fold"), stretch, lasts, unit), notes
 
 
@@ -186,6 +194,31 @@ def _label(table: Table, plain: Mapping[str, str], place: str) -> str | None:
             " --label-column."
         )
     return named[0]
+
+
+def like_times(table: Table, path: str) -> tuple[str, str] | None:
+    """Two columns that may be where stretches begin and end: numbers, of which in every row the
+    second is above the first, and which tell rows of one file apart.
+
+    Args:
+        table: all of its columns.
+        path: the column of files, of which some stand in several rows.
+    """
+    numbers = {name: found for name in table if (found := _numbers(table[name]))}
+    for one, other in itertools.combinations(numbers, 2):
+        pairs = list(zip(numbers[one], numbers[other], strict=True))
+        rows = list(zip(table[path], pairs, strict=True))
+        if all(0 <= a < b for a, b in pairs) and len(set(rows)) == len(rows):
+            return one, other
+    return None
+
+
+def _numbers(cells: Sequence[str | None]) -> list[float]:
+    """Cells as numbers; none at all where any is no number."""
+    try:
+        return [float((cell or "").replace(",", ".")) for cell in cells]
+    except ValueError:
+        return []
 
 
 def _no_split(cells: Sequence[str | None]) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -17,7 +18,7 @@ from pyarrow import fs
 
 from unfused.corpora import annotations, folders, known, location, names
 from unfused.corpora.clip import Clip, ManifestError
-from unfused.corpora.columns import Meaning, may_matter, meaning
+from unfused.corpora.columns import Meaning, like_times, may_matter, meaning
 from unfused.corpora.folders import SPLIT_NAMES, UNLABELLED
 from unfused.corpora.listing import Columns, Listing
 from unfused.corpora.tables import READERS, Table, extension, read_table
@@ -47,7 +48,26 @@ def read(
     Raises:
         ManifestError: There is nothing there, or it is no usable list of clips.
     """
-    chosen = columns or Columns()
+    return _composed(_read(source, columns or Columns(), labelled=labelled))
+
+
+def _composed(listing: Listing) -> Listing:
+    """The same with labels in composed letters: folders of a Mac have `é` as two, tables as one."""
+    written = {clip.label for clip in listing.clips if clip.label is not None}
+    plain = {label: unicodedata.normalize("NFC", label) for label in written}
+    twice = sorted(one for one, count in Counter(plain.values()).items() if count > 1)
+    notes = [
+        f"The label {one!r} is written in composed letters and in others, which are one class."
+        for one in twice
+    ]
+    clips = [
+        replace(clip, label=plain[clip.label]) if clip.label is not None else clip
+        for clip in listing.clips
+    ]
+    return replace(listing, clips=clips, of_labels=(*listing.of_labels, *notes))
+
+
+def _read(source: str | Path, chosen: Columns, *, labelled: bool) -> Listing:
     if known.names(source):
         return known.read(source)
     place = location.absolute(str(source))
@@ -111,6 +131,8 @@ def _manifest(place: str, data: bytes, chosen: Columns, *, labelled: bool) -> Li
         Clip(path, label, split, group, fold, *status, name, start, end)
         for path, label, split, group, fold, status, name, start, end in rows
     ]
+    if columns.stretch is None and len(set(places)) < len(places):
+        _refuse_unread_times(place, data, columns.path)
     clips = _without_repeats(clips, place)
     if again := len(files) - len(clips):
         repeat = "1 row repeats another" if again == 1 else f"{again} rows repeat others"
@@ -119,6 +141,26 @@ def _manifest(place: str, data: bytes, chosen: Columns, *, labelled: bool) -> Li
     clips = annotations.grouped(clips)
     of_labels += _torn(clips)
     return Listing(clips, tuple(notes), tuple(of_labels), tuple(table))
+
+
+def _refuse_unread_times(place: str, data: bytes, path: str) -> None:
+    """Refuse rows of one file that something tells apart which looks like times, and is not known
+    as such: to leave them out as repeats would lose what they say.
+
+    Raises:
+        ManifestError: it names the columns.
+    """
+    try:
+        table, _ = read_table(place, data, lambda name: True)
+    except ManifestError:
+        # Of a column that nobody wants.
+        return
+    if found := like_times(table, path):
+        raise ManifestError(
+            f"{place!r} has files in several rows, which the columns {found[0]!r} and {found[1]!r}"
+            " tell apart: where these are seconds, call them `start` and `end`; else give a file"
+            " one row."
+        )
 
 
 def _bare(clips: Sequence[Clip]) -> Iterator[str]:

@@ -80,6 +80,14 @@ def assign(
 def _whole(clips: list[Clip]) -> list[Clip]:
     """The clips, if no split is empty."""
     for split in sorted({"train", "valid", "test"} - {clip.split for clip in clips}):
+        groups = sorted({clip.group for clip in clips if clip.group})
+        if len(groups) in (1, 2) and all(clip.group for clip in clips):
+            named = " and ".join(map(repr, groups))
+            raise ManifestError(
+                f"All {len(clips)} clips are of {named}, and what is of one recording or group"
+                f" stays in one split: none are left for {split}; add clips of others, or a column"
+                " `split`."
+            )
         raise ManifestError(
             f"{len(clips)} clips are too few, or in too few groups, to leave some for {split}; add"
             " clips, or a column `split`."

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from unfused.corpora.clip import ManifestError
@@ -139,7 +140,10 @@ def _parsed(text: str, separator: str, quoting: int) -> tuple[list[str], list[li
     )
     header = [name.strip() for name in next(rows, [])]
     body = []
-    for row in filter(None, rows):
+    for row in rows:
+        if not any(cell.strip() for cell in row):
+            # A spreadsheet keeps the separators of rows that were emptied.
+            continue
         if len(row) != len(header):
             told = f"{len(row)} cells where the header has {len(header)}"
             raise _Ragged(f"There are {told} in line {rows.line_num}")
@@ -168,10 +172,22 @@ def _read_parquet(data: bytes, wanted: Callable[[str], bool], notes: list[str]) 
         if pa.types.is_list(kind) or pa.types.is_large_list(kind):
             columns[name] = [_single(name, cell) for cell in table[name].to_pylist()]
         else:
-            cells = table[name].cast(pa.string()).to_pylist()
+            cells = _in_seconds(table[name]).cast(pa.string()).to_pylist()
             is_none = "nan" if pa.types.is_floating(kind) else None
             columns[name] = [None if cell == is_none else cell for cell in cells]
     return columns
+
+
+def _in_seconds(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Spans and times of day as seconds; anything else as it is."""
+    kind = column.type
+    if pa.types.is_time(kind):
+        column = column.cast(pa.time64("us"), safe=False).cast(pa.int64())
+    elif pa.types.is_duration(kind):
+        column = column.cast(pa.duration("us"), safe=False).cast(pa.int64())
+    else:
+        return column
+    return pc.divide(column.cast(pa.float64()), 1e6)
 
 
 def _read_json_lines(data: bytes, wanted: Callable[[str], bool], notes: list[str]) -> Table:

@@ -156,9 +156,14 @@ def read_inputs(request: Request, store: Store) -> Inputs:
         )
     demo = (store.root / "demo").uri
     if not request.dry:
-        return _read(request, *corpora.demo_manifests(demo))
+        return _of_demo(_read(request, *corpora.demo_manifests(demo)))
     with tempfile.TemporaryDirectory() as scratch:
-        return _read(request, *corpora.demo_manifests(demo, instead=scratch))
+        return _of_demo(_read(request, *corpora.demo_manifests(demo, instead=scratch)))
+
+
+def _of_demo(inputs: Inputs) -> Inputs:
+    told = "No --task is named: these are the sounds that the demo makes."
+    return replace(inputs, notes=(*inputs.notes, told))
 
 
 def _read(request: Request, corpus_path: str | None, task_path: str) -> Inputs:
@@ -179,7 +184,16 @@ def _read(request: Request, corpus_path: str | None, task_path: str) -> Inputs:
         )
     tasks = _tasks(request, labelled)
     corpus, told = _corpus(request, corpus_path, unlabelled, tasks)
-    return Inputs(corpus, tasks, (*listing.notes, *repeats, *told))
+    return Inputs(corpus, tasks, (*listing.notes, *repeats, *_carved(labelled, tasks), *told))
+
+
+def _carved(clips: Sequence[Clip], tasks: Sequence[Task]) -> Iterator[str]:
+    """What is to be said of validation clips that the task's own split does not have."""
+    own = {clip.split for clip in clips}
+    if len(tasks) == 1 and None not in own and "valid" not in own:
+        count = sum(clip.split == "valid" for clip in tasks[0].clips)
+        train = sum(clip.split == "train" for clip in clips)
+        yield f"The split has no valid: {count} of the {train} clips of train are taken for it."
 
 
 def _tasks(request: Request, clips: Sequence[Clip]) -> tuple[Task, ...]:

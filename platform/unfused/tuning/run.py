@@ -20,7 +20,7 @@ from unfused import data, report, runtime
 from unfused.config import ConfigError
 from unfused.events import Note, Stream, TrialEnded
 from unfused.pipeline import Backend, Plan, Ref, Run, open_backend
-from unfused.store import digest
+from unfused.store import Folder, digest
 from unfused.tuning import capacity, outcome, quality
 from unfused.tuning.request import SearchRequest
 from unfused.tuning.shared import shared_nodes
@@ -159,6 +159,8 @@ class SearchRun:
             said = dict(trial.user_attrs)
             self.stream.emit(TrialEnded(trial.number, trial.state.name, trial.params, said))
 
+        own = runtime.scratch()
+        records = self.plan.store.root / "work" / f"{self.run.id}-trials"
         proposer = Proposer(study, self.search.space, tell)
         setting = Setting(
             self.search.request,
@@ -166,7 +168,8 @@ class SearchRun:
             self.plan.inputs,
             self.hardware,
             cluster.relay,
-            self.plan.store.root / "work" / f"{self.run.id}-trials",
+            # A killed search leaves what is in the store; what is this process's own goes with it.
+            Folder.of(own / "trials") if own else records,
             self.run.record,
             not isinstance(study.pruner, optuna.pruners.NopPruner),
         )

@@ -12,12 +12,15 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
+from optuna.distributions import BaseDistribution
 from optuna.pruners import BasePruner, MedianPruner, NopPruner, SuccessiveHalvingPruner
 from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESampler
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
@@ -83,7 +86,7 @@ def opened(
         location: a file for Optuna's journal, or the URL of a database.
         name: of the study.
         space: what its trials change, and the directions.
-        sampler: tpe, nsga2 or random; its random numbers go on where an earlier search ended.
+        sampler: tpe, nsga2 or random (see `_ByTrial`).
         pruner: median, halving or none; two objectives are never pruned.
         seed: of the sampler.
         identity: of all that makes trials comparable beside the space; the study keeps it.
@@ -101,7 +104,7 @@ def opened(
             storage=storage, study_name=name, directions=space.directions, load_if_exists=True
         )
         _hold_against(study, location, space, identity)
-        study.sampler = _sampler(sampler, space, seed + len(study.get_trials(deepcopy=False)))
+        study.sampler = _ByTrial(partial(_sampler, sampler, space), seed)
         study.pruner = _pruner(pruner, space)
         yield study
 
@@ -171,6 +174,49 @@ class _Held(JournalFileOpenLock):
         """Nothing was taken."""
 
 
+class _ByTrial(BaseSampler):
+    """A sampler whose random numbers depend on the seed and a trial's number alone: a search that
+    was killed, and one that is told to make more trials, go on as one that was left alone.
+
+    Args:
+        make: the sampler with a seed.
+        seed: of the search.
+    """
+
+    def __init__(self, make: Callable[[int], BaseSampler], seed: int) -> None:
+        self._make, self._seed = make, seed
+        self._sampler = make(seed)
+
+    def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
+        numbers = np.random.SeedSequence([self._seed, trial.number])
+        self._sampler = self._make(int(numbers.generate_state(1)[0]))
+        self._sampler.before_trial(study, trial)
+
+    def infer_relative_search_space(
+        self, study: optuna.Study, trial: FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        return self._sampler.infer_relative_search_space(study, trial)
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        return self._sampler.sample_relative(study, trial, search_space)
+
+    def sample_independent(
+        self, study: optuna.Study, trial: FrozenTrial, param_name: str, of: BaseDistribution
+    ) -> Any:
+        return self._sampler.sample_independent(study, trial, param_name, of)
+
+    def after_trial(
+        self,
+        study: optuna.Study,
+        trial: FrozenTrial,
+        state: TrialState,
+        values: Sequence[float] | None,
+    ) -> None:
+        self._sampler.after_trial(study, trial, state, values)
+
+
 def _sampler(name: str, space: Space, seed: int) -> BaseSampler:
     if name == "random":
         return RandomSampler(seed=seed)
@@ -219,13 +265,14 @@ class Proposer(_Unkept, Searcher):
         super().__init__()
         self.study, self.space, self._on_end = study, space, on_end
         left = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-        self._left = [optuna.trial.Trial(study, trial._trial_id) for trial in left]
+        self._left = [trial._trial_id for trial in left]
         self._running: dict[str, optuna.trial.Trial] = {}
         self.states: list[TrialState] = []
         """How the trials that were handed out have ended."""
 
     def suggest(self, trial_id: str) -> dict[str, Any]:
-        trial = self._left.pop(0) if self._left else self.study.ask()
+        again = self._left.pop(0) if self._left else None
+        trial = self.study.ask() if again is None else optuna.trial.Trial(self.study, again)
         self._running[trial_id] = trial
         return {"number": trial.number, "changes": self.space.suggest(trial)}
 
