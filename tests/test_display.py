@@ -222,7 +222,8 @@ def test_a_warning_about_a_setting_is_for_who_has_chosen_it(live, capsys, settin
 
 def _arms(accuracy: float, balanced: float) -> dict:
     """The summary of a run with one arm."""
-    right, even, f1 = ({"mean": mean, "sd": 0.0, "values": [mean]} for mean in (accuracy, balanced, 0.25))
+    means = (accuracy, balanced, 0.25)
+    right, even, f1 = ({"mean": mean, "sd": 0.0, "values": [mean]} for mean in means)
     scores = {"accuracy": right, "balanced_accuracy": even, "macro_f1": f1, "cross_validated": None}
     ahead = {"unfused": {"mean": 0.0, "interval": None}}
     chosen = {"accuracy": right, "balanced_accuracy": even, "ahead_of": ahead}

@@ -15,15 +15,16 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, redirect_stdout
+from contextlib import contextmanager, nullcontext, redirect_stdout, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from uuid import uuid4
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 
-from unfused import __version__, cores, display, secrets, signals, terminal
+from unfused import __version__, cores, display, remote, secrets, signals, terminal
 from unfused import config as configuration
 from unfused.config import Config, ConfigError
 from unfused.runtime import hold, leave
@@ -151,9 +152,9 @@ def run(
         if dry_run:
             answer(show_plan(request))
         else:
-            result = run_pipeline(request)
-            write_summary(summary, result)
-            answer(result)
+            kept = Numbers(summary)
+            answer(run_pipeline(request, kept))
+            kept.check()
 
 
 @app.command("search", context_settings={"allow_interspersed_args": True})
@@ -222,9 +223,9 @@ def search(
         if dry_run:
             answer(show_search(what, concurrency))
         else:
-            found = run_search(what, concurrency)
-            write_summary(summary, found)
-            answer(found)
+            kept = Numbers(summary)
+            answer(run_search(what, concurrency, kept))
+            kept.check()
 
 
 def _understood(
@@ -281,9 +282,49 @@ def check_summary(summary: Path | None) -> None:
         writable("--summary", str(summary))
 
 
-def write_summary(summary: Path | None, result: dict[str, Any]) -> None:
-    if summary is not None:
-        summary.write_text(json.dumps(secrets.hidden_in(result), indent=2) + "\n")
+class Numbers:
+    """The file that the numbers go to, if any: whole or not at all, and before anything is shown,
+    which may fail as well."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path, self._trouble = path, ""
+
+    def __call__(self, result: dict[str, Any]) -> None:
+        if self._path is None:
+            return
+        try:
+            self._write(json.dumps(secrets.hidden_in(result), indent=2) + "\n", self._path)
+        except OSError as error:
+            self._trouble = error.strerror or str(error)
+
+    @staticmethod
+    def _write(text: str, path: Path) -> None:
+        if path.exists() and not path.is_file():
+            # A terminal, a pipe.
+            path.write_text(text)
+            return
+        partial = path.resolve().with_name(f".{uuid4().hex[:8]}.partial")
+        try:
+            partial.write_text(text)
+            os.replace(partial, path.resolve())
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def check(self) -> None:
+        """Hold that it was written.
+
+        Raises:
+            Unwritten: it was not.
+        """
+        if self._trouble:
+            raise Unwritten(
+                f"Everything is built, but --summary {self._path} cannot be written"
+                f" ({self._trouble}); name a place that can be, and run again: that takes seconds."
+            )
+
+
+class Unwritten(RuntimeError):
+    """What was asked for is done, and cannot be written."""
 
 
 Named = Annotated[
@@ -624,12 +665,16 @@ def main(arguments: list[str] | None = None) -> None:
         status = INTERRUPTED
     except typer.Exit as stop:
         status = stop.exit_code
+    except SystemExit as stop:
+        # Typer's, where what reads the output has ended.
+        status = stop.code if isinstance(stop.code, int) else FAILED
     except Exception as error:
-        _fail(console, error)
+        _fail(console, error, given[0])
     if status == INTERRUPTED:
         again = escape(secrets.command(f"unfused {shlex.join(given)}"))
         goes_on = f" The same command goes on from the last checkpoint: {again}"
-        console.print(f"Stopped.{goes_on if given[0] in RESUMED else ''}")
+        with suppress(OSError):
+            console.print(f"Stopped.{goes_on if given[0] in RESUMED else ''}")
     leave(status)
 
 
@@ -639,16 +684,28 @@ def _refuse(console: Console, sentence: str) -> NoReturn:
         one if one.isprintable() else one.encode("unicode_escape").decode() for one in sentence
     )
     end = "" if line.endswith((".", "?")) else "."
-    console.print(f"[red]error:[/] {escape(line)}{end}", highlight=False)
+    with suppress(OSError):
+        console.print(f"[red]error:[/] {escape(line)}{end}", highlight=False)
     leave(WRONG)
 
 
-def _fail(console: Console, error: Exception) -> NoReturn:
+def _fail(console: Console, error: Exception, command: str) -> NoReturn:
     if hasattr(error, "format_message"):
         # Typer's own errors: an unknown option, a value of the wrong type.
         _refuse(console, error.format_message())
-    console.print(f"[red]failed:[/] {escape(str(error))}", highlight=False)
-    console.print("The same command goes on from what is built; UNFUSED_DEBUG=1 shows more.")
-    if os.environ.get("UNFUSED_DEBUG"):
-        console.print("".join(traceback.format_exception(error)), markup=False, highlight=False)
+    again = "The same command goes on from what is built; " if command in RESUMED else ""
+    with suppress(OSError):
+        console.print(f"[red]failed:[/] {escape(_sentence(error))}", highlight=False)
+        console.print(f"{again}UNFUSED_DEBUG=1 shows more.")
+        if os.environ.get("UNFUSED_DEBUG"):
+            told = "".join(traceback.format_exception(error))
+            console.print(told, markup=False, highlight=False)
     leave(FAILED)
+
+
+def _sentence(error: Exception) -> str:
+    """What an error says; of one of the system's that is of a place, the place and what helps."""
+    if isinstance(error, OSError) and (fault := remote.fault_of(error)):
+        place = remote.path_of(error) or "the standard output"
+        return f"Cannot write {place}: {fault.reason}; {fault.remedy}."
+    return str(error)

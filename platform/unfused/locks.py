@@ -27,8 +27,19 @@ OF_ANOTHER_KIND = (errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.ENXIO)
 """What is said of links, and of all that is no file or no folder."""
 
 
+OF_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
+
+
 class LockError(ConfigError):
     """A lock cannot be used; the message is one sentence that names the remedy."""
+
+
+class NoRoomForLock(LockError):
+    """The disk that a lock was to be on is full, read-only or fails, as `error` says."""
+
+    def __init__(self, place: Path, error: OSError) -> None:
+        super().__init__(f"Cannot make {place} ({error.strerror}); see to its disk.")
+        self.error = error
 
 
 class NoLocks(LockError):
@@ -173,6 +184,8 @@ def _private(place: Path, opened: int, mode: int) -> int:
 
 
 def _refusal(place: Path, wanted: str, error: OSError | None = None) -> LockError:
+    if error is not None and error.errno in OF_DISK:
+        return NoRoomForLock(place, error)
     if error is not None and error.errno not in OF_ANOTHER_KIND:
         return LockError(f"Cannot make {place} ({error.strerror}); make its folder writable.")
     return LockError(f"{place} is not {wanted} and was left as it is; remove it and run again.")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -188,7 +190,7 @@ def test_the_version_is_said_and_nothing_else(command):
 
 
 def test_an_interruption_says_how_to_go_on(command, monkeypatch):
-    def interrupted(request):
+    def interrupted(*given):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("unfused.commands.run.run_pipeline", interrupted)
@@ -201,3 +203,57 @@ def test_what_is_given_is_told_as_it_was_written(command, small_task):
     status, said = command("run", "--task", str(small_task), "--teacher", "periodicity:x")
     assert status == 2
     assert "--teacher periodicity:x: periodicity has no file; write --teacher periodicity." in said
+
+
+def test_the_numbers_are_written_whole_and_before_anything_is_shown(command, monkeypatch, tmp_path):
+    place = tmp_path / "s.json"
+
+    def shown_to_nobody(request, keep):
+        keep({"arms": {}})
+        raise BrokenPipeError(32, "Broken pipe")
+
+    monkeypatch.setattr("unfused.commands.run.run_pipeline", shown_to_nobody)
+    status, said = command("run", "--summary", str(place))
+    assert status == 1 and json.loads(place.read_text()) == {"arms": {}} and not said
+
+
+def test_numbers_that_cannot_be_written_leave_those_of_before(command, monkeypatch, tmp_path):
+    place = tmp_path / "s.json"
+    place.write_text("those of before")
+
+    def full(path, text):
+        with open(path, "w") as file:
+            file.write(text[:5])
+        raise OSError(28, "No space left on device")
+
+    def run(request, keep):
+        monkeypatch.setattr("pathlib.Path.write_text", full)
+        keep({"arms": {}})
+        return {"arms": {}}
+
+    monkeypatch.setattr("unfused.commands.run.run_pipeline", run)
+    status, said = command("run", "--summary", str(place), "--json")
+    assert status == 1 and '"arms"' in said
+    told = f"--summary {place} cannot be written (No space left on device)"
+    assert told in said.replace("\n", "")
+    assert place.read_text() == "those of before" and [*tmp_path.iterdir()] == [place]
+
+
+def test_a_full_disk_is_named_and_nothing_is_promised(command, monkeypatch):
+    def fails(*_):
+        raise OSError(28, "No space left on device", "/disk/said.csv")
+
+    monkeypatch.setattr("unfused.commands.inspect.inspect", fails)
+    status, said = command("inspect", "clips")
+    assert status == 1 and "goes on" not in said
+    assert "Cannot write /disk/said.csv: no space left; free some space there." in said
+
+
+@pytest.mark.parametrize(("words", "status"), [(["config"], 0), (["run", "--task", "/no"], 2)])
+def test_a_standard_error_that_is_full_changes_no_status(words, status, tmp_path):
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "unfused", *words],
+            cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=full,
+        )  # fmt: skip
+    assert done.returncode == status

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 PROGRAM = """
-import os, signal, sys, time
+import os, shutil, signal, sys, time
 from unfused import runtime, signals
 from unfused.config import RunOptions
 from unfused.events import Stream
@@ -28,13 +28,11 @@ def wait():
 try:
     with runtime.connect(RunOptions(), laptop, stream):
         import ray
-        (process,) = (
-            info.process.pid
-            for name, infos in ray._private.worker._global_node.all_processes.items()
-            for info in infos
-            if name == sys.argv[1]
-        )
-        os.kill(process, signal.SIGKILL)
+        if sys.argv[1] == "folder":
+            shutil.rmtree(runtime.scratch().parent)
+        for name, infos in ray._private.worker._global_node.all_processes.items():
+            if name == sys.argv[1]:
+                os.kill(infos[0].process.pid, signal.SIGKILL)
         try:
             wait()
         except watch.RayEnded:
@@ -47,10 +45,18 @@ except watch.RayEnded as error:
 """
 
 
+ENDED = "has ended: killed, or no memory was left"
+
+
 @pytest.mark.parametrize(
-    ("killed", "main", "status"), [("raylet", "free", 7), ("gcs_server", "stuck", 1)]
+    ("killed", "main", "status", "told"),
+    [
+        ("raylet", "free", 7, f"(raylet) {ENDED}"),
+        ("gcs_server", "stuck", 1, f"(gcs_server) {ENDED}"),
+        ("folder", "free", 7, "was removed; set TMPDIR to a folder that nothing cleans"),
+    ],
 )
-def test_a_ray_that_ends_is_told_and_ends_the_program(killed, main, status, tmp_path):
+def test_a_ray_that_ends_is_told_and_ends_the_program(killed, main, status, told, tmp_path):
     environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, killed, main],
@@ -59,5 +65,5 @@ def test_a_ray_that_ends_is_told_and_ends_the_program(killed, main, status, tmp_
         capture_output=True,
         text=True,
     )
-    assert f"({killed}) has ended: killed, or no memory was left" in done.stdout, done.stderr
+    assert told in done.stdout, done.stderr
     assert done.returncode == status

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from unfused import locks
 from unfused.config import AudioConfig, IngestConfig
 from unfused.corpora.clip import Clip
 from unfused.stages import Build, Tasks, ingest
@@ -50,3 +51,25 @@ def test_a_disk_that_fills_up_is_one_sentence_and_nothing_of_a_task(
     assert told == f"Cannot use {store} any more: no space left; free some space there."
     (built,) = ingest.run([build(tmp_path)], Tasks(ray_cluster))
     assert built.facts.clips.read == len(clips)
+
+
+def test_a_write_that_a_full_disk_refuses_leaves_nothing(small_disk):
+    folder = Folder.of(small_disk / "store")
+    with pytest.raises(OSError, match="No space left"):
+        folder.write("run.json", b"x" * 2**21)
+    assert not [*folder.files()]
+
+
+def test_a_lock_that_a_full_disk_has_no_room_for_is_the_stores_sentence(small_disk):
+    store = Store.at(str(small_disk / "store"))
+    for name in ("a", "b"):
+        (small_disk / name).mkdir()
+    with pytest.raises(OSError, match="No space left"), open(small_disk / "filler", "wb") as file:
+        while True:
+            file.write(b"x" * 4096)
+            file.flush()
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    with pytest.raises(locks.NoRoomForLock) as refused:
+        locks.take(small_disk / "a" / "guarded")
+    told = str(store.failure(refused.value))
+    assert told.startswith("Cannot use ") and "make it writable" in told

@@ -8,7 +8,7 @@ from __future__ import annotations
 import shlex
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from typing import Any
@@ -100,8 +100,15 @@ def _short_line(budget: DrawConfig, tasks: Sequence[Sequence[Clip]]) -> list[str
     ]
 
 
-def run_pipeline(request: Request) -> dict[str, Any]:
-    """Plan, build what is missing, track it, and show the arms; returns the summary."""
+def run_pipeline(
+    request: Request, keep: Callable[[dict[str, Any]], None] = lambda summary: None
+) -> dict[str, Any]:
+    """Plan, build what is missing, track it, and show the arms; returns the summary.
+
+    Args:
+        request: what was asked for.
+        keep: is handed the summary before anything of it is shown.
+    """
     console = display.make_console()
     with terminal.busy(console, "listing clips, opening MLflow"):
         hardware = runtime.probe(request.options)
@@ -131,9 +138,9 @@ def run_pipeline(request: Request) -> dict[str, Any]:
         return report.summarize(plan), _leave_models(plan, run.id, stream)
 
     with closing(tracker):
-        with announcing_end(stream, shown, result), plan.store.telling():
+        with announcing_end(stream, shown, result):
             began = time.monotonic()
-            with cores.PeakMemory() as memory, refusing(tracker):
+            with cores.PeakMemory() as memory, refusing(tracker), plan.store.telling():
                 found, models = run.execute_and(reported)
             result |= found
             result["run"] = {
@@ -145,6 +152,7 @@ def run_pipeline(request: Request) -> dict[str, Any]:
             result["models"] = models
         result["mlflow"] = tracker.describe()
         _register(plan, result["models"], tracker)
+    keep(result)
     _show_result(console, plan, result, uri)
     return result
 

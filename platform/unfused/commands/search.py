@@ -6,6 +6,7 @@ The rule of this file: the command that it prints gives the best trial's validat
 from __future__ import annotations
 
 import shlex
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from typing import Any
@@ -25,12 +26,17 @@ from unfused.tuning import SearchRequest, SearchRun
 from unfused.tuning import concurrency as what_fits
 
 
-def run_search(search: SearchRequest, concurrency: int | None) -> dict[str, Any]:
+def run_search(
+    search: SearchRequest,
+    concurrency: int | None,
+    keep: Callable[[dict[str, Any]], None] = lambda summary: None,
+) -> dict[str, Any]:
     """Run or go on with a search, and show its best trials; returns its summary.
 
     Args:
         search: what was asked for.
         concurrency: trials at a time; None is as many as there are devices for.
+        keep: is handed the summary before anything of it is shown.
     """
     console = display.make_console()
     search, hardware = settled(search, concurrency)
@@ -60,6 +66,7 @@ def run_search(search: SearchRequest, concurrency: int | None) -> dict[str, Any]
         files = {name: search.folder.read(name) for name in result["files"]}
         tracker.end_search(dict(result), files)
         result["mlflow"] = tracker.describe()
+    keep(result)
     _show_search_result(console, search, result, uri, runtime.resolve(Config(), hardware))
     return result
 

@@ -230,5 +230,9 @@ def opened(out: str) -> Iterator[IO[bytes]]:
         with partial.open("wb") as file:
             yield file
         os.replace(partial, final)
+    except OSError as error:
+        # What a full disk refuses has no name.
+        error.filename = error.filename or str(final)
+        raise
     finally:
         partial.unlink(missing_ok=True)

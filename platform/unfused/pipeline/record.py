@@ -13,6 +13,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Iterator
+from contextlib import nullcontext, suppress
 from dataclasses import asdict
 from itertools import islice
 from typing import Any
@@ -58,7 +59,9 @@ class Recorder:
             case EpochDone():
                 self._curves[event.node].append(asdict(event))
             case RunFinished() if self._started:
-                self._write(event, *self._started)
+                # What has failed tells why by itself, of a full disk too.
+                with suppress(OSError) if event.status == "FAILED" else nullcontext():
+                    self._write(event, *self._started)
 
     def _write(self, end: RunFinished, began: float, start: RunStarted) -> None:
         request = self.plan.request

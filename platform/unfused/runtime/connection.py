@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -172,11 +172,16 @@ def leave(status: int) -> NoReturn:
 
     Threads may still wait inside Ray's core library, which crashes when it is shut down under them.
     """
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            # Its disk is full, or who read it has ended; Python would try again and fail with 120.
+            with suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     if not (_abandoned or is_held()):
         release()
         sys.exit(status)
-    sys.stdout.flush()
-    sys.stderr.flush()
     drop()
     os._exit(status)
 

@@ -1,7 +1,8 @@
 """Whether the Ray of a run's own is still there.
 
-The rule of this file: a core process of Ray that has ended is told at once and ends the run; Ray's
-own library would wait a minute and then end the program without a word.
+The rule of this file: a core process of Ray that has ended, and a folder of Ray's that is gone, are
+told at once and end the run; Ray's own library would wait a minute and then end the program without
+a word, or wait for ever.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from contextlib import contextmanager
 
 from unfused import signals
 from unfused.events import Note, Stream
+from unfused.runtime.starting import scratch
 
 LOOK_SECONDS = 1.0
 GRACE_SECONDS = 20.0
@@ -37,8 +39,7 @@ def watched(stream: Stream, leave: Callable[[], None]) -> Iterator[None]:
 
     def look() -> None:
         while not done.wait(LOOK_SECONDS):
-            if name := ended():
-                text = f"Ray's {CORE[name]} ({name}) has ended: killed, or no memory was left"
+            if text := lost():
                 told = signals.end(RayEnded(text))
                 if not told:
                     stream.emit(Note(text, level="warning"))
@@ -55,6 +56,19 @@ def watched(stream: Stream, leave: Callable[[], None]) -> Iterator[None]:
     finally:
         done.set()
         thread.join()
+
+
+def lost() -> str:
+    """What this process's own Ray lacks to go on; "" where it has all."""
+    if name := ended():
+        return f"Ray's {CORE[name]} ({name}) has ended: killed, or no memory was left"
+    place = scratch()
+    if place is not None and not place.exists():
+        return (
+            f"{place.parent}, which Ray keeps its sockets in, was removed; set TMPDIR to a folder"
+            " that nothing cleans"
+        )
+    return ""
 
 
 def ended() -> str | None:

@@ -166,9 +166,14 @@ class Folder:
                 file.write(data)
             return
         partial = f"{name}.{uuid.uuid4().hex[:8]}.partial"
-        with self.create(partial) as file:
-            file.write(data)
-        os.replace(f"{self.path}/{partial}", f"{self.path}/{name}")
+        try:
+            with self.create(partial) as file:
+                file.write(data)
+            os.replace(f"{self.path}/{partial}", f"{self.path}/{name}")
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(f"{self.path}/{partial}")
+            raise
 
     def write_json(self, name: str, value: Any) -> None:
         self.write(name, (json.dumps(value, indent=2, sort_keys=True) + "\n").encode())

@@ -20,6 +20,7 @@ from pyarrow import fs
 from pydantic import BaseModel, ConfigDict
 
 from unfused.config import ConfigError
+from unfused.locks import NoRoomForLock
 from unfused.remote import CLOSED, NO_BUCKET, NO_FOLDER, Fault, fault_of, path_of
 from unfused.store.files import AT, MANIFEST, NO_MANIFEST, Damaged, Kept, Work
 from unfused.store.folder import Folder, StoreError, StoreFailed
@@ -107,6 +108,8 @@ class Store:
 
     def failure(self, error: BaseException) -> BaseException:
         """One sentence where an error in the middle of a run is a place's; else the error."""
+        if isinstance(error, NoRoomForLock):
+            error = error.error
         fault, path = fault_of(error), path_of(error)
         if isinstance(error, ConfigError) or fault is None:
             return error
