@@ -707,5 +707,5 @@ def _sentence(error: Exception) -> str:
     """What an error says; of one of the system's that is of a place, the place and what helps."""
     if isinstance(error, OSError) and (fault := remote.fault_of(error)):
         place = remote.path_of(error) or "the standard output"
-        return f"Cannot write {place}: {fault.reason}; {fault.remedy}."
+        return f"Cannot use {place}: {fault.reason}; {fault.remedy}."
     return str(error)

@@ -246,7 +246,7 @@ def test_a_full_disk_is_named_and_nothing_is_promised(command, monkeypatch):
     monkeypatch.setattr("unfused.commands.inspect.inspect", fails)
     status, said = command("inspect", "clips")
     assert status == 1 and "goes on" not in said
-    assert "Cannot write /disk/said.csv: no space left; free some space there." in said
+    assert "Cannot use /disk/said.csv: no space left; free some space there." in said
 
 
 @pytest.mark.parametrize(("words", "status"), [(["config"], 0), (["run", "--task", "/no"], 2)])

@@ -333,8 +333,8 @@ def test_columns_that_look_like_times_of_one_file_are_not_left_out_as_repeats(tm
 
 
 def test_numbers_of_rows_that_repeat_are_no_times(tmp_path):
-    rows = ["clip.wav,dog,7,0.5", "clip.wav,dog,8,0.25", "b.wav,cat,9,0.9"]
-    (tmp_path / "m.csv").write_text("\n".join(["path,label,id,confidence", *rows]))
+    rows = ["clip.wav,dog,7,0.5,320", "clip.wav,dog,8,0.25,320", "b.wav,cat,9,0.9,400"]
+    (tmp_path / "m.csv").write_text("\n".join(["path,label,id,confidence,kib", *rows]))
     found = corpora.read(tmp_path / "m.csv")
     assert len(found.clips) == 2 and any("1 row repeats" in note for note in found.notes)
 

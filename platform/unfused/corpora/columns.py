@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -198,25 +199,32 @@ def _label(table: Table, plain: Mapping[str, str], place: str) -> str | None:
 
 def like_times(table: Table, path: str) -> tuple[str, str] | None:
     """Two columns that may be where stretches begin and end: numbers, of which in every row the
-    second is above the first, and which tell rows of one file apart.
+    second is above the first, and which tell all rows of a file apart, each by itself some.
 
     Args:
         table: all of its columns.
         path: the column of files, of which some stand in several rows.
     """
-    numbers = {name: found for name in table if (found := _numbers(table[name]))}
-    for one, other in itertools.combinations(numbers, 2):
-        pairs = list(zip(numbers[one], numbers[other], strict=True))
-        rows = list(zip(table[path], pairs, strict=True))
-        if all(0 <= a < b for a, b in pairs) and len(set(rows)) == len(rows):
+    rows_of: dict[str | None, list[int]] = defaultdict(list)
+    for row, file in enumerate(table[path]):
+        rows_of[file].append(row)
+    several = [rows for rows in rows_of.values() if len(rows) > 1]
+    numbers = {name: _numbers(table[name], several) for name in table}
+    varied = {name: of for name, of in numbers.items() if any(len({*some}) > 1 for some in of)}
+    for one, other in itertools.combinations(varied, 2):
+        pairs = [[*zip(*both, strict=True)] for both in zip(varied[one], varied[other], strict=True)]
+        apart = all(len({*some}) == len(some) for some in pairs)
+        if apart and all(0 <= begin < end for some in pairs for begin, end in some):
             return one, other
     return None
 
 
-def _numbers(cells: Sequence[str | None]) -> list[float]:
-    """Cells as numbers; none at all where any is no number."""
+def _numbers(
+    cells: Sequence[str | None], several: Sequence[Sequence[int]]
+) -> list[list[float]]:
+    """The cells of some rows as numbers; none at all where any is no number."""
     try:
-        return [float((cell or "").replace(",", ".")) for cell in cells]
+        return [[float((cells[i] or "").replace(",", ".")) for i in rows] for rows in several]
     except ValueError:
         return []
 
