@@ -212,7 +212,8 @@ def like_times(table: Table, path: str) -> tuple[str, str] | None:
     numbers = {name: _numbers(table[name], several) for name in table}
     varied = {name: of for name, of in numbers.items() if any(len({*some}) > 1 for some in of)}
     for one, other in itertools.combinations(varied, 2):
-        pairs = [[*zip(*both, strict=True)] for both in zip(varied[one], varied[other], strict=True)]
+        columns = zip(varied[one], varied[other], strict=True)
+        pairs = [[*zip(*both, strict=True)] for both in columns]
         apart = all(len({*some}) == len(some) for some in pairs)
         if apart and all(0 <= begin < end for some in pairs for begin, end in some):
             return one, other
