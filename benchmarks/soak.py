@@ -4,7 +4,7 @@
     python benchmarks/soak.py --parts serve --minutes 5 --rate 200
 
 `pipelines`: four at once on one store, two of them the same command; `bucket`: on an object store.
-Their numbers must be those of each alone. `search`: forty trials, killed every few minutes and
+Their numbers must be those of each alone. `search`: many trials, killed every few minutes and
 started again, against one that is left alone. `serve`: the server under so many requests a second,
 every third a broken file; memory, open files and threads must not grow, and labels be those of
 `predict`. Exit status 1 where one does not hold.
@@ -43,8 +43,6 @@ VARIANTS: Mapping[str, tuple[str, ...]] = {
     "clusters": ("cluster.num_clusters=5",),
     "warm": ("distill.temperature=2.5",),
 }
-TRIALS = 40
-KILL_SECONDS = 150
 LONG_SECONDS = 3600
 SENDERS = 16
 LOOK_SECONDS = 2.0
@@ -97,23 +95,23 @@ def _numbers(runs: Runs) -> Any:
     return runs.numbers(is_search=False) if done.status == 0 else done.output[-600:]
 
 
-def search(root: Path, data: Path) -> Iterator[str]:
-    """What is wrong with a search that is killed again and again."""
+def search(root: Path, data: Path, trials: int, seconds: float) -> Iterator[str]:
+    """What is wrong with a search of so many trials that is killed every so many seconds."""
     shares = Shares(2)
 
     def whole(name: str) -> Runs:
         with shares.one() as cores:
-            runs = Runs(root / name, data, cores, trials=TRIALS)
+            runs = Runs(root / name, data, cores, trials=trials)
             begun, starts = time.monotonic(), 0
             while True:
                 starts += 1
-                most = KILL_SECONDS if name == "killed" else LONG_SECONDS
+                most = seconds if name == "killed" else LONG_SECONDS
                 done = runs.start(None, is_search=True, most=most)
                 if done.status != -signal.SIGKILL:
                     break
             assert done.status == 0, done.output[-2000:]
             took = time.monotonic() - begun
-            print(f"{TRIALS} trials, {name}: {starts} starts, {took:.0f} s", flush=True)
+            print(f"{trials} trials, {name}: {starts} starts, {took:.0f} s", flush=True)
             return runs
 
     with ThreadPoolExecutor(2) as pool:
@@ -244,6 +242,8 @@ def main() -> None:
     parser.add_argument("--parts", nargs="+", choices=parts, default=parts)
     parser.add_argument("--minutes", type=float, default=5.0, help="Of the server's load.")
     parser.add_argument("--rate", type=float, default=200.0, help="Requests a second.")
+    parser.add_argument("--trials", type=int, default=40, help="Of the search.")
+    parser.add_argument("--seconds", type=float, default=150.0, help="From kill to kill.")
     chosen = parser.parse_args()
     wrong: list[str] = []
     with tempfile.TemporaryDirectory(prefix="unfused-soak-") as name:
@@ -256,7 +256,7 @@ def main() -> None:
             with bucket() as uri:
                 wrong += pipelines(root / "bucket", data, f"{uri}/store", wanted)
         if "search" in chosen.parts:
-            wrong += search(root, data)
+            wrong += search(root, data, chosen.trials, chosen.seconds)
         if "serve" in chosen.parts:
             wrong += serve(root, data, chosen.minutes, chosen.rate)
     print("\n".join(wrong) or "all held")
