@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, redirect_stdout, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
-from uuid import uuid4
 
 import typer
 from rich.console import Console
@@ -292,23 +291,22 @@ class Numbers:
     def __call__(self, result: dict[str, Any]) -> None:
         if self._path is None:
             return
+        text = json.dumps(secrets.hidden_in(result), indent=2) + "\n"
         try:
-            self._write(json.dumps(secrets.hidden_in(result), indent=2) + "\n", self._path)
+            self._write(text.encode(), self._path)
         except OSError as error:
             self._trouble = error.strerror or str(error)
 
     @staticmethod
-    def _write(text: str, path: Path) -> None:
+    def _write(data: bytes, path: Path) -> None:
+        from unfused.inference.tables import opened
+
         if path.exists() and not path.is_file():
             # A terminal, a pipe.
-            path.write_text(text)
+            path.write_bytes(data)
             return
-        partial = path.resolve().with_name(f".{uuid4().hex[:8]}.partial")
-        try:
-            partial.write_text(text)
-            os.replace(partial, path.resolve())
-        finally:
-            partial.unlink(missing_ok=True)
+        with opened(str(path.resolve())) as file:
+            file.write(data)
 
     def check(self) -> None:
         """Hold that it was written.
@@ -704,8 +702,9 @@ def _fail(console: Console, error: Exception, command: str) -> NoReturn:
 
 
 def _sentence(error: Exception) -> str:
-    """What an error says; of one of the system's that is of a place, the place and what helps."""
-    if isinstance(error, OSError) and (fault := remote.fault_of(error)):
+    """What an error says; of a disk that is full or fails, which it is and what helps."""
+    fault = remote.fault_of(error) if isinstance(error, OSError) else None
+    if fault and fault not in (remote.CLOSED, remote.NO_FOLDER):
         place = remote.path_of(error) or "the standard output"
         return f"Cannot use {place}: {fault.reason}; {fault.remedy}."
     return str(error)

@@ -1,7 +1,7 @@
 """What processes of Ray keep for the others of a run: the jobs of its workers, and their events.
 
-The rule of this room: it imports next to nothing, and looks into nothing that passes. A process of
-Ray that knew of stores and settings would take half a second of a core and sixty megabytes more.
+The rule of this room: it imports next to nothing, for each of them is a process of Ray, which would
+take half a second of a core more if it knew of stores and settings.
 """
 
 from __future__ import annotations

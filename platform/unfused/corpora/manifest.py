@@ -131,7 +131,7 @@ def _manifest(place: str, data: bytes, chosen: Columns, *, labelled: bool) -> Li
         Clip(path, label, split, group, fold, *status, name, start, end)
         for path, label, split, group, fold, status, name, start, end in rows
     ]
-    if columns.stretch is None and len(set(places)) < len(places):
+    if labelled and columns.stretch is None and len(set(places)) < len(places):
         _refuse_unread_times(place, data, columns.path)
     clips = _without_repeats(clips, place)
     if again := len(files) - len(clips):

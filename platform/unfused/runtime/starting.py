@@ -457,7 +457,7 @@ def quiet_ray() -> None:
     import ray.data
 
     ray.data.DataContext.get_current().enable_progress_bars = False
-    for name in ("ray", "ray.data", "ray.train", "ray.tune"):
+    for name in ("ray", "ray.train", "ray.tune"):
         logging.getLogger(name).setLevel(logging.ERROR)
     # It tells of an error what is raised as well, and where a log is that goes with this process.
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)

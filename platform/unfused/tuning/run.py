@@ -159,8 +159,8 @@ class SearchRun:
             said = dict(trial.user_attrs)
             self.stream.emit(TrialEnded(trial.number, trial.state.name, trial.params, said))
 
-        own = runtime.scratch()
-        records = self.plan.store.root / "work" / f"{self.run.id}-trials"
+        # A killed search leaves what is in the store; what is this process's own goes with it.
+        own, in_store = runtime.scratch(), self.plan.store.root / "work" / f"{self.run.id}-trials"
         proposer = Proposer(study, self.search.space, tell)
         setting = Setting(
             self.search.request,
@@ -168,8 +168,7 @@ class SearchRun:
             self.plan.inputs,
             self.hardware,
             cluster.relay,
-            # A killed search leaves what is in the store; what is this process's own goes with it.
-            Folder.of(own / "trials") if own else records,
+            Folder.of(own / "trials") if own else in_store,
             self.run.record,
             not isinstance(study.pruner, optuna.pruners.NopPruner),
         )
