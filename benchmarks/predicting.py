@@ -1,16 +1,19 @@
-"""`unfused predict` over many files: its speed beside the same model on samples in memory, and its
-memory as the files grow; and over one that lasts for hours.
+"""`unfused predict` over many files: its speed beside the embedding of a run and beside the same
+model on samples in memory, and its memory as the files grow; and over one that lasts for hours.
 
     python benchmarks/predicting.py --num-clips 2000 20000 --hours 0.25 4
 
-Files are generated, a second each. The peer is as many processes as there are cores, on one thread
-each, which score clips that they hold in memory and read nothing. The speed of `predict` is what
-more files take longer, so that neither Ray's start nor the model's loading counts; memory is that
-of all its processes together, at its highest.
+Files are generated, a second each. The first peer is the stage `embed/own` of a run on the fewer of
+them, with an encoder of the model's kind: what its clips take on a worker, which has a core, times
+the cores. It reads them from shards, decoded. The second is as many processes as there are cores,
+on one thread each, which score clips that they hold in memory and read nothing. The speed of
+`predict` is what more files take longer, so that neither Ray's start nor the model's loading
+counts; memory is that of all its processes together, at its highest.
 """
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import tempfile
@@ -48,6 +51,12 @@ while time.perf_counter() - began < float(sys.argv[2]):
     done += len(waves)
 print(done / (time.perf_counter() - began), flush=True)
 """
+
+RUN = (
+    "arms=[unfused]", "teachers.also=[]", "pretrain.epochs=1", "distill.epochs=1",
+    "finetune.labels_per_class=5", "finetune.mode=linear", "finetune.num_folds=0",
+)  # fmt: skip
+"""Of a run whose embedding is measured: as little of the rest as there may be."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +104,25 @@ def predict(model: Path, clips: Path) -> Found:
     return Found(time.perf_counter() - began, most / 2**30)
 
 
+def embedding(clips: Path, embedding_dim: int) -> float:
+    """Clips a second that a run embeds on all cores, were there as many teachers."""
+    files, root = sorted(clips.glob("*.wav")), clips.parent
+    rows = [f"{file},{number % 2}" for number, file in enumerate(files)]
+    (root / "task.csv").write_text("\n".join(["path,label", *rows]) + "\n")
+    settings = [*RUN, f"encoder.embedding_dim={embedding_dim}"]
+    command = [
+        sys.executable,
+        str(harness.ROOT / "pipelines" / "full.py"),
+        "--task", "task.csv", "--store", "store", "--summary", "summary.json", *settings,
+    ]  # fmt: skip
+    subprocess.run(
+        command, cwd=root, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    stages = json.loads((root / "summary.json").read_text())["stages"]
+    seconds = next(one["seconds"] for one in stages if one["name"] == "embed/own")
+    return len(files) / seconds * cores.available_cpus()
+
+
 def peer(model: Path, seconds: float) -> float:
     """Clips a second of processes that read nothing, one for each core."""
     started = [
@@ -125,6 +153,7 @@ def measure(sizes: Sizes) -> harness.Report:
         for count in sizes.num_clips:
             write_clips(root / str(count), count)
             found[count] = predict(root / "model", root / str(count))
+        embedded = embedding(root / str(min(found)), sizes.embedding_dim)
         nights = {}
         for hours in sizes.hours:
             write_recording(root / f"{hours:g}.wav", hours)
@@ -142,6 +171,7 @@ def measure(sizes: Sizes) -> harness.Report:
         ["what", "seconds, with the start", "GiB of all processes"],
         rows,
         [
+            harness.Aim("speed beside the embedding of a run", speed / embedded, 0.9),
             harness.Aim("speed beside clips in memory", speed / memory, 0.9),
             harness.Aim(
                 f"memory, {many} files beside {few}", found[many].gib / found[few].gib, 1.2, True
@@ -153,7 +183,10 @@ def measure(sizes: Sizes) -> harness.Report:
                 True,
             ),
         ],
-        [f"{speed:.0f} files/s; in memory {before:.0f} clips/s before and {after:.0f} after"],
+        [
+            f"{speed:.0f} files/s; a run embeds {embedded:.0f} clips/s; in memory {before:.0f}"
+            f" clips/s before and {after:.0f} after"
+        ],
     )
 
 
