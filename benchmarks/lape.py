@@ -95,14 +95,15 @@ class Evaluation:
 
     @property
     def command(self) -> str:
-        folds = ["--folds"] if self.known.folds else []
+        folds = ["--folds"] if self.known.num_folds else []
         changes = [f"{name}={value}" for name, value in self.settings.items()]
         words = ["--task", self.task, "--preset", self.preset, *folds, *changes]
         return shlex.join(["unfused", "run", *words])
 
     def run(self, options: dict[str, Any]) -> list[str]:
         """The cells of its row: what each arm scores, or why nothing does."""
-        asked = {"preset": self.preset, "folds": self.known.folds, "settings": self.settings}
+        folds = self.known.num_folds > 0
+        asked = {"preset": self.preset, "folds": folds, "settings": self.settings}
         try:
             arms = unfused.run(self.task, **asked, **options).arms
         except ConfigError as error:

@@ -522,7 +522,8 @@ def inspect(
     config = configuration.override(configuration.preset(preset), _changes(overrides))
     request = Request(config, options, corpus, data, folds=folds, columns=columns)
     with only_json(as_json) as answer:
-        answer(inspect(request, files))
+        named = [] if preset == "recommended" else ["--preset", preset]
+        answer(inspect(request, files, [*named, *(overrides or [])]))
 
 
 @app.command("sync")

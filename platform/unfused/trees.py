@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import posixpath
 import re
+from collections import deque
 from collections.abc import Callable
+from operator import attrgetter
 
 NO_TEXT = re.compile("[\udc80-\udcff]")
 """As which Python has the bytes of a name that are not UTF-8, each added to 0xDC00."""
@@ -29,13 +31,14 @@ def files_below(
         OSError: a folder cannot be listed; it has the folder's name.
     """
     known: set[tuple[int, int]] = set()
-    again, found, waiting = 0, [], [""]
-    while waiting:
-        folder = waiting.pop()
+    again, found = 0, []
+    # Folders before links to them, wherever both lie, so that a file has its own path.
+    waiting, linked = [""], deque[str]()
+    while waiting or linked:
+        folder = waiting.pop() if waiting else linked.popleft()
         try:
             status = os.stat(os.path.join(root, folder))
-            # Folders before links to them, so that a file has its own path.
-            entries = sorted(os.scandir(os.path.join(root, folder)), key=os.DirEntry.is_symlink)
+            entries = sorted(os.scandir(os.path.join(root, folder)), key=attrgetter("name"))
         except FileNotFoundError:
             if not folder:
                 raise
@@ -48,7 +51,7 @@ def files_below(
         for entry in entries:
             name = posixpath.join(folder, entry.name)
             if _is_folder(entry) and not is_file(entry):
-                below.append(name)
+                (linked if entry.is_symlink() else below).append(name)
             else:
                 found.append(name)
         waiting += reversed(below)

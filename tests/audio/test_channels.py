@@ -17,25 +17,25 @@ def stereo(*channels: np.ndarray) -> bytes:
 def test_of_two_channels_that_cancel_the_louder_is_taken_and_told():
     loud, inverted = tone(), -0.9 * tone()
     decoded, heard = decode_heard(stereo(inverted, loud), RATE, 1.0)
-    assert heard.cancelled
+    assert heard.mixed.cancelled
     np.testing.assert_allclose(decoded, loud * 32768, atol=0.51)
 
 
 def test_a_constant_offset_does_not_hide_that_channels_cancel():
     decoded, heard = decode_heard(stereo(tone() + 0.2, 0.2 - tone()), RATE, 1.0)
-    assert heard.cancelled
+    assert heard.mixed.cancelled
     np.testing.assert_allclose(decoded, (tone() + 0.2) * 32768, atol=0.51)
 
 
 @pytest.mark.parametrize("other", [tone(), 0 * tone(), -0.5 * tone(), noise()[:, 0]])
 def test_channels_that_do_not_cancel_are_averaged(other):
     decoded, heard = decode_heard(stereo(tone(), other), RATE, 1.0)
-    assert not heard.cancelled
+    assert not heard.mixed.cancelled
     np.testing.assert_allclose(decoded, (tone() + other) / 2 * 32768, atol=0.51)
 
 
 def test_silence_cancels_nothing():
-    assert not decode_heard(stereo(0 * tone(), 0 * tone()), RATE, 1.0)[1].cancelled
+    assert not decode_heard(stereo(0 * tone(), 0 * tone()), RATE, 1.0)[1].mixed.cancelled
 
 
 @pytest.mark.parametrize(("channel", "taken"), [("left", 0), ("right", 1), ("loudest", 2)])
@@ -55,7 +55,7 @@ def test_parts_of_a_recording_decide_for_themselves_whether_channels_cancel():
     left, right = np.tile(tone(), 2), np.concatenate([tone(), -tone()])
     parts = Parts(stereo(left, right), RATE, Grid(1.0))
     first, second = parts
-    assert parts.heard.cancelled
+    assert parts.heard.mixed.cancelled
     for part in (first, second):
         np.testing.assert_allclose(part.samples, tone() * 32768, atol=0.51)
 

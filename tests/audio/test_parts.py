@@ -72,7 +72,7 @@ def test_a_part_after_the_end_says_so_and_one_that_ends_there_is_cut():
     spans = [(12.0, 13.0), (9.0, 11.0), (9.0, 9.55), (3.0, 3.0)]
     parts = {part.index: part for part in Parts(data, RATE, spans)}
     assert parts[0].samples is None
-    assert parts[0].reason == "begins at 12.00 s of a recording of 9.50 s"
+    assert parts[0].reason == "beyond the end: it begins at 12.00 s of a recording of 9.50 s"
     assert (len(parts[1].samples), parts[1].end) == (RATE // 2, 9.5)
     assert parts[1].reason == "ends at 11.00 s of a recording of 9.50 s"
     assert (len(parts[2].samples), parts[2].reason) == (RATE // 2, "")

@@ -101,8 +101,31 @@ def test_what_a_run_would_refuse_is_told_beside_what_is_there(collection, capsys
     (collection / "one.csv").write_text("path,label\nsounds/dog/1.wav,a\nsounds/dog/2.wav,a\n")
     found = inspect(request("one.csv"), 0)
     assert "2 clips are too few" in found["refused"]
-    assert found["corpus"]["clips"] == 2
-    assert "refused    " in capsys.readouterr().out
+    assert found["task"]["clips"] == 2 and found["labels"] == {"a": 2} and found["next"] is None
+    told = capsys.readouterr().out
+    assert "refused    " in told and "classes    a 2" in told
+
+
+@pytest.mark.parametrize("names", ["recording,genus", "audio_file,ground_truth", "path,dog,cat"])
+def test_a_table_whose_labels_are_not_understood_is_refused_as_by_a_run(collection, names):
+    rows = [f"sounds/dog/{i}.wav,1,0"[: None if names.count(",") > 1 else -2] for i in range(15)]
+    (collection / "odd.csv").write_text("\n".join([names, *rows]) + "\n")
+    found = inspect(request("odd.csv"), 0)
+    assert "--label-column" in found["refused"] and names.split(",")[1] in found["refused"]
+    assert found["task"]["clips"] == 15 and found["next"] is None
+
+
+def test_a_list_of_paths_alone_is_a_corpus(collection):
+    rows = [f"sounds/dog/{i}.wav" for i in range(15)]
+    (collection / "list.csv").write_text("\n".join(["path", *rows]) + "\n")
+    found = inspect(request("list.csv"), 0)
+    assert found["refused"] is None and found["corpus"]["clips"] == 15
+    assert found["next"] == "unfused run --corpus list.csv --task LABELLED"
+
+
+def test_the_next_command_has_the_settings_that_were_typed(collection):
+    found = inspect(request(), 0, ["--preset", "demo", "audio.channel=left"])
+    assert found["next"].endswith("--preset demo audio.channel=left")
 
 
 def test_of_many_files_some_are_opened_evenly(collection):

@@ -116,6 +116,35 @@ def test_several_labels_a_clip_are_refused(manifest, cell):
         corpora.read(source)
 
 
+@pytest.mark.parametrize("cell", ["dog+rain", "dog & rain", "dog/rain", "['dog', 'rain']"])
+def test_several_labels_are_refused_however_they_are_joined(manifest, cell):
+    source = manifest(f'path,label\na.wav,"{cell}"\nb.wav,rain\nc.wav,dog\n')
+    with pytest.raises(ManifestError, match=r"several labels in one cell"):
+        corpora.read(source)
+
+
+@pytest.mark.parametrize("cell", ["A/B testing", "R&B", "C++", "rock & roll"])
+def test_a_name_with_a_mark_in_it_is_a_name(manifest, cell):
+    assert found(manifest(f"path,label\na.wav,{cell}\nb.wav,cat\n")) == [
+        ("a.wav", cell), ("b.wav", "cat"),
+    ]  # fmt: skip
+
+
+def test_lists_of_one_label_as_text_are_labels(manifest):
+    source = manifest("path,label\na.wav,['dog']\nb.wav,\"[\"\"cat\"\"]\"\nc.wav,[]\n")
+    assert found(source) == [("a.wav", "dog"), ("b.wav", "cat"), ("c.wav", None)]
+
+
+def test_bars_part_columns(manifest):
+    assert found(manifest("path|label\na.wav|dog\nb.wav|cat\n")) == DOG_CAT
+
+
+def test_times_of_a_clock_are_stretches(manifest):
+    source = manifest("path,label,start,end\na.wav,dog,0:03,1:02.5\nb.wav,cat,1:00:00,1:00:01\n")
+    times = [(clip.start, clip.end) for clip in corpora.read(source).clips]
+    assert times == [(3.0, 62.5), (3600.0, 3601.0)]
+
+
 def test_a_name_with_a_comma_is_a_name(manifest):
     assert found(manifest('path,label\na.wav,"Washington, D.C."\nb.wav,cat\n')) == [
         ("a.wav", "Washington, D.C."), ("b.wav", "cat"),

@@ -56,6 +56,17 @@ def test_folds_without_classes_in_them_are_refused_but_not_in_a_corpus(listing, 
     assert len(corpora.read(tmp_path, labelled=False).clips) == 2
 
 
+@pytest.mark.parametrize("sites", [("siteA", "siteB"), ("wav", "mp3"), ("part1", "part2", "p3")])
+def test_folders_that_hold_the_same_folders_are_doubted(listing, sites):
+    found = listing(*(f"{site}/{kind}/{site}.wav" for site in sites for kind in ("dog", "cat")))
+    assert any("same folders in it (cat, dog)" in note for note in found.notes)
+
+
+def test_sessions_that_differ_are_not_doubted(listing):
+    found = listing("dog/s1/a.wav", "dog/s2/b.wav", "cat/s1/c.wav", "cat/s3/d.wav")
+    assert not any("same folders" in note for note in found.notes)
+
+
 def test_a_folder_in_a_folder_is_looked_into(listing):
     found = listing("data/audio/dog/a.wav", "data/audio/cat/b.wav")
     assert [clip.label for clip in found.clips] == ["cat", "dog"]

@@ -228,7 +228,9 @@ def test_urbansound_has_its_ten_folds_and_the_recording_as_a_group(tmp_path):
     assert facts(clips["300-3-0-0.wav"]) == ("siren", None, "300", "3")
     assert clips["300-3-0-0.wav"].start is None, "its columns are of the recording it was cut from"
     assert corpora.folds(list(clips.values())) == [str(fold) for fold in range(1, 11)]
-    assert "--folds" in notes and "not comparable" in notes
+    assert "--folds" not in notes
+    (single,) = corpora.read(f"urbansound8k:{tmp_path}").of_split
+    assert "its own 10 folds (--folds)" in single and "not comparable" in single
 
 
 def test_files_that_are_not_there_are_left_out_and_counted(tmp_path):
@@ -236,7 +238,7 @@ def test_files_that_are_not_there_are_left_out_and_counted(tmp_path):
     clips, notes = read("urbansound8k", tmp_path)
     assert len(clips) == 8
     assert "urbansound8k: 2 of 10 files of its list are not there, the first" in notes
-    assert "10 of the 8,732 clips" in notes
+    assert "10 of the 8,732 clips" in notes and "8 of its 10 folds have clips here" in notes
 
 
 @pytest.mark.parametrize(
@@ -351,7 +353,7 @@ def test_every_set_is_in_the_table_with_its_licence_and_in_the_json(monkeypatch)
         assert (one.licence or "-") in row and one.title in row
     told = json.loads(CliRunner().invoke(app, ["datasets", "--json"]).stdout)
     assert list(told) == list(known.SETS)
-    assert told["urbansound8k"]["num_clips"] == 8732 and told["urbansound8k"]["folds"]
+    assert told["urbansound8k"]["num_clips"] == 8732 and told["urbansound8k"]["num_folds"] == 10
     assert told["voxforge"]["num_clips"] is None
 
 

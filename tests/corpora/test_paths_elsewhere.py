@@ -89,6 +89,30 @@ def test_a_link_back_to_its_parent_lists_every_file_once(audio, tmp_path):
     assert "every file is listed once" in listing.notes[0]
 
 
+def test_links_between_folders_of_classes_change_no_label(audio, tmp_path):
+    audio("owl/a.wav", "elk/b.wav", "fox/c.wav")
+    for name, other in (("owl", "elk"), ("elk", "fox"), ("fox", "owl")):
+        (tmp_path / name / "see_also").symlink_to(f"../{other}", target_is_directory=True)
+    listing = corpora.read(tmp_path)
+    assert [clip.name for clip in listing.clips] == ["elk/b.wav", "fox/c.wav", "owl/a.wav"]
+    assert listing.notes[0].startswith("3 links to folders lead to where others lie already")
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "file:///C:/data/dog/a%20b.wav",
+        "file://localhost/home/bob/dog/a%20b.wav",
+        "FILE:///home/bob/dog/a%20b.wav",
+    ],
+)
+def test_an_address_of_a_file_on_another_system_is_found_by_its_end(audio, tmp_path, written):
+    audio("dog/a b.wav")
+    (tmp_path / "task.csv").write_text(f"path,label\n{written},dog\n")
+    (clip,) = corpora.read(tmp_path / "task.csv").clips
+    assert clip.path == str(tmp_path / "dog/a b.wav")
+
+
 def test_links_that_lead_nowhere_are_no_folders_and_no_tables(audio, tmp_path):
     audio("dog/a.wav", "cat/b.wav")
     (tmp_path / "self").symlink_to(tmp_path / "self")

@@ -41,6 +41,14 @@ def noise(seed: int, size: int = 5000) -> bytes:
     return np.random.default_rng(seed).bytes(size)
 
 
+def sound(seed: int, wave: np.ndarray | None = None) -> bytes:
+    """A WAV of noise, or of `wave`."""
+    data = io.BytesIO()
+    noisy = np.random.default_rng(seed).uniform(-1, 1, 800)
+    soundfile.write(data, noisy if wave is None else wave, 8000, format="WAV")
+    return data.getvalue()
+
+
 def test_copies_are_kept_once_and_counted(file):
     clips = [file(f"{i}.wav", noise(i // 10)) for i in range(20)]
     kept, notes = once(clips)
@@ -89,7 +97,7 @@ def test_a_manifest_that_learns_and_scores_one_recording_is_refused(file):
         file("a.wav", noise(0), split="train"), file("b.wav", noise(0), split="test"),
         file("c.wav", noise(1), split="train"), file("d.wav", noise(1), split="train"),
     ]  # fmt: skip
-    with pytest.raises(OverlapError, match=r"1 clip has the same bytes .*a.wav' and .*b.wav'"):
+    with pytest.raises(OverlapError, match=r"1 recording is in train .*a.wav' and .*b.wav'"):
         once(clips)
     kept, _ = once(clips, allow_overlap=True)
     assert kept == clips[:3]
@@ -172,9 +180,9 @@ def test_labelled_clips_may_lie_among_the_recordings(recordings):
 
 def test_one_clip_under_ten_names_is_on_one_side(tmp_path, file):
     for i in range(30):
-        file(f"task/{'ab'[i % 2]}/{i}.wav", noise(i))
+        file(f"task/{'ab'[i % 2]}/{i}.wav", sound(i))
     for i in range(10):
-        file(f"task/a/copy{i}.wav", noise(0))
+        file(f"task/a/copy{i}.wav", sound(0))
     found = inputs(tmp_path / "task")
     assert Counter(clip.label for clip in found.tasks[0].clips) == {"a": 15, "b": 15}
     assert found.notes == ("10 clips are copies of another; each recording is kept once.",)
@@ -182,9 +190,7 @@ def test_one_clip_under_ten_names_is_on_one_side(tmp_path, file):
 
 def test_a_task_of_nothing_but_contradictions_is_refused_in_a_sentence(tmp_path, file):
     for i in range(4):
-        sound, wave = io.BytesIO(), np.random.default_rng(i // 2).uniform(-1, 1, 800)
-        soundfile.write(sound, wave, 8000, format="WAV")
-        file(f"task/{'ab'[i % 2]}/{i // 2}.wav", sound.getvalue())
+        file(f"task/{'ab'[i % 2]}/{i // 2}.wav", sound(i // 2))
     told = r"^No labelled clip of '.*task' is left: 4 clips are copies with different labels .*;"
     with pytest.raises(ConfigError, match=told):
         inputs(tmp_path / "task")
@@ -223,3 +229,32 @@ def test_a_page_that_was_saved_for_a_recording_may_be_on_both_sides(tmp_path, fi
     found = inputs(tmp_path / "task.csv")
     carved = "The split has no valid: 3 of the 10 clips of train are taken for it."
     assert len(found.tasks[0].clips) == 20 and found.notes == (carved,)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.37])
+def test_muted_recordings_of_one_length_are_no_copies(tmp_path, file, value):
+    """Whatever split and class they are in, nothing is learned of them that could be known."""
+    muted = sound(0, np.full(8000, value))
+    rows = []
+    for i, split in enumerate(("train", "valid", "test") * 8):
+        file(f"{i}.wav", sound(i) if i > 5 else muted)
+        rows.append(f"{i}.wav,{'ab'[i // 3 % 2]},{split}")
+    (tmp_path / "task.csv").write_text("\n".join(["path,label,split", *rows]) + "\n")
+    found = inputs(tmp_path / "task.csv")
+    assert len(found.tasks[0].clips) == 24 and found.notes == ()
+
+
+def test_headers_without_samples_count_for_no_split(tmp_path, file):
+    for i in range(30):
+        file(f"task/{'ab'[i % 2]}/{i}.wav", sound(i))
+    for i in range(6):
+        file(f"task/{'ab'[i % 2]}/dead{i}.wav", sound(0, np.zeros(0)))
+    found = inputs(tmp_path / "task")
+    assert len(found.tasks[0].clips) == 30 and len(found.tasks[0].dead) == 6
+    assert found.notes == ()
+
+
+def test_an_overlap_that_is_accepted_is_told(file):
+    clips = [file("a.wav", noise(0), split="train"), file("b.wav", noise(0), split="test")]
+    kept, (note,) = once(clips, allow_overlap=True)
+    assert kept == clips and note.startswith("1 recording is in train as well as in valid or test")

@@ -185,8 +185,33 @@ def test_silence_is_told_and_kept(wav, sound):
 def test_channels_that_cancel_each_other_are_told(wav):
     tone = np.sin(np.arange(RATE) / 5) / 2
     found = reading([wav("anti.wav", np.stack([tone, -tone], 1))])
-    assert "The channels of 1 recordings cancel each other" in found.warnings()[0]
+    assert "The channels of 1 recording cancel each other" in found.warnings()[0]
     assert not found.silent
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0])
+def test_a_channel_that_is_stuck_at_one_value_is_told(wav, value):
+    tone = np.sin(np.arange(RATE) / 5) / 2
+    found = reading([wav("stuck.wav", np.stack([tone, 0 * tone + value], 1)), wav("good.wav", 1.0)])
+    (told,) = found.warnings()
+    assert told.startswith("1 recording has a channel that is silent or stuck at one value")
+
+
+def test_copies_of_a_file_that_cannot_be_used_are_as_useless(wav, tmp_path):
+    clips = [wav(f"{i}.wav", np.zeros(0)) for i in range(6)] + [wav("good.wav", 1.0)]
+    (tmp_path / "page0.wav").write_bytes(page := b"<html>" * 100)
+    (tmp_path / "page1.wav").write_bytes(page)
+    clips += [Clip(str(tmp_path / f"page{i}.wav"), size=600) for i in range(2)]
+    found = reading(clips, max_bad_fraction=0.9)
+    assert sorted(found.bad) == [0, 1, 2, 3, 4, 5, 7, 8] and not found.repeats
+    assert found.reasons["empty"] == 6
+    assert "(6 of them empty files)" in found.warnings()[0]
+
+
+def test_where_in_a_recording_it_is_silent_is_told(wav):
+    loud = np.random.default_rng(0).uniform(-0.5, 0.5, 40 * RATE)
+    loud[20 * RATE : 30 * RATE] = 0
+    assert "night.wav from 20 s on" in reading([wav("night.wav", loud)]).warnings()[0]
 
 
 def test_a_long_recording_that_was_cut_off_gives_what_is_there(wav, tmp_path):

@@ -8,6 +8,7 @@ Axes: N frames, C channels.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -21,7 +22,22 @@ SILENT = FLOOR * INT16_SCALE**2
 """Power at which a channel is silent: rounding noise."""
 
 
-def mono(blocks: Sequence[np.ndarray], channel: str = "mean") -> tuple[np.ndarray, bool]:
+class Mixed(NamedTuple):
+    """What is to be said of a mean that was asked for."""
+
+    cancelled: bool = False
+    """The channels cancel each other, and the loudest was taken."""
+    dead: bool = False
+    """One of them is silent, or stuck at one value, and another is not."""
+
+    def __or__(self, other: Mixed) -> Mixed:
+        return Mixed(self.cancelled or other.cancelled, self.dead or other.dead)
+
+
+NOTHING = Mixed()
+
+
+def mono(blocks: Sequence[np.ndarray], channel: str = "mean") -> tuple[np.ndarray, Mixed]:
     """One channel of a clip.
 
     Args:
@@ -31,20 +47,20 @@ def mono(blocks: Sequence[np.ndarray], channel: str = "mean") -> tuple[np.ndarra
             one; or "loudest".
 
     Returns:
-        (N,) of all blocks; and whether the mean was asked for and the loudest was taken.
+        (N,) of all blocks; and what is to be said of their mean.
     """
     num_channels = blocks[0].shape[1]
     if num_channels == 1 or channel in ("left", "right"):
-        return _taken(blocks, min(num_channels - 1, int(channel == "right"))), False
+        return _taken(blocks, min(num_channels - 1, int(channel == "right"))), NOTHING
     if channel == "loudest":
-        return _taken(blocks, _loudest(_powers(blocks))), False
+        return _taken(blocks, _loudest(_powers(blocks))), NOTHING
     mean = [_mean(block) for block in blocks]
     powers = _powers(blocks)
     loudest = _loudest(powers)
     of_mean = _powers([block[:, None] for block in mean])[0]
     if powers[loudest] > SILENT and of_mean < CANCELLED * powers[loudest]:
-        return _taken(blocks, loudest), True
-    return np.concatenate(mean), False
+        return _taken(blocks, loudest), Mixed(cancelled=True)
+    return np.concatenate(mean), Mixed(dead=bool(powers[loudest] > SILENT >= powers.min()))
 
 
 def _taken(blocks: Sequence[np.ndarray], number: int) -> np.ndarray:

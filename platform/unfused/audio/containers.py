@@ -21,8 +21,9 @@ from unfused.audio.badclip import BadClip
 SECTOR = 4096
 """Bytes that a header may claim too many: recorders count headers or whole sectors as samples."""
 
-STREAMED_SIZES = {0xFFFFFFFF, 0x80000000, 0x7FFFF000}
-"""What ffmpeg, arecord and SoX write for a size that they do not know yet."""
+STREAMED_SIZES = range(0x7FFFF000, 0x80000001), range(0xFFFFF000, 2**32)
+"""What programs write for a size that they do not know yet (0xFFFFFFFF ffmpeg, 0x80000000 arecord,
+0x7FFFF000 SoX), and what is left of it without the headers."""
 
 KNOWN_CHUNKS = (
     *("LIST", "JUNK", "junk", "FLLR", "PAD ", "bext", "iXML", "fact", "cue ", "smpl", "inst"),
@@ -167,8 +168,8 @@ def _sized(file: BinaryIO, size: int, start: int, at: int, kind: str) -> Contain
     """The WAV with the size of its samples (from `start`, stated at `at`) as they are there."""
     length = struct.calcsize(kind)
     (claimed,), there = struct.unpack(kind, _read(file, at, length)), size - start
-    untold = {0, 2**64 - 1} if length == 8 else STREAMED_SIZES | {0}
-    holds = claimed <= there and claimed not in untold
+    untold = claimed in (0, 2**64 - 1) if length == 8 else not claimed or _is_streamed(claimed)
+    holds = claimed <= there and not untold
     if claimed == there or (holds and not _goes_on(file, size, start + claimed, kind[0])):
         return Container((file,))
     if claimed == 0 and length == 4 and _is_chunk(file, size, start, kind[0]):
@@ -177,7 +178,11 @@ def _sized(file: BinaryIO, size: int, start: int, at: int, kind: str) -> Contain
         # To FFmpeg, samples of no size go on to the file's end; behind others it looks for chunks.
         return Container((View(file, 0, size, {at: bytes(4)}),), beyond=True)
     sized = Container((View(file, 0, size, {at: struct.pack(kind, there)}),))
-    return sized if claimed in untold else _held(sized, start, claimed, size)
+    return sized if untold else _held(sized, start, claimed, size)
+
+
+def _is_streamed(claimed: int) -> bool:
+    return any(claimed in sizes for sizes in STREAMED_SIZES)
 
 
 def _goes_on(file: BinaryIO, size: int, end: int, order: str) -> bool:
@@ -326,7 +331,7 @@ def _claim(file: BinaryIO, size: int, head: bytes) -> tuple[int, int] | None:
         return None if claimed == 0xFFFFFFFF else (start, claimed)
     if head[:4] == b"RIFF" and head[8:12] == b"AVI ":
         (claimed,) = struct.unpack_from("<I", head, 4)
-        return None if claimed in STREAMED_SIZES else (8, claimed)
+        return None if _is_streamed(claimed) else (8, claimed)
     if head[:4] == b"caff":
         return _first(_caf_chunks(file, size), b"data", 12)
     if head[:4] == b"riff" and head[24:28] == b"wave":

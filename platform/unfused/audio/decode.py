@@ -82,8 +82,8 @@ def decode_heard(
         raise BadClip("truncated", heard.damage)
     if not reading.num_frames:
         raise nothing(heard)
-    samples, cancelled = finished(blocks, reading.rate, sample_rate, channel)
-    return samples, replace(heard, cancelled=True) if cancelled else heard
+    samples, mixed = finished(blocks, reading.rate, sample_rate, channel)
+    return samples, replace(heard, mixed=mixed)
 
 
 def stretches(

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from unfused.audio.badclip import BadClip
-from unfused.audio.channels import mono
+from unfused.audio.channels import NOTHING, Mixed, mono
 from unfused.audio.reading import Heard, Reading, Source
 from unfused.audio.resampling import resample
 from unfused.audio.samples import LOUDEST, to_int16
@@ -136,7 +136,7 @@ class Parts:
     ) -> None:
         self._source, self._sample_rate, self._spans = source, sample_rate, spans
         self._channel, self._max_seconds = channel, max_seconds
-        self._cancelled = False
+        self._mixed = NOTHING
         self.heard: Heard | None = None
 
     def __iter__(self) -> Iterator[Part]:
@@ -161,12 +161,13 @@ class Parts:
             raise nothing(reading.heard())
         rest = [span for span in open_spans if coming.is_wanted(span, at)]
         yield from (self._part(span, rate, at) for span in _by_end(rest + coming.never()))
-        self.heard = reading.heard(self._cancelled)
+        self.heard = reading.heard(self._mixed)
 
     def _part(self, span: _Open, rate: int, there: int) -> Part:
         """A part of the first `there` frames of a recording."""
         if span.begin >= there:
-            reason = f"begins at {span.start:.2f} s of a recording of {there / rate:.2f} s"
+            begins = f"it begins at {span.start:.2f} s of a recording of {there / rate:.2f} s"
+            reason = str(BadClip("beyond the end", begins))
             return Part(span.index, span.start, span.end, None, reason)
         end = min(span.end, there / rate)
         try:
@@ -182,8 +183,8 @@ class Parts:
             raise BadClip(f"longer than {self._max_seconds:g} s")
         if not span.num_frames:
             raise BadClip("empty", f"no sample lies between {span.start:g} and {span.end:g} s")
-        samples, cancelled = finished(span.blocks, rate, self._sample_rate, self._channel)
-        self._cancelled |= cancelled
+        samples, mixed = finished(span.blocks, rate, self._sample_rate, self._channel)
+        self._mixed |= mixed
         return samples
 
 
@@ -229,31 +230,31 @@ def _by_end(spans: list[_Open]) -> list[_Open]:
 
 def finished(
     blocks: Sequence[np.ndarray], rate: int, sample_rate: int, channel: str
-) -> tuple[np.ndarray, bool]:
-    """The blocks (N, C) of a clip as int16 (N',), and whether its channels cancelled each other.
+) -> tuple[np.ndarray, Mixed]:
+    """The blocks (N, C) of a clip as int16 (N',), and what is to be said of their mean.
 
     Raises:
         BadClip: see `one_channel`.
     """
-    wave, cancelled = one_channel(blocks, channel)
+    wave, mixed = one_channel(blocks, channel)
     if rate != sample_rate:
         wave = resample(wave, rate, sample_rate)
-    return to_int16(wave), cancelled
+    return to_int16(wave), mixed
 
 
-def one_channel(blocks: Sequence[np.ndarray], channel: str) -> tuple[np.ndarray, bool]:
-    """The blocks (N, C) of a clip as (N,), and whether its channels cancelled each other.
+def one_channel(blocks: Sequence[np.ndarray], channel: str) -> tuple[np.ndarray, Mixed]:
+    """The blocks (N, C) of a clip as (N,), and what is to be said of their mean.
 
     Raises:
         BadClip: NaN or infinite samples, or such that are in other units than full scale.
     """
-    wave, cancelled = mono(blocks, channel)
+    wave, mixed = mono(blocks, channel)
     peak = np.abs(wave).max(initial=0.0)
     if not np.isfinite(peak):
         raise BadClip("NaN or infinite samples")
     if peak > LOUDEST:
         raise BadClip("not in [-1, 1]", f"samples reach {peak:.0f}, where 1 is full scale")
-    return wave, cancelled
+    return wave, mixed
 
 
 def nothing(heard: Heard) -> BadClip:

@@ -19,6 +19,7 @@ import numpy as np
 import soundfile
 
 from unfused.audio.badclip import BadClip
+from unfused.audio.channels import NOTHING, Mixed
 from unfused.audio.containers import Container, examine
 from unfused.audio.libav import Libav
 from unfused.audio.resampling import Piece, joined
@@ -43,7 +44,7 @@ class Heard:
         channels: the file's own.
         seconds: of sound that is there, in the file.
         lost: seconds that are missing of what its header or its time stamps promise.
-        cancelled: channels cancelled each other and the loudest was taken.
+        mixed: what is to be said of the mean of its channels.
         damage: what is lost, in words; "" of a recording that is whole. It is told where `lost` is
             0, too, if nothing says how much it was.
     """
@@ -52,7 +53,7 @@ class Heard:
     channels: int
     seconds: float
     lost: float = 0.0
-    cancelled: bool = False
+    mixed: Mixed = NOTHING
     damage: str = ""
 
 
@@ -104,11 +105,11 @@ class Reading:
             sound = self._sounds[-1]
             yield from sound.pieces(limit) if isinstance(sound, Sndfile) else sound.pieces()
 
-    def heard(self, cancelled: bool = False) -> Heard:
+    def heard(self, mixed: Mixed = NOTHING) -> Heard:
         """What is known after the last block.
 
         Args:
-            cancelled: as in `Heard`.
+            mixed: as in `Heard`.
         """
         seconds = self.num_frames / self.rate - sum(sound.filled for sound in self._sounds)
         lost = seconds * self._container.missing
@@ -119,7 +120,7 @@ class Reading:
             lost, damage = lost + sound.lost, damage or sound.damage
         if lost:
             damage = f"{lost:.2f} of {seconds + lost:.2f} s are lost"
-        return Heard(self.rate, self.channels, seconds, lost, cancelled, damage)
+        return Heard(self.rate, self.channels, seconds, lost, mixed, damage)
 
 
 @contextmanager

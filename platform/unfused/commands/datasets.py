@@ -27,8 +27,10 @@ def table() -> Table:
     shown.add_column("where it comes from, and its split")
     for one in known.SETS.values():
         about = [one.title, one.source, f"split: {one.split}"]
-        if one.folds:
+        if one.num_folds:
             about.append("run it with --folds")
+        if one.remark:
+            about.append(one.remark)
         numbers = (one.num_classes, one.num_clips, one.hours, one.gigabytes)
         cells = [f"{one.name}:DIR", *map(_number, numbers), one.licence or "-", "; ".join(about)]
         shown.add_row(*map(escape, cells))

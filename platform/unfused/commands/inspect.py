@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import ExitStack, contextmanager
@@ -15,11 +16,11 @@ from dataclasses import replace
 from typing import Any
 
 from unfused import cores, corpora, display, terminal
-from unfused.commands.inspected import Found, Part
+from unfused.commands.inspected import TASK, Found, Listed, Part
 from unfused.commands.places import check_named
 from unfused.config import ConfigError
 from unfused.corpora.clip import Clip
-from unfused.pipeline import Inputs, Request, read_inputs
+from unfused.pipeline import Request, read_inputs
 from unfused.stages.reading import CORPUS, Map, TooManyBadClips, read
 from unfused.store import Store
 
@@ -27,26 +28,28 @@ FEW = 64
 """Files that are not worth the start of other processes."""
 
 
-def inspect(request: Request, most: int) -> dict[str, Any]:
+def inspect(request: Request, most: int, typed: Sequence[str] = ()) -> dict[str, Any]:
     """Show what a run would find, and return it.
 
     Args:
         request: as for a run; the corpus alone, where the task has no labels.
         most: files of each half that are opened, evenly chosen; 0 is all.
+        typed: the preset and the settings, for the command that is to be run next.
     """
     columns = request.columns
     check_named({"DATA": request.task, "--corpus": request.corpus, "--audio-root": columns.root})
     check_named({"--path-column": columns.path, "--label-column": columns.label})
     console = display.make_console()
     with terminal.busy(console, "listing clips"):
-        inputs, refused = _inputs(request)
+        listed = _listed(request)
     parts = []
     with ExitStack() as stack:
         stack.enter_context(terminal.busy(console, "reading clips"))
-        for name, clips in _halves(inputs).items():
+        for name, clips in listed.halves.items():
             run = stack.enter_context(_workers(len(clips)))
             parts.append(_read(name, clips, request, run, most))
-    found = Found(request, inputs, parts, refused or _too_bad(parts))
+    listed = replace(listed, refused=listed.refused or _too_bad(parts))
+    found = Found(request, listed, parts, typed)
     for line in found.lines():
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     return found.plain()
@@ -63,30 +66,35 @@ def _too_bad(parts: Sequence[Part]) -> str:
     return ""
 
 
-def _inputs(request: Request) -> tuple[Inputs, str]:
-    """The clips, and why a run would refuse them; then all are listed without splits."""
+def _listed(request: Request) -> Listed:
+    """The clips as a run lists them; where it would refuse them, as they were found."""
     try:
-        return read_inputs(request, Store.at(request.options.store)), ""
+        inputs = read_inputs(request, Store.at(request.options.store))
     except ConfigError as refusal:
-        listings = [
-            corpora.read(place, request.columns, labelled=labelled)
-            for place, labelled in ((request.task, True), (request.corpus, False))
-            if place is not None
-        ]
-        clips = tuple(clip for listing in listings for clip in listing.clips)
-        notes = tuple(note for listing in listings for note in listing.notes)
-        bare = tuple(replace(clip, label=None, split=None) for clip in clips)
-        return Inputs(bare, (), notes), "" if _is_corpus(clips) else str(refusal)
+        return _found(request, str(refusal))
+    tasks = [task.clips for task in inputs.tasks]
+    halves = {TASK: inputs.tasks[0].listed, CORPUS: inputs.corpus or ()}
+    return Listed({name: some for name, some in halves.items() if some}, tasks, inputs.notes)
 
 
-def _is_corpus(clips: Sequence[Clip]) -> bool:
-    return not any(clip.label for clip in clips)
+def _found(request: Request, refusal: str) -> Listed:
+    """Clips without splits: of a task that is refused, or of what is a corpus, having no labels and
+    nothing that could be some."""
+    assert request.task is not None
+    task = corpora.read(request.task, request.columns)
+    if not any(clip.label for clip in task.clips) and len(task.columns) <= 1:
+        return Listed({CORPUS: _unsplit(task.clips)}, (), task.notes)
+    halves, notes = {TASK: _unsplit(task.clips)}, task.notes
+    if request.corpus is not None:
+        corpus = corpora.read(request.corpus, request.columns, labelled=False)
+        halves[CORPUS] = _unsplit(corpus.clips)
+        notes += tuple(f"{CORPUS}: {note}" for note in corpus.of_files)
+    labels = Counter(clip.label for clip in task.clips if clip.label is not None)
+    return Listed(halves, (), notes, labels, refusal)
 
 
-def _halves(inputs: Inputs) -> dict[str, tuple[Clip, ...]]:
-    """The clips of the task, of all folds once, and of the corpus."""
-    halves = {"task": inputs.tasks[0].listed} if inputs.tasks else {}
-    return halves | ({CORPUS: inputs.corpus} if inputs.corpus else {})
+def _unsplit(clips: Sequence[Clip]) -> list[Clip]:
+    return [replace(clip, label=None, split=None) for clip in clips]
 
 
 def _read(

@@ -8,19 +8,22 @@ from __future__ import annotations
 import math
 import shlex
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from unfused import corpora
 from unfused.audio.samples import MAX_WINDOWS, Cut
-from unfused.pipeline import Inputs, Request
+from unfused.corpora.clip import Clip
+from unfused.pipeline import Request
 from unfused.stages.reading import Read
 
+TASK = "task"
 BARS = 8
 BAR_WIDTH = 32
+CLASSES_SHOWN = 10
 PAD = " " * 11
 
 
@@ -58,28 +61,51 @@ class Part:
 
 
 @dataclass(frozen=True)
+class Listed:
+    """The clips of a collection.
+
+    Attributes:
+        halves: those of the task, of all folds once, and of the corpus, by these names.
+        tasks: those of each fold, with splits; none where a run would refuse them.
+        notes: what was understood, left out or merged, a line each.
+        labels: how many clips each class has of a task that is refused.
+        refused: why.
+    """
+
+    halves: Mapping[str, Sequence[Clip]]
+    tasks: Sequence[Sequence[Clip]]
+    notes: Sequence[str]
+    labels: Counter[str] = field(default_factory=Counter)
+    refused: str = ""
+
+
+@dataclass(frozen=True)
 class Found:
     """What is shown."""
 
     request: Request
-    inputs: Inputs
+    listed: Listed
     parts: Sequence[Part]
-    refused: str
+    typed: Sequence[str] = ()
+    """The preset and the settings, as somebody typed them."""
 
     def lines(self) -> Iterator[str]:
         """For people."""
-        for note in self.inputs.notes:
+        for note in self.listed.notes:
             yield f"note       {note}"
-        if self.inputs.tasks:
-            tasks = [task.clips for task in self.inputs.tasks]
-            yield from corpora.count_lines(tasks)
+        if self.listed.tasks:
+            yield from corpora.count_lines(self.listed.tasks)
             yield from self._label_lines()
+        elif labels := self.listed.labels:
+            yield f"classes    {', '.join(_most(labels))}"
         for part in self.parts:
             yield from _part_lines(part, self.request)
-        if self.inputs.tasks:
-            for warning in self._warnings():
-                yield f"warning    {warning}"
-        yield f"refused    {self.refused}" if self.refused else f"next       {self._next()}"
+        for warning in self._warnings():
+            yield f"warning    {warning}"
+        if self.listed.refused:
+            yield f"refused    {self.listed.refused}"
+        else:
+            yield f"next       {self._next()}"
 
     def _label_lines(self) -> Iterator[str]:
         counts = self._train_counts()
@@ -88,36 +114,40 @@ class Found:
         yield f"labels     {several} training clips a class"
 
     def _train_counts(self) -> Counter[str]:
-        clips = [clip for clip in self.inputs.tasks[0].clips if clip.split == "train"]
+        clips = [clip for clip in self.listed.tasks[0] if clip.split == "train"]
         return Counter(clip.label for clip in clips if clip.label is not None)
 
     def _warnings(self) -> list[str]:
-        tasks = [task.clips for task in self.inputs.tasks]
-        return corpora.warnings(tasks, self.request.config.evaluate.split)
+        tasks = self.listed.tasks
+        return corpora.warnings(tasks, self.request.config.evaluate.split) if tasks else []
 
     def _next(self) -> str:
         words = ["unfused", "run"]
-        if not self.inputs.tasks:
-            return shlex.join([*words, "--corpus", str(self.request.task), "--task", "LABELLED"])
-        for name in ("corpus", "task"):
-            if value := getattr(self.request, name):
-                words += [f"--{name}", value]
-        words += self.request.columns.words
-        return shlex.join([*words, *(["--folds"] if self.request.folds else [])])
+        if not self.listed.tasks:
+            words += ["--corpus", str(self.request.task), "--task", "LABELLED"]
+        else:
+            for name in ("corpus", "task"):
+                if value := getattr(self.request, name):
+                    words += [f"--{name}", value]
+        words += [*self.request.columns.words, *(["--folds"] if self.request.folds else [])]
+        return shlex.join([*words, *self.typed])
 
     def plain(self) -> dict[str, Any]:
         """For scripts."""
-        found: dict[str, Any] = {"notes": list(self.inputs.notes)}
-        if self.inputs.tasks:
+        found: dict[str, Any] = {"notes": list(self.listed.notes)}
+        if self.listed.tasks:
             splits: dict[str, Counter[str]] = {}
-            for clip in self.inputs.tasks[0].clips:
+            for clip in self.listed.tasks[0]:
                 splits.setdefault(str(clip.split), Counter())[str(clip.label)] += 1
             found |= {"classes": {split: dict(count) for split, count in splits.items()}}
-            found |= {"folds": len(self.inputs.tasks) if self.request.folds else 0}
+            found |= {"folds": len(self.listed.tasks) if self.request.folds else 0}
             found |= {"warnings": self._warnings()}
+        elif self.listed.labels:
+            found |= {"labels": dict(self.listed.labels)}
         for part in self.parts:
             found[part.name] = _part_record(part, self.request)
-        return found | {"refused": self.refused or None, "next": self._next()}
+        refused = self.listed.refused or None
+        return found | {"refused": refused, "next": None if refused else self._next()}
 
 
 def _part_lines(part: Part, request: Request) -> Iterator[str]:
@@ -185,9 +215,10 @@ def histogram(seconds: np.ndarray) -> list[str]:
     place = np.minimum((seconds / step).astype(int), BARS - 1)
     counts = np.bincount(place, minlength=BARS)
     digits = 0 if step >= 1 else 2 if step < 0.1 else 1
-    last = int(counts.nonzero()[0].max())
+    filled = counts.nonzero()[0]
     lines = []
-    for number, count in enumerate(counts[: last + 1]):
+    for number in range(int(filled.min()), int(filled.max()) + 1):
+        count = int(counts[number])
         begin, end = f"{number * step:.{digits}f}", f"{(number + 1) * step:.{digits}f}"
         name = f"{begin}+ s" if number == BARS - 1 else f"{begin}-{end} s"
         bar = "█" * max(bool(count), round(BAR_WIDTH * count / counts.max()))
@@ -199,6 +230,13 @@ def _round_step(least: float) -> float:
     """The next of 1, 2, 5 times a power of ten."""
     power = 10 ** math.floor(math.log10(max(least, 0.01)))
     return next(one * power for one in (1, 2, 5, 10) if one * power >= least - 1e-9)
+
+
+def _most(labels: Counter[str]) -> list[str]:
+    """The classes with the most clips, and how many others there are."""
+    shown = [f"{label} {count}" for label, count in labels.most_common(CLASSES_SHOWN)]
+    more = len(labels) - len(shown)
+    return [*shown, *([f"{more} more"] if more else [])]
 
 
 def _duration(seconds: float) -> str:

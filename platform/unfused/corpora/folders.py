@@ -256,8 +256,23 @@ def _doubts(clips: Sequence[Clip]) -> Iterator[str]:
             f"The folders look like days or sessions, not classes (as {strange[0]!r}); if so, name"
             " the labels in a manifest."
         )
+    elif inside := _alike_inside(clips):
+        yield (
+            f"Every folder has the same folders in it ({', '.join(inside)}): if those are the"
+            " classes, name the labels in a manifest."
+        )
     elif len(counts) > 2 and 2 * single > len(counts):
         yield f"{single} of {len(counts)} folders hold a single clip; are they classes?"
+
+
+def _alike_inside(clips: Sequence[Clip]) -> list[str]:
+    """The folders that are in every folder of a class, where there are several and no others."""
+    inside: dict[str, set[str]] = {}
+    for clip in clips:
+        if clip.label:
+            inside.setdefault(clip.label, set()).add((clip.group or "").partition("/")[0])
+    names = {frozenset(some) for some in inside.values()}
+    return sorted(next(iter(names))) if len(names) == 1 and len(next(iter(names))) > 1 else []
 
 
 def _has(count: int) -> str:

@@ -43,6 +43,8 @@ class Listing:
     """What is to be said of labels and groups, which a corpus has none of."""
     columns: tuple[str, ...] = ()
     """Of the manifest, if there is one."""
+    of_split: tuple[str, ...] = ()
+    """What is to be said of a single split, where its folds are not taken."""
 
     @property
     def notes(self) -> tuple[str, ...]:

@@ -69,8 +69,8 @@ def _open_root(root: str, query: str) -> tuple[fs.FileSystem, str]:
 
 def absolute(place: str) -> str:
     """An absolute local path, or a URI without a trailing slash."""
-    if place.startswith("file://"):
-        place = unquote(place.removeprefix("file://"))
+    if place.lower().startswith("file://"):
+        place = unquote(place[len("file://") :])
     elif "://" in place:
         uri = _Uri.parse(place)
         return str(uri._replace(path=uri.path.rstrip("/")))

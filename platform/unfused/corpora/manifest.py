@@ -6,6 +6,7 @@ later); what contradicts itself is refused, and what was understood or left out 
 
 from __future__ import annotations
 
+import ast
 import math
 import re
 import unicodedata
@@ -23,8 +24,12 @@ from unfused.corpora.folders import SPLIT_NAMES, UNLABELLED
 from unfused.corpora.listing import Columns, Listing
 from unfused.corpora.tables import READERS, Table, extension, read_table
 
-SEPARATORS = re.compile(r"\s*[,;|]\s*")
+SEPARATORS = re.compile(r"\s*[,;|+&/]\s*")
 """Between several labels in one cell."""
+LIST = re.compile(r"\[\s*(['\"]).*\1\s*,?\s*\]", re.DOTALL)
+"""A list of texts, as Python and JSON write it."""
+CLOCK = re.compile(r"(?:(\d+):)?(\d+):(\d\d?(?:[.,]\d+)?)")
+"""Hours, minutes and seconds."""
 NO_LABELS = ("nan", "none", "null", "n/a", "na", "-", "?", "<na>")
 """What programs write, and people, where there is no label."""
 
@@ -223,6 +228,7 @@ def _labels(cells: list[str | None], place: str, notes: list[str]) -> list[str |
     Raises:
         ManifestError: a cell holds several.
     """
+    cells = [cell and _listed(cell) for cell in cells]
     distinct = {cell for cell in cells if cell is not None}
     if several := _several(distinct):
         raise ManifestError(
@@ -239,9 +245,21 @@ def _labels(cells: list[str | None], place: str, notes: list[str]) -> list[str |
     return cells
 
 
+def _listed(cell: str) -> str | None:
+    """The one label of a list of texts, none of an empty one; of several with a bar between."""
+    if cell == "[]":
+        return None
+    if not LIST.fullmatch(cell):
+        return cell
+    try:
+        return "|".join(str(one).strip() for one in ast.literal_eval(cell)) or None
+    except (ValueError, SyntaxError):
+        return cell
+
+
 def _several(labels: set[str]) -> str:
-    """A label that is several: with a semicolon or a bar in it, or with a comma where its parts are
-    labels, or parts of labels, elsewhere; else ""."""
+    """A label that is several: with a semicolon or a bar in it, or with another mark where its
+    parts are labels, or parts of labels, elsewhere; else ""."""
     parts = {label: SEPARATORS.split(label) for label in labels if SEPARATORS.search(label)}
     uses = Counter(part for some in parts.values() for part in set(some))
     for label in sorted(parts):
@@ -304,13 +322,17 @@ def _stretches(
 def _seconds(cell: str | None, row: int, place: str) -> float | None:
     if cell is None:
         return None
+    if clock := CLOCK.fullmatch(cell):
+        hours, minutes, seconds = ((part or "0").replace(",", ".") for part in clock.groups())
+        return 3600 * float(hours) + 60 * float(minutes) + float(seconds)
     try:
         value = float(cell.replace(",", "."))
     except ValueError:
         value = math.nan
     if not (0 <= value < math.inf):
         raise ManifestError(
-            f"Row {row + 1} of {place!r} has {cell!r} for a time; give seconds of 0 or more."
+            f"Row {row + 1} of {place!r} has {cell!r} for a time; give seconds of 0 or more, or"
+            " minutes:seconds."
         )
     return value
 

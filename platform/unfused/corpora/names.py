@@ -15,6 +15,7 @@ from urllib.parse import unquote
 
 from unfused.corpora import location
 
+ADDRESS = re.compile(r"file://(?:localhost)?/?(?=[A-Za-z]:[\\/])|file://(?:localhost)?(?=/)", re.I)
 DRIVE = re.compile(r"^[A-Za-z]:[\\/]")
 MOST_PARTS = 12
 """Of a path, whose ends are tried below the folder."""
@@ -31,11 +32,12 @@ def found(names: Sequence[str], folder: str) -> tuple[list[str], list[location.L
         Their absolute places, size and time of each, and what is to be said of them.
     """
     written = [location.join(folder, name.strip()) for name in names]
+    names = [_of_address(name.strip()) for name in names]
     places, listed = list(written), location.listed(written)
     notes = []
     for told, other in WAYS:
         missing = [i for i, one in enumerate(listed) if one == location.MISSING]
-        tries = {i: list(dict.fromkeys(other(names[i].strip()))) for i in missing}
+        tries = {i: list(dict.fromkeys(other(names[i]))) for i in missing}
         count = 0
         while tries:
             at = {i: location.join(folder, some.pop(0)) for i, some in tries.items() if some}
@@ -50,6 +52,12 @@ def found(names: Sequence[str], folder: str) -> tuple[list[str], list[location.L
         for i in doubtful:
             places[i], listed[i] = written[i], location.MISSING
     return places, listed, notes
+
+
+def _of_address(name: str) -> str:
+    """The path in a file:// address, which may have a drive; any other name as it is."""
+    address = ADDRESS.match(name)
+    return unquote(name[address.end() :]) if address else name
 
 
 def _on_one_file(places: Sequence[str], written: Sequence[str]) -> list[int]:
@@ -110,7 +118,7 @@ WAYS: Sequence[tuple[str, Callable[[str], Iterator[str]]]] = (
     ("percent-encoded", _decoded),
     ("written in another form of Unicode", _composed),
     ("written in UTF-8, and found in Windows' Western code page", _western),
-    ("of another system, and found by their ends below the folder", _ends),
+    ("of another system, and found by what they end with below the folder", _ends),
     ("without an ending, and found with one", _with_ending),
     ("found with their ending in another case", _other_case),
 )

@@ -1,8 +1,8 @@
 """The same recording under several names.
 
-The rule of this file: recordings are equal if all their bytes are; what has no sound is none, and a
-copy of nothing. Sizes are compared first, then a few bytes in the middle; what is still alike is
-read whole.
+The rule of this file: recordings are equal if all their bytes are; what has no sound, or no samples
+at all, is a copy of nothing. Sizes are compared first, then a few bytes in the middle; what is
+still alike is read whole.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import replace
 
 from unfused.corpora import location
 from unfused.corpora.clip import Clip
-from unfused.corpora.overlap import overlap
+from unfused.corpora.overlap import REMEDY, OverlapError, overlapping
 
 MOST = 0.5
 """Of a stretch that another one has in common with it: so much, and it is the same sound."""
@@ -34,7 +34,7 @@ def without_repeats(
 
     Args:
         clips: with the splits and folds that they came with, if any.
-        has_sound: of a path; asked where copies differ in label or split.
+        has_sound: of a path; asked of copies.
         allow_overlap: whether copies may be in train and in valid or test.
 
     Returns:
@@ -48,17 +48,12 @@ def without_repeats(
     alike: dict[Hashable, list[int]] = defaultdict(list)
     for i, clip in enumerate(clips):
         alike[content[clip.path], clip.start, clip.end].append(i)
-    several = [
-        some for some in alike.values()
-        if len(some) > 1
-        and (len({(clips[i].label, clips[i].split) for i in some}) == 1
-             or has_sound(clips[some[0]].path))
-    ]  # fmt: skip
-    if not allow_overlap:
-        pairs = _torn([clips[i] for i in some] for some in several)
-        pairs += _torn_stretches(clips, content, has_sound)
-        if pairs:
-            raise overlap(len(pairs), "{!r} and {!r}".format(*min(pairs)))
+    several = _with_sound([some for some in alike.values() if len(some) > 1], clips, has_sound)
+    pairs = _torn([clips[i] for i in some] for some in several)
+    pairs += _torn_stretches(clips, content, has_sound)
+    if pairs and not allow_overlap:
+        raise OverlapError(f"{overlapping(pairs)}; {REMEDY}")
+    accepted = [f"{overlapping(pairs)}; the score may be too good."] if pairs else []
     contrary = [some for some in several if len({clips[i].label for i in some}) > 1]
     left_out = {i for some in contrary for i in some}
     for some in several:
@@ -70,7 +65,17 @@ def without_repeats(
                 left_out.add(i)
             seen.add(split)
     kept = [clip for i, clip in enumerate(clips) if i not in left_out]
-    return kept, _notes(clips, contrary, len(left_out) - sum(map(len, contrary)))
+    copies = len(left_out) - sum(map(len, contrary))
+    return kept, [*accepted, *_notes(clips, contrary, copies)]
+
+
+def _with_sound(
+    several: Sequence[Sequence[int]], clips: Sequence[Clip], has_sound: Callable[[str], bool]
+) -> list[Sequence[int]]:
+    """Of copies those that have any."""
+    with ThreadPoolExecutor(THREADS) as pool:
+        heard = pool.map(has_sound, [clips[some[0]].path for some in several])
+        return [some for some, sounds in zip(several, heard, strict=True) if sounds]
 
 
 def _in_one_group(clips: Sequence[Clip], content: Mapping[str, Hashable]) -> Sequence[Clip]:

@@ -24,7 +24,7 @@ from unfused.corpora.clip import ManifestError
 Table = Mapping[str, Sequence[str | None]]
 HOLES = frozenset(b"\x81\x8d\x8f\x90\x9d")
 """Bytes that Windows' Western code page leaves undefined."""
-SEPARATORS = (",", ";", "\t")
+SEPARATORS = (",", ";", "\t", "|")
 
 
 class Several(ManifestError):
@@ -130,7 +130,7 @@ def _rows(text: str, separator: str) -> tuple[list[str], list[list[str]]]:
 
 
 def _parsed(text: str, separator: str, quoting: int) -> tuple[list[str], list[list[str]]]:
-    spaced = re.search(rf'{separator} +"', text) is not None
+    spaced = re.search(rf'{re.escape(separator)} +"', text) is not None
     rows = csv.reader(
         io.StringIO(text, newline=""),
         strict=True,

@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import BinaryIO
 
+import numpy as np
+
 from unfused.audio.decode import BadClip
 from unfused.audio.reading import Reading
 from unfused.corpora import location
@@ -75,16 +77,30 @@ def digest_of(place: str) -> str:
 
 
 def has_sound(place: str) -> bool:
-    """Whether there is any sound in a file, of which the rest may be damaged.
+    """Whether there is any sound in a file, of which the rest may be damaged: samples that differ.
 
     Args:
         place: an absolute path, or a URI.
     """
     try:
         with open_recording(place) as file:
-            return any(len(block) for block in Reading(file).blocks(0))
+            blocks = Reading(file).blocks()
+            return any(len(block) and np.ptp(block, axis=0).any() for block in blocks)
     except BadClip:
         return False
+
+
+def is_empty(place: str) -> bool:
+    """Whether a file is of audio, by its header, and has no samples.
+
+    Args:
+        place: an absolute path, or a URI.
+    """
+    try:
+        with open_recording(place) as file:
+            return not any(len(block) for block in Reading(file).blocks(0))
+    except BadClip as bad:
+        return bad.reason == "empty"
 
 
 def _check_kind(place: str) -> None:

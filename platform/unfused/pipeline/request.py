@@ -14,11 +14,13 @@ from unfused.arms import BESIDE_OUTSIDE, DEFAULT
 from unfused.config import Config, ConfigError, RunOptions, override
 from unfused.corpora import location
 from unfused.corpora.clip import Clip
-from unfused.data.recordings import has_sound
+from unfused.data.recordings import has_sound, is_empty
 from unfused.pipeline.graph import OWN, OWN_NAME, Given, Node, Teachers, graph
 from unfused.probing.facts import STUDENT
 from unfused.store import Folder, Store
 
+FEW_BYTES = 4096
+"""A file of no more may be a header alone, and is looked into."""
 SEEDED = ("pretrain", "cluster", "bootstrap", "distill", "finetune", "selftrain")
 """The sections whose seeds `--seeds` changes."""
 
@@ -30,8 +32,8 @@ class Task:
     clips: tuple[Clip, ...] = field(repr=False)
     prefix: str = ""
     dead: tuple[Clip, ...] = field(default=(), repr=False)
-    """Files that are missing or empty: they count for no split and no class, and are there to be
-    quarantined."""
+    """Files that are missing, or have no samples: they count for no split and no class, and are
+    there to be quarantined."""
 
     @property
     def listed(self) -> tuple[Clip, ...]:
@@ -184,7 +186,8 @@ def _read(request: Request, corpus_path: str | None, task_path: str) -> Inputs:
         )
     tasks = _tasks(request, labelled)
     corpus, told = _corpus(request, corpus_path, unlabelled, tasks)
-    return Inputs(corpus, tasks, (*listing.notes, *repeats, *_carved(labelled, tasks), *told))
+    notes = (*listing.notes, *(() if request.folds else listing.of_split), *repeats)
+    return Inputs(corpus, tasks, (*notes, *_carved(labelled, tasks), *told))
 
 
 def _carved(clips: Sequence[Clip], tasks: Sequence[Task]) -> Iterator[str]:
@@ -199,8 +202,13 @@ def _carved(clips: Sequence[Clip], tasks: Sequence[Task]) -> Iterator[str]:
 def _tasks(request: Request, clips: Sequence[Clip]) -> tuple[Task, ...]:
     """Labelled clips with their splits, once for every fold."""
     data = request.config.data
-    usable = [clip for clip in clips if clip.size > 0]
-    dead = [replace(clip, label=None, split="train") for clip in clips if clip.size <= 0]
+    lifeless = {
+        clip.path
+        for clip in clips
+        if clip.size <= 0 or (clip.size <= FEW_BYTES and is_empty(clip.path))
+    }
+    usable = [clip for clip in clips if clip.path not in lifeless]
+    dead = [replace(c, label=None, split="train") for c in clips if c.path in lifeless]
     if not usable:
         raise ConfigError(
             f"All {len(dead)} files of the task are missing or empty, the first:"

@@ -27,6 +27,8 @@ LARGE_BYTES = 4 * 2**20
 """A file counts for one more, where files are dealt out to shards, for every so many bytes."""
 CORPUS = "corpus"
 EMPTY = "empty: the file has no bytes"
+NO_SAMPLES = "empty"
+"""The kind of reason of files that have none, as recorders leave them when their battery goes."""
 
 Map = Callable[[Sequence[str], Callable[[Any], dict[str, Any]], int, str], Iterator[dict[str, Any]]]
 """Calls a function from JSON to JSON on every row; takes the number of files too, and a word for
@@ -91,11 +93,15 @@ def read(
     told = [Told(**result) for result in run(jobs, decode_shard, total, "decoding")]
     told.sort(key=lambda one: (one.split, one.number))
     bad |= {i: why for one in told for i, why in one.bad}
+    # What has the bytes of a file that cannot be used cannot be used either.
+    useless = {i: bad[first] for i, first in repeats.items() if first in bad}
+    bad |= useless
+    num_repeats = len({clips[i].path for i in repeats.keys() - useless.keys()})
     rows = {
         split: [Row(*row) for one in told if one.split == split for row in one.rows]
         for split in recordings
     }
-    return Read(clips, ingest, told, rows, bad, repeats)
+    return Read(clips, ingest, told, rows, bad, num_repeats)
 
 
 def _hashed(
@@ -132,12 +138,12 @@ def _recordings(
     by_path: Mapping[str, list[int]],
     digests: Mapping[str, str],
     seed: int,
-) -> tuple[dict[str, list[Recording]], int]:
+) -> tuple[dict[str, list[Recording]], dict[int, int]]:
     """What is decoded, by split, in a shuffle that depends on the files' bytes alone, never on
-    paths or times; and how many exact repeats were left out."""
+    paths or times; and the clips that were left out as exact repeats, with whose."""
     found: dict[str, list[Recording]] = {}
-    known: set[tuple] = set()
-    repeats = 0
+    known: dict[tuple, list[int]] = {}
+    repeats: dict[int, int] = {}
     for path in sorted(digests, key=lambda path: (digest([seed, digests[path]]), digests[path])):
         by_split: dict[str, list[int]] = {}
         for i in by_path[path]:
@@ -145,10 +151,10 @@ def _recordings(
         for split, indices in by_split.items():
             spans = tuple((i, clips[i].start, clips[i].end) for i in indices)
             content = (split, digests[path], tuple(span[1:] for span in spans))
-            if content in known:
-                repeats += 1
+            first = known.setdefault(content, indices)
+            if first is not indices:
+                repeats |= dict(zip(indices, first, strict=True))
                 continue
-            known.add(content)
             one = Recording(path, digests[path], clips[indices[0]].size, spans)
             found.setdefault(split, []).append(one)
     return found, repeats
@@ -256,9 +262,16 @@ class Read:
         """What may need attention."""
         found = [self._told_of_bad()] if self.bad else []
         if cancelled := sum(one.cancelled for one in self.told):
+            several = "1 recording" if cancelled == 1 else f"{cancelled} recordings"
             found.append(
-                f"The channels of {cancelled} recordings cancel each other; the loudest is taken"
+                f"The channels of {several} cancel each other; the loudest is taken"
                 " (audio.channel)."
+            )
+        if dead := sum(one.dead for one in self.told):
+            have = "1 recording has" if dead == 1 else f"{dead} recordings have"
+            found.append(
+                f"{have} a channel that is silent or stuck at one value, averaged with the others;"
+                " audio.channel=loudest leaves it out."
             )
         if gaps := self.gaps:
             are = "1 segment" if len(gaps) == 1 else f"{len(gaps)} segments"
@@ -269,8 +282,8 @@ class Read:
         if silent := self.silent:
             are = "1 clip is" if len(silent) == 1 else f"{len(silent)} clips are"
             found.append(
-                f"{are} near silent throughout, the first: {silent[0]['path']}; kept, and listed in"
-                " quarantine.json."
+                f"{are} near silent throughout, or at one value, the first: {_where(silent[0])};"
+                " kept, and listed with those that cannot be used."
             )
         if cut_short := self.cut_short:
             seconds = sum(seconds for one in self.told for _, seconds, _ in one.lost)
@@ -290,7 +303,7 @@ class Read:
 
     def _told_of_bad(self) -> str:
         first, empty = min(self.bad), self._num_empty
-        several = f" ({empty} of them empty files)" if empty else ""
+        several = f" ({empty} of them {_empty(empty)})" if empty else ""
         return (
             f"{len(self.bad)} of {len(self.clips)} clips cannot be used{several}, the first:"
             f" {self.clips[first].path} ({self.bad[first]})"
@@ -298,7 +311,7 @@ class Read:
 
     @property
     def _num_empty(self) -> int:
-        return sum(why == EMPTY for why in self.bad.values())
+        return self.reasons[NO_SAMPLES]
 
     def check(self) -> None:
         """Hold that enough clips can be used. Empty files do not count: recorders write them when
@@ -314,6 +327,16 @@ class Read:
                 f"{self._told_of_bad()}; repair them or raise ingest.max_bad_fraction (now"
                 f" {most:g})."
             )
+
+
+def _empty(count: int) -> str:
+    return "an empty file" if count == 1 else "empty files"
+
+
+def _where(suspect: Mapping[str, Any]) -> str:
+    """The file, and where in it."""
+    start = suspect.get("start")
+    return suspect["path"] if start is None else f"{suspect['path']} from {start:g} s on"
 
 
 def _recordings_are(count: int) -> str:

@@ -149,6 +149,8 @@ class Told:
     """Segments that were left out, being too quiet."""
     cancelled: int = 0
     """Recordings whose channels cancelled each other."""
+    dead: int = 0
+    """Recordings of several channels of which one is stuck at one value."""
     lost: list[tuple[str, float, str]] = field(default_factory=list)
     """Recordings that were kept, the seconds that are missing of them as far as that is known, and
     what is damaged in words."""
@@ -264,7 +266,8 @@ class _Decoding:
     def _tell(self, recording: Recording, heard: Heard | None) -> None:
         assert heard is not None
         self.told.kinds.append((heard.rate, heard.channels))
-        self.told.cancelled += heard.cancelled
+        self.told.cancelled += heard.mixed.cancelled
+        self.told.dead += heard.mixed.dead
         if heard.damage:
             self.told.lost.append((recording.path, heard.lost, heard.damage))
 

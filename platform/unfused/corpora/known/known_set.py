@@ -32,7 +32,9 @@ class KnownSet:
     gigabytes: float | None = None
     """Of what is downloaded."""
     licence: str | None = None
-    folds: bool = False
-    """Whether its protocol is a cross-validation over its own folds."""
+    num_folds: int = 0
+    """Of its own, where its protocol is a cross-validation over them."""
+    remark: str = ""
+    """What a person who compares scores should know."""
     home: str = ""
     """The set whose files these are, where that is another."""

@@ -20,6 +20,10 @@ from unfused.corpora.known.known_set import KnownSet
 from unfused.corpora.known.tree import Tree
 from unfused.corpora.listing import Listing
 
+SINGLE_SPLIT = (
+    "its protocol is its own {} folds (--folds): a score of a single split is not comparable with"
+    " published ones"
+)
 SETS: Mapping[str, KnownSet] = {
     one.name: one for room in (speech_commands, speakers, speech, sounds) for one in room.SETS
 }
@@ -99,4 +103,10 @@ def _those_there(known: KnownSet, where: str, listed: Listing) -> Listing:
         notes.append(f"{num_listed:,} of the {known.num_clips:,} clips that it has are listed here")
     if (found := len({clip.label for clip in clips})) < known.num_classes:
         notes.append(f"{found:,} of its {known.num_classes:,} classes have clips here")
-    return Listing(clips, tuple(f"{known.name}: {note}" for note in notes))
+    if (found := len({clip.fold for clip in clips} - {None})) < known.num_folds:
+        notes.append(f"{found} of its {known.num_folds} folds have clips here")
+    if known.remark:
+        notes.append(known.remark)
+    single = [SINGLE_SPLIT.format(known.num_folds)] if known.num_folds else []
+    of_files, of_split = ([f"{known.name}: {one}" for one in some] for some in (notes, single))
+    return Listing(clips, tuple(of_files), of_split=tuple(of_split))

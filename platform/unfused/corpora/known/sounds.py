@@ -10,10 +10,6 @@ from unfused.corpora.known.known_set import KnownSet
 from unfused.corpora.known.tree import Tree
 from unfused.corpora.listing import Listing
 
-SINGLE_SPLIT = (
-    "its protocol is its own {} folds (--folds): a score of a single split is not comparable with"
-    " published ones"
-)
 NSYNTH_SPLITS = ("train", "valid", "test")
 SCENE_LISTS = {"fold1_train.txt": "train", "fold1_evaluate.txt": "test"}
 HAS_BIRD = {"0": "no bird", "1": "bird"}
@@ -31,7 +27,7 @@ def _urbansound(tree: Tree) -> Listing:
         )
         for row in tree.rows(table, columns)
     ]
-    return Listing(clips, (SINGLE_SPLIT.format("ten"),))
+    return Listing(clips)
 
 
 def _esc(tree: Tree, *, ten: bool = False) -> Listing:
@@ -47,7 +43,7 @@ def _esc(tree: Tree, *, ten: bool = False) -> Listing:
         for row in tree.rows(table, columns)
         if not ten or row["esc10"].lower() == "true"
     ]
-    return Listing(clips, (SINGLE_SPLIT.format("five"),))
+    return Listing(clips)
 
 
 def _esc10(tree: Tree) -> Listing:
@@ -171,7 +167,7 @@ SETS = (
         hours=8.75,
         gigabytes=6.0,
         licence="CC BY-NC 3.0",
-        folds=True,
+        num_folds=10,
     ),
     KnownSet(
         "esc50",
@@ -184,7 +180,7 @@ SETS = (
         hours=2.8,
         gigabytes=0.6,
         licence="CC BY-NC 3.0",
-        folds=True,
+        num_folds=5,
     ),
     KnownSet(
         "esc10",
@@ -197,7 +193,7 @@ SETS = (
         hours=0.6,
         gigabytes=0.6,
         licence="CC BY 3.0",
-        folds=True,
+        num_folds=5,
         home="esc50",
     ),
 )

@@ -70,7 +70,7 @@ SETS = (
         clips_of=_iemocap,
         num_clips=5_531,
         licence="its own, on request",
-        folds=True,
+        num_folds=5,
     ),
     KnownSet(
         "voxforge",
