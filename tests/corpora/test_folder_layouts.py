@@ -62,8 +62,9 @@ def test_folders_that_hold_the_same_folders_are_doubted(listing, sites):
     assert any("same folders in it (cat, dog)" in note for note in found.notes)
 
 
-def test_sessions_that_differ_are_not_doubted(listing):
-    found = listing("dog/s1/a.wav", "dog/s2/b.wav", "cat/s1/c.wav", "cat/s3/d.wav")
+@pytest.mark.parametrize("inside", [("s1", "s2"), ("2024-01", "rainy day"), (".", "near")])
+def test_sessions_below_classes_are_not_doubted(listing, inside):
+    found = listing(*(f"{kind}/{place}/{kind}.wav" for kind in ("dog", "cat") for place in inside))
     assert not any("same folders" in note for note in found.notes)
 
 

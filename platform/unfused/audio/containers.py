@@ -116,7 +116,12 @@ def examine(file: BinaryIO, size: int) -> Container:
     if mpeg.is_layer_three(head):
         return _mp3(file, size)
     claim = _claim(file, size, head)
-    return plain if claim is None else _held(plain, *claim, size)
+    if claim is None:
+        return plain
+    if head[:4] == b".snd" and sum(claim) < size:
+        # There is nothing behind the samples of an AU but samples.
+        return Container((View(file, 0, size, {8: b"\xff" * 4}),))
+    return _held(plain, *claim, size)
 
 
 def _read(file: BinaryIO, at: int, count: int) -> bytes:

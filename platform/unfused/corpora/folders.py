@@ -266,13 +266,15 @@ def _doubts(clips: Sequence[Clip]) -> Iterator[str]:
 
 
 def _alike_inside(clips: Sequence[Clip]) -> list[str]:
-    """The folders that are in every folder of a class, where there are several and no others."""
+    """The folders that are in every folder of a class, where there are several and no others; but
+    for those with a number in their names, as days and sessions have."""
     inside: dict[str, set[str]] = {}
     for clip in clips:
         if clip.label:
             inside.setdefault(clip.label, set()).add((clip.group or "").partition("/")[0])
-    names = {frozenset(some) for some in inside.values()}
-    return sorted(next(iter(names))) if len(names) == 1 and len(next(iter(names))) > 1 else []
+    first, *others = inside.values()
+    words = all(re.fullmatch(r"\D+", name) for name in first)
+    return sorted(first) if words and len(first) > 1 and all(o == first for o in others) else []
 
 
 def _has(count: int) -> str:
