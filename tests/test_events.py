@@ -26,3 +26,13 @@ def test_what_a_person_was_told_is_not_said_again():
     for event in (*notes, *notes, Progress("n", 1, 2), Progress("n", 1, 2)):
         stream.emit(event)
     assert seen == [*notes[1:], Progress("n", 1, 2), Progress("n", 1, 2)]
+
+
+def test_what_a_setting_leads_to_is_said_once_wherever_it_is_seen():
+    heard: list[Event] = []
+    stream = Stream([heard.append])
+    few = [Note("few points", f"cluster/{i}", "warning", "cluster.num_clusters") for i in "ab"]
+    bad = [Note("a clip is bad", f"embed/{i}", "warning") for i in "ab"]
+    for note in (*few, *bad):
+        stream.emit(note)
+    assert heard == [few[0], *bad]

@@ -44,18 +44,22 @@ def test_what_was_chosen_is_said_with_what_chose_it():
         "chosen": {"by_draw": ["mixture", "selftrain", "selftrain"]},
         "labels_per_draw": {"train": 50, "valid": 0},
         "chance": 0.1,
+        "scored_on": "test",
+        "num_scored": 300,
+        "num_classes": 10,
         "trust": {
             "own": {"accuracy": 0.5, "weight": 0.2},
             "speech": {"accuracy": 0.97, "weight": 0.9},
             "alone": {"accuracy": None, "weight": 0.0},
         },
     }
-    chosen, trust = choice_lines(summary)
+    scored, chosen, trust = choice_lines(summary)
+    assert scored == "scored     on 300 test clips of 10 classes, of which a guess gets 0.100 right"
     assert "selftrain in 2 of 3 draws, mixture in 1 of 3 draws" in chosen
-    assert "50 labels of a draw" in chosen and "chance 0.100" in chosen
-    assert "speech 0.97 x 0.90, own 0.50 x 0.20 (cross-validated" in trust
+    assert "50 labels of a draw" in chosen
+    assert "speech (0.97; 0.90), own (0.50; 0.20) (cross-validated" in trust
     summary["trust"] |= {f"more{i}": {"accuracy": None, "weight": 0.1} for i in range(6)}
-    assert ", more2 - x 0.10, 3 more (cross-validated" in choice_lines(summary)[1]
+    assert ", more2 (-; 0.10), 3 more (cross-validated" in choice_lines(summary)[2]
     summary |= {"chosen": {"by_draw": ["probe"] * 3}, "trust": {}}
-    assert choice_lines(summary)[0].startswith("chosen     probe: ")
-    assert len(choice_lines(summary)) == 1
+    assert choice_lines(summary)[1].startswith("chosen     probe: ")
+    assert len(choice_lines(summary)) == 2

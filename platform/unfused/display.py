@@ -262,7 +262,9 @@ def mean_and_sd(value: dict[str, Any]) -> str:
 
 
 def _ahead(difference: dict[str, Any]) -> str:
-    """A mean difference with its interval."""
+    """A mean difference with its interval; a dash where there is none, as of the chosen one."""
+    if not any([difference["mean"], *(difference["interval"] or ())]):
+        return "-"
     interval = difference["interval"]
     told = f" [{interval[0]:+.3f}, {interval[1]:+.3f}]" if interval else ""
     return f"{difference['mean']:+.3f}{told}"
@@ -276,22 +278,25 @@ def choice_lines(summary: dict[str, Any]) -> list[str]:
         arm if count == draws else f"{arm} in {count} of {draws} draws"
         for arm, count in counts.most_common()
     )
+    split, chance = summary["scored_on"], f"{summary['chance']:.3f}"
+    classes = summary["num_classes"]
     lines = [
-        f"chosen     {told}: by cross-validation over the {labels} labels of a draw, no others"
-        f" (chance {summary['chance']:.3f})"
+        f"scored     on {summary['num_scored']} {split} clips of {classes} classes, of"
+        f" which a guess gets {chance} right",
+        f"chosen     {told}: by cross-validation over the {labels} labels of a draw, no others",
     ]
     if summary["trust"]:
         heard = [item for item in summary["trust"].items() if item[1]["weight"]]
         heard.sort(key=lambda item: -item[1]["weight"])
-        told = ", ".join(f"{name} {_trusted(one)}" for name, one in heard[:SHOWN_VOICES])
+        told = ", ".join(f"{name} ({_trusted(one)})" for name, one in heard[:SHOWN_VOICES])
         more = f", {more} more" if (more := len(heard) - SHOWN_VOICES) > 0 else ""
-        lines.append(f"trust      {told}{more} (cross-validated accuracy x weight)")
+        lines.append(f"trust      {told}{more} (cross-validated accuracy; weight)")
     return lines
 
 
 def _trusted(one: dict[str, Any]) -> str:
     accuracy = "-" if one["accuracy"] is None else f"{one['accuracy']:.2f}"
-    return f"{accuracy} x {one['weight']:.2f}"
+    return f"{accuracy}; {one['weight']:.2f}"
 
 
 class _Discreet(Console):

@@ -176,9 +176,11 @@ class Stream:
         event = _discreet(event)
         with self._lock:
             if isinstance(event, Note):
-                if event in self._noted:
+                # What a setting leads to is the same wherever it is seen.
+                told = replace(event, node="") if event.setting else event
+                if told in self._noted:
                     return
-                self._noted.add(event)
+                self._noted.add(told)
             for subscriber in self.subscribers:
                 self._hand(subscriber, event)
 

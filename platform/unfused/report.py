@@ -24,6 +24,8 @@ def summarize(plan: Plan) -> dict[str, Any]:
     return {
         "config": {k: _plain(v) for k, v in flatten(plan.request.config).items()},
         "scored_on": plan.request.config.evaluate.split,
+        "num_scored": _num_scored(plan),
+        "num_classes": len(_classifiers(plan)[0].classes),
         "labels_per_draw": _labels_per_draw(plan),
         "chance": 1 / len(_classifiers(plan)[0].classes),
         "arms": {arm: _arm(plan, arm) for arm in plan.request.config.arms},
@@ -58,6 +60,14 @@ def _arm(plan: Plan, arm: str) -> dict[str, Any]:
         "classes": runs[0].classes,
         "confusion": _total(runs),
     }
+
+
+def _num_scored(plan: Plan) -> int:
+    """Clips that are scored, of all folds together."""
+    request = plan.request
+    arm = ARMS[request.config.arms[0]]
+    runs = _facts(plan, arm.scores(request.config.evaluate.split))
+    return sum(facts.num_clips for facts in runs) // request.seeds
 
 
 def chosen_by_draw(plan: Plan) -> list[str]:

@@ -374,7 +374,12 @@ def test_folds_are_tested_validated_and_trained_on_in_turn():
 def test_a_cross_validation_that_cannot_be_is_refused():
     two = [Clip(f"/{i}.wav", "a", fold=str(i % 2)) for i in range(6)]
     some = [*two, Clip("/x.wav", "a")]
-    for clips, told in ((two, "make at least three"), (some, "1 of 7 clips have no fold; fill in")):
+    none = [Clip(f"/{i}.wav", "a") for i in range(6)]
+    for clips, told in (
+        (two, "make at least three"),
+        (some, "1 of 7 clips have no fold; fill in"),
+        (none, "No clip has a fold: give a manifest"),
+    ):
         with pytest.raises(ManifestError, match=told) as error:
             corpora.for_fold(clips, "0")
         sentence(error)

@@ -104,7 +104,7 @@ def test_few_test_clips_are_a_warning_with_the_interval_and_the_remedy():
     drawn = corpora.assign(clips_of({"a": 20, "b": 20, "c": 20}), 0.15, 0.15, 0)
     told = corpora.doubt([drawn], "test")
     assert "9 test clips (3 of 'a')" in told and "up to 0.27 either way" in told
-    assert told.endswith("column `fold` and test on all of them: --folds.")
+    assert told.endswith("test on all of them: --folds, with a manifest's column `fold`.")
     folded = [replace(clip, fold=clip.name[-5]) for clip in drawn]
     assert corpora.doubt([folded], "test").endswith("--folds tests on all 60 labelled clips.")
     many = corpora.assign(clips_of({"a": 80, "b": 80}), 0.15, 0.15, 0)

@@ -359,6 +359,20 @@ def test_three_lines_label_a_file_without_ray_and_mlflow(model, folder, tmp_path
     assert done.stdout.strip() == model.predict(path).label, done.stderr
 
 
+def test_what_is_printed_of_a_prediction_says_how_sure_it_is(model, tmp_path):
+    path = wav(tmp_path / "clip.wav", tones(CROP, count=1)[0], 16000)
+    said = model.predict(path)
+    assert f"label={said.label!r}, probability={said.probability:.3f}" in repr(said)
+
+
+def test_settings_of_a_timeline_are_given_by_name(model, tmp_path):
+    path = wav(tmp_path / "long.wav", np.tile(tones(CROP, count=1)[0], 12), 16000)
+    config = TimelineConfig(threshold=0.1)
+    assert model.timeline(path, threshold=0.1) == model.timeline(path, config=config)
+    with pytest.raises(ConfigError, match="threshold is a probability"):
+        model.timeline(path, threshold=2)
+
+
 @pytest.fixture
 def copied(folder: Path, tmp_path: Path) -> Path:
     return shutil.copytree(folder, tmp_path / "model")

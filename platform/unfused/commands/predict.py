@@ -230,7 +230,8 @@ def _sum_up(rows: _Told, total: int, out: str | None) -> None:
     """What came of it, beside the table."""
     console = display.make_console(error=True)
     if out and out != STANDARD_OUTPUT:
-        console.print(f"{total} recordings: {escape(str(Path(out)))}", highlight=False)
+        many = "1 recording" if total == 1 else f"{total} recordings"
+        console.print(f"{many}: {escape(str(Path(out)))}", highlight=False)
     counts = {"without an answer": rows.unread, "up to where it could be read": rows.partly}
     if told := ", ".join(f"{count} {what}" for what, count in counts.items() if count):
         console.print(f"[yellow]{told}[/], the first: {escape(rows.reason)}", highlight=False)

@@ -204,6 +204,10 @@ def _register(plan: Plan, models: dict[str, str], tracker: tracking.Tracker) -> 
     tracker.register(tracking.Classifier(folder, inference.read_facts(folder), taught), name)
 
 
+def _jobs(count: int) -> str:
+    return "1 job" if count == 1 else f"{count} jobs"
+
+
 def _show_result(console: Console, plan: Plan, result: dict[str, Any], uri: str) -> None:
     console.print()
     console.print(display.arms_table(result))
@@ -212,7 +216,7 @@ def _show_result(console: Console, plan: Plan, result: dict[str, Any], uri: str)
         console.print(line, markup=False, highlight=False)
     took = result["run"]
     console.print(
-        f"took       {display.clock(took['seconds'])}, {took['jobs']} jobs at a time,"
+        f"took       {display.clock(took['seconds'])}, {_jobs(took['jobs'])} at a time,"
         f" {took['peak_memory_gib']:.1f} GiB of memory here at most",
         highlight=False,
     )

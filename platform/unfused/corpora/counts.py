@@ -44,7 +44,8 @@ def count_lines(tasks: Sequence[Sequence[Clip]]) -> list[str]:
         head = f"{len(clips)} in {len(tasks)} folds, each tested on once"
     else:
         head = ", ".join(f"{split} {of_split[split]}" for split in SPLITS)
-    return [f"clips      {head}; {len(of_class)} classes:", *_class_lines(of_class, len(tasks) > 1)]
+    classes = "1 class" if len(of_class) == 1 else f"{len(of_class)} classes"
+    return [f"clips      {head}; {classes}:", *_class_lines(of_class, len(tasks) > 1)]
 
 
 def _class_lines(of_class: dict[str, Counter[str | None]], folds: bool) -> list[str]:
@@ -129,7 +130,7 @@ def _remedy(tasks: Sequence[Sequence[Clip]]) -> str:
     if len(tasks) > 1:
         return "label more clips."
     if len({clip.fold for clip in tasks[0]} - {None}) < 3:
-        return "label more clips, or give them a column `fold` and test on all of them: --folds."
+        return "label more clips, or test on all of them: --folds, with a manifest's column `fold`."
     return f"--folds tests on all {len(tasks[0])} labelled clips."
 
 

@@ -102,6 +102,11 @@ def folds(clips: Sequence[Clip]) -> list[str]:
         ManifestError: A clip has no fold, or there are fewer than three folds.
     """
     without = sum(clip.fold is None for clip in clips)
+    if without == len(clips):
+        raise ManifestError(
+            "No clip has a fold: give a manifest with a column `fold`, or put the folders of the"
+            " classes into folders fold1, fold2, ..."
+        )
     if without:
         raise ManifestError(
             f"{without} of {len(clips)} clips have no fold; fill in the column `fold`."

@@ -75,5 +75,7 @@ def _made_of(facts: ModelFacts) -> str:
             lines.append(f"- {name.replace('_', ' ')}: `{value}`")
     for one in facts.licenses:
         lines.append(f"- teacher `{one.of}`: {one.license or 'states no license'}")
+    if not facts.licenses:
+        lines.append("- no teacher that others have made, whose licence would hold for this model")
     lines.append("- the keys of all stages, settings and versions: `model.json`")
     return "\n".join(lines)

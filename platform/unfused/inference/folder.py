@@ -129,7 +129,10 @@ def read_facts(folder: Folder) -> ModelFacts:
     try:
         found = folder.read_json(MODEL_FILE)
     except (FileNotFoundError, NotADirectoryError):
-        raise ConfigError(f"{folder.uri} is no model: there is no {MODEL_FILE} in it.") from None
+        raise ConfigError(
+            f"{folder.uri} is no model: there is no {MODEL_FILE} in it; give the folder that a run"
+            " prints, STORE/model/KEY."
+        ) from None
     except (ValueError, IsADirectoryError):
         raise damaged(folder, f"/{MODEL_FILE}") from None
     if isinstance(found, dict) and found.get("form") != FORM:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -115,7 +116,11 @@ class Model:
         return frame(self.classes, predicted(self, _files(clips), Looking(whole=True)))
 
     def timeline(
-        self, audio: Audio, rate: int | None = None, config: TimelineConfig | None = None
+        self,
+        audio: Audio,
+        rate: int | None = None,
+        config: TimelineConfig | None = None,
+        **settings: float,
     ) -> list[Segment]:
         """The segments of a recording of any length that have a label.
 
@@ -123,12 +128,15 @@ class Model:
             audio: as `predict` takes it.
             rate: likewise.
             config: windows and thresholds.
+            settings: in the place of `config`, those of `TimelineConfig` that are others, as in
+                `threshold=0.3`.
 
         Raises:
             BadClip: the file cannot be read, or not to its end.
+            ConfigError: a setting is out of its range.
         """
         stretches = self.hearing.stretches(audio, self.stretch_seconds, rate)
-        return list(self.segments(stretches, config or TimelineConfig()))
+        return list(self.segments(stretches, replace(config or TimelineConfig(), **settings)))
 
     def embed(self, audio: Audio, rate: int | None = None) -> Mapping[str, np.ndarray]:
         """The vectors (D,) that a clip is judged by, by what gives them.

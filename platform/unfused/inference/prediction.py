@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Segment:
     """A label between two moments.
 
@@ -23,7 +23,11 @@ class Segment:
     start: float
     end: float
     label: str
-    probabilities: Mapping[str, float] = field(repr=False)
+    probabilities: Mapping[str, float]
+
+    def __repr__(self) -> str:
+        said = f"label={self.label!r}, probability={self.probability:.3f}"
+        return f"{type(self).__name__}({said}, start={self.start:g}, end={self.end:g})"
 
     @property
     def probability(self) -> float:
@@ -36,7 +40,7 @@ class Segment:
         return -sum(p * math.log(p) for p in self.probabilities.values() if p > 0)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Prediction(Segment):
     """The label of a whole clip.
 
@@ -46,4 +50,4 @@ class Prediction(Segment):
     """
 
     path: str = ""
-    digest: str = field(default="", repr=False)
+    digest: str = ""
