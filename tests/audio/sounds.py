@@ -79,6 +79,12 @@ def claiming(wav: bytes, size: int) -> bytes:
     return patched(wav, wav.index(b"data") + 4, "<I", size)
 
 
+def with_frames(flac: bytes, frames: int) -> bytes:
+    """The same FLAC with another total in its STREAMINFO."""
+    high = bytes([flac[21] & 0xF0 | frames >> 32])
+    return flac[:21] + high + struct.pack(">I", frames & 0xFFFFFFFF) + flac[26:]
+
+
 def pages(ogg: bytes) -> list[bytes]:
     starts = [at for at in range(len(ogg)) if ogg.startswith(b"OggS", at)]
     return [ogg[a:b] for a, b in zip(starts, [*starts[1:], len(ogg)], strict=True)]

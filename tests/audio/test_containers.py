@@ -17,8 +17,10 @@ from sounds import (
     patched,
     tone,
     unended,
+    with_frames,
 )
 
+from unfused.audio import flac
 from unfused.audio.decode import BadClip, Parts, decode, decode_heard
 from unfused.audio.reading import Reading
 
@@ -116,6 +118,24 @@ def test_what_a_sector_holds_of_a_telephone_call_is_a_loss(subtype):
     assert len(samples_of(data[:-44], 8000)) == pytest.approx(8000, abs=700)
     with pytest.raises(BadClip, match=r"truncated: 0\.\d+ of 1\.\d+ s are lost"):
         decode(data[: (start + len(data)) // 2], 8000, 600.0)
+
+
+@pytest.mark.parametrize("frames", [1, 3000, 12000, 15999])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_a_flac_that_claims_less_than_there_is_goes_on_to_the_end(frames, channels):
+    data = encoded(np.repeat(noise(), channels, axis=1), kind="FLAC")
+    short = with_frames(data, frames)
+    np.testing.assert_array_equal(samples_of(short), samples_of(data))
+    np.testing.assert_array_equal(heard_by_ffmpeg(short)[:, 0] * 32768, samples_of(data))
+
+
+def test_the_last_frame_of_a_flac_says_how_long_it_is():
+    for length in (1, 191, 192, 4095, 4096, 4097, 300_000):
+        for rate in (8000, 11025, 16000, 44100):
+            data = encoded(noise(length), kind="FLAC", rate=rate)
+            claimed, block_size = flac.stated(data)
+            assert flac.num_samples(data[-flac.LARGEST_FRAME :], block_size) == claimed == length
+    assert flac.num_samples(b"\xff" * 100 + bytes(100), 4096) == 0
 
 
 def test_a_flac_that_promises_a_sample_more_is_whole():

@@ -10,7 +10,7 @@ from contextlib import suppress
 
 import numpy as np
 import pytest
-from sounds import RATE, claiming, encoded, noise, patched, tone
+from sounds import RATE, claiming, encoded, noise, patched, tone, with_frames
 
 from unfused.audio.decode import BadClip, decode, stretches
 
@@ -19,12 +19,6 @@ def reason_of(data: bytes, max_seconds: float = 600.0) -> str:
     with pytest.raises(BadClip) as caught:
         decode(data, RATE, max_seconds)
     return caught.value.reason
-
-
-def with_frames(flac: bytes, frames: int) -> bytes:
-    """The same FLAC with another total in its STREAMINFO."""
-    high = bytes([flac[21] & 0xF0 | frames >> 32])
-    return flac[:21] + high + struct.pack(">I", frames & 0xFFFFFFFF) + flac[26:]
 
 
 def test_sixteen_bit_samples_come_back_exactly():

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import BinaryIO, NamedTuple
 
-from unfused.audio import mpeg
+from unfused.audio import flac, mpeg
 from unfused.audio.badclip import BadClip
 
 SECTOR = 4096
@@ -213,9 +213,14 @@ def _is_chunk(file: BinaryIO, size: int, at: int, order: str) -> bool:
 def _flac(file: BinaryIO, size: int, head: bytes) -> Container:
     """STREAMINFO holds 36 bits of frame count at byte 21 and a half (RFC 9639, section 8.2).
 
-    Of 0, "unknown", which libsndfile refuses, the largest count is made.
+    Of 0, "unknown", which libsndfile refuses, the largest count is made; and of one that the last
+    frame goes beyond.
     """
-    if len(head) < 26 or head[21] & 0x0F or any(head[22:26]):
+    if len(head) < 26:
+        return Container((file,))
+    claimed, block_size = flac.stated(head)
+    tail = _read(file, max(0, size - flac.LARGEST_FRAME), flac.LARGEST_FRAME)
+    if claimed and flac.num_samples(tail, block_size) <= claimed:
         return Container((file,))
     patch = {21: bytes([head[21] | 0x0F]) + b"\xff" * 4}
     return Container((View(file, 0, size, patch),), guessed=True)
