@@ -139,4 +139,4 @@ def _labels(
     )
 
 
-STAGE = Stage(version=8, facts=IngestFacts, access=Tasks, run=run, together=True)
+STAGE = Stage(version=9, facts=IngestFacts, access=Tasks, run=run, together=True)
