@@ -123,6 +123,12 @@ def test_several_labels_are_refused_however_they_are_joined(manifest, cell):
         corpora.read(source)
 
 
+def test_a_class_and_its_kinds_are_names(manifest):
+    rows = ("birds/owl", "birds/wren", "birds", "bees & wasps")
+    source = manifest("path,label\n" + "".join(f"{i}.wav,{row}\n" for i, row in enumerate(rows)))
+    assert [label for _, label in found(source)] == list(rows)
+
+
 @pytest.mark.parametrize("cell", ["A/B testing", "R&B", "C++", "rock & roll"])
 def test_a_name_with_a_mark_in_it_is_a_name(manifest, cell):
     assert found(manifest(f"path,label\na.wav,{cell}\nb.wav,cat\n")) == [

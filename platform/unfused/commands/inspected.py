@@ -17,13 +17,13 @@ import numpy as np
 from unfused import corpora
 from unfused.audio.samples import MAX_WINDOWS, Cut
 from unfused.corpora.clip import Clip
+from unfused.corpora.counts import CLASSES_SHOWN
 from unfused.pipeline import Request
 from unfused.stages.reading import Read
 
 TASK = "task"
 BARS = 8
 BAR_WIDTH = 32
-CLASSES_SHOWN = 10
 PAD = " " * 11
 
 

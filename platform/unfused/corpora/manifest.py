@@ -24,8 +24,10 @@ from unfused.corpora.folders import SPLIT_NAMES, UNLABELLED
 from unfused.corpora.listing import Columns, Listing
 from unfused.corpora.tables import READERS, Table, extension, read_table
 
-SEPARATORS = re.compile(r"\s*[,;|+&/]\s*")
+SEPARATORS = re.compile(r"\s*[,;|]\s*")
 """Between several labels in one cell."""
+JOINTS = re.compile(r"\s*[+&/]\s*")
+"""Likewise, but also inside names, and between a class and one of its kinds (`birds/owl`)."""
 LIST = re.compile(r"\[\s*(['\"]).*\1\s*,?\s*\]", re.DOTALL)
 """A list of texts, as Python and JSON write it."""
 CLOCK = re.compile(r"(?:(\d+):)?(\d+):(\d\d?(?:[.,]\d+)?)")
@@ -258,10 +260,14 @@ def _listed(cell: str) -> str | None:
 
 
 def _several(labels: set[str]) -> str:
-    """A label that is several: with a semicolon or a bar in it, or with another mark where its
-    parts are labels, or parts of labels, elsewhere; else ""."""
+    """A label that is several: with a semicolon or a bar in it; with a comma where one of its parts
+    is a label, or part of one, elsewhere; or with a joint where all of them are labels; else ""."""
     parts = {label: SEPARATORS.split(label) for label in labels if SEPARATORS.search(label)}
     uses = Counter(part for some in parts.values() for part in set(some))
+    joined = {label: JOINTS.split(label) for label in labels if JOINTS.search(label)}
+    for label in sorted(joined):
+        if labels.issuperset(joined[label]):
+            return label
     for label in sorted(parts):
         if re.search(r"[;|]", label):
             return label

@@ -19,7 +19,7 @@ from unfused.pipeline.graph import OWN, OWN_NAME, Given, Node, Teachers, graph
 from unfused.probing.facts import STUDENT
 from unfused.store import Folder, Store
 
-FEW_BYTES = 4096
+FEW_BYTES = 256
 """A file of no more may be a header alone, and is looked into."""
 SEEDED = ("pretrain", "cluster", "bootstrap", "distill", "finetune", "selftrain")
 """The sections whose seeds `--seeds` changes."""
@@ -177,31 +177,26 @@ def _read(request: Request, corpus_path: str | None, task_path: str) -> Inputs:
             f"None of the {len(unlabelled)} clips of {task_path!r} has a label{columns}; name the"
             " column of the classes with --label-column, or give them as --corpus beside a task."
         )
+    usable, dead = _alive(labelled)
     allowed = request.config.data.allow_overlap
-    labelled, repeats = corpora.without_repeats(labelled, has_sound, allow_overlap=allowed)
-    if not labelled:
+    usable, repeats = corpora.without_repeats(usable, has_sound, allow_overlap=allowed)
+    if not usable:
         raise ConfigError(
             f"No labelled clip of {task_path!r} is left: {repeats[-1].rstrip('.')}; keep each"
             " recording under one label."
         )
-    tasks = _tasks(request, labelled)
+    tasks = _tasks(request, usable, dead)
     corpus, told = _corpus(request, corpus_path, unlabelled, tasks)
     notes = (*listing.notes, *(() if request.folds else listing.of_split), *repeats)
-    return Inputs(corpus, tasks, (*notes, *_carved(labelled, tasks), *told))
+    return Inputs(corpus, tasks, (*notes, *_carved(usable, tasks), *told))
 
 
-def _carved(clips: Sequence[Clip], tasks: Sequence[Task]) -> Iterator[str]:
-    """What is to be said of validation clips that the task's own split does not have."""
-    own = {clip.split for clip in clips}
-    if len(tasks) == 1 and None not in own and "valid" not in own:
-        count = sum(clip.split == "valid" for clip in tasks[0].clips)
-        train = sum(clip.split == "train" for clip in clips)
-        yield f"The split has no valid: {count} of the {train} clips of train are taken for it."
+def _alive(clips: Sequence[Clip]) -> tuple[list[Clip], list[Clip]]:
+    """Clips whose files may have samples, and the others.
 
-
-def _tasks(request: Request, clips: Sequence[Clip]) -> tuple[Task, ...]:
-    """Labelled clips with their splits, once for every fold."""
-    data = request.config.data
+    Raises:
+        ConfigError: they are all others.
+    """
     lifeless = {
         clip.path
         for clip in clips
@@ -214,6 +209,23 @@ def _tasks(request: Request, clips: Sequence[Clip]) -> tuple[Task, ...]:
             f"All {len(dead)} files of the task are missing or empty, the first:"
             f" {dead[0].path!r}; check the paths, or say with --audio-root where they start."
         )
+    return usable, dead
+
+
+def _carved(clips: Sequence[Clip], tasks: Sequence[Task]) -> Iterator[str]:
+    """What is to be said of validation clips that the task's own split does not have."""
+    own = {clip.split for clip in clips}
+    if len(tasks) == 1 and None not in own and "valid" not in own:
+        count = sum(clip.split == "valid" for clip in tasks[0].clips)
+        train = sum(clip.split == "train" for clip in clips)
+        yield f"The split has no valid: {count} of the {train} clips of train are taken for it."
+
+
+def _tasks(
+    request: Request, usable: Sequence[Clip], dead: Sequence[Clip]
+) -> tuple[Task, ...]:
+    """Labelled clips with their splits, once for every fold."""
+    data = request.config.data
     if request.folds:
         split = {f"fold{f}/": corpora.for_fold(usable, f) for f in corpora.folds(usable)}
     else:

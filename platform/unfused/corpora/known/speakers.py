@@ -57,7 +57,7 @@ SETS = (
         hours=100.6,
         gigabytes=6.3,
         licence="CC BY 4.0",
-        remark="it has 251 speakers; the 585 of UnFuSeD's paper and code are their chapters",
+        remark="it has 251 speakers; the 585 of UnFuSeD's code is the number of their chapters",
     ),
     KnownSet(
         "voxceleb1",
